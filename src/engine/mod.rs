@@ -1,0 +1,1 @@
+//! See the codemap in the crate root.

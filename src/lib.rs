@@ -1,0 +1,14 @@
+//! SuperSync: both sides of a pair of hosts converge over all links and relays at once.
+#![deny(unsafe_op_in_unsafe_fn)]
+pub mod config;
+pub mod control;
+pub mod engine;
+pub mod limits;
+pub mod node;
+pub mod proto;
+pub mod store;
+pub mod transfer;
+pub mod units;
+#[allow(unsafe_code)]
+pub mod uring;
+pub mod wire;

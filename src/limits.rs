@@ -1,0 +1,92 @@
+//! Every bound and default in one place, with the relations between them checked when this compiles.
+//!
+//! Reaching a bound is back-pressure or a clear error, never a growing queue.
+
+use std::time::Duration;
+
+// -- packets and names ---------------------------------------------------------------------------------
+
+/// Shortest packet, bytes (PROTOCOLS, "Terms").
+pub const PACKET_BYTES_MIN: u32 = 64;
+/// Longest packet, bytes.
+pub const PACKET_BYTES_MAX: u32 = 1 << 20;
+/// The seed's example and the default.
+pub const PACKET_BYTES_DEFAULT: u32 = 1400;
+/// Longest name of an object, bytes before percent-encoding; PATH_MAX less the terminating NUL.
+pub const NAME_BYTES_MAX: usize = 4095;
+/// Longest single component of a name: what Linux file systems take, less room for `.success`.
+pub const NAME_COMPONENT_BYTES_MAX: usize = 255 - SUCCESS_SUFFIX.len();
+/// What stands beside each finished file, after its name.
+pub const SUCCESS_SUFFIX: &str = ".success";
+/// The private directory of a root: parts of objects that are not whole yet.
+pub const PRIVATE_DIR: &str = ".supersync";
+/// Padding pool, bytes; a power of two so that an offset wraps by masking.
+pub const PADDING_POOL_BYTES: usize = 2 << 20;
+
+// -- data plane ----------------------------------------------------------------------------------------
+
+/// One receive buffer, bytes.
+pub const RECV_BUFFER_BYTES: usize = 1 << 20;
+/// Receive buffers of one worker in all; when none is free its links stop reading.
+pub const RECV_BUFFERS_PER_WORKER: usize = 64;
+/// Most bytes in one send.
+pub const TRAIN_BYTES_MAX: usize = 1 << 20;
+/// Fewest bytes that a paced train is cut to.
+pub const TRAIN_BYTES_MIN: usize = 16 << 10;
+/// Most iovecs in one send (UIO_MAXIOV).
+pub const TRAIN_IOVECS_MAX: usize = 1024;
+/// An object's last bytes are read and re-checked rather than mapped, up to this many.
+pub const TAIL_BYTES_MAX: usize = 64 << 10;
+/// Links of one node.
+pub const LINKS_MAX: usize = 1024;
+/// Entries of one worker's ring: a send, a receive and a cancel for each link, and its wake-up.
+pub const RING_ENTRIES: u32 = 4096;
+
+// -- transfer ------------------------------------------------------------------------------------------
+
+/// Objects in one flow's table.
+pub const OBJECTS_MAX: usize = 4_000_000;
+/// Requests that a link may have outstanding, and that a server queues for one link.
+pub const REQUESTS_PER_LINK_MAX: usize = 256;
+/// A requester asks for its next object when what is outstanding would be here within this time.
+pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
+/// ... or when it is fewer bytes than this.
+pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
+/// A train is at most what the link carries in this time, so that requests are never long behind data.
+pub const TRAIN_TIME: Duration = Duration::from_millis(20);
+
+// -- time ----------------------------------------------------------------------------------------------
+
+/// An idle link between our own nodes sends `N:` this often.
+pub const KEEPALIVE_EVERY: Duration = Duration::from_millis(500);
+/// A link between our own nodes from which nothing came for this long is dead.
+pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// A peer must send its first packet within this time.
+pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
+/// A pending object is announced as such to a seed-only peer this often.
+pub const PENDING_EVERY: Duration = Duration::from_millis(100);
+/// An object that was pending at the peer is asked for again after this time, doubling ...
+pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
+/// ... up to this.
+pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
+/// First delay before a dial is tried again; doubles, with jitter ...
+pub const REDIAL_MIN: Duration = Duration::from_millis(100);
+/// ... up to this.
+pub const REDIAL_MAX: Duration = Duration::from_secs(10);
+/// A dial that got no answer is given up after this time.
+pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
+/// SIGTERM: links finish their packet and files are committed within this time.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+const _: () = {
+    assert!(PADDING_POOL_BYTES.is_power_of_two());
+    assert!(PADDING_POOL_BYTES >= 2 * PACKET_BYTES_MAX as usize);
+    assert!(RECV_BUFFER_BYTES >= PACKET_BYTES_MAX as usize);
+    assert!(TRAIN_BYTES_MAX >= PACKET_BYTES_MAX as usize);
+    assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
+    assert!(RING_ENTRIES as usize >= 3 * LINKS_MAX + 1);
+    assert!(PACKET_BYTES_DEFAULT >= PACKET_BYTES_MIN && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
+    assert!(KEEPALIVE_EVERY.as_millis() * 3 <= SILENCE_MAX.as_millis());
+    assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());
+    assert!(REDIAL_MIN.as_millis() <= REDIAL_MAX.as_millis());
+};

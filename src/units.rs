@@ -1,0 +1,282 @@
+//! Newtypes for the ids and quantities that every layer speaks in.
+//!
+//! Owns no behaviour beyond construction, arithmetic that keeps its unit, and display. A value that
+//! exists is valid: an [`ObjectName`] can be joined below a root, a [`PacketLen`] is within bounds.
+
+use std::fmt;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::time::Duration;
+
+use crate::limits;
+
+/// Path of an object relative to its root: `/`-separated bytes, never absolute, without empty, `.` or
+/// `..` components and without NUL; 1 to [`limits::NAME_BYTES_MAX`] bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(Box<[u8]>);
+
+/// Why bytes are not an object's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No bytes at all.
+    #[error("the name is empty")]
+    Empty,
+    /// More than [`limits::NAME_BYTES_MAX`] bytes.
+    #[error("the name has {0} bytes, more than the {max} allowed", max = limits::NAME_BYTES_MAX)]
+    TooLong(usize),
+    /// Starts with `/`.
+    #[error("the name is absolute")]
+    Absolute,
+    /// Two `/` in a row, or one at the end.
+    #[error("the name has an empty component")]
+    EmptyComponent,
+    /// A `.` or `..` component.
+    #[error("the name has a '.' or '..' component")]
+    DotComponent,
+    /// Contains a NUL byte.
+    #[error("the name contains a NUL byte")]
+    Nul,
+}
+
+impl ObjectName {
+    /// Checks `bytes` and keeps a copy of them.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if bytes.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if bytes.len() > limits::NAME_BYTES_MAX {
+            return Err(NameError::TooLong(bytes.len()));
+        }
+        if bytes[0] == b'/' {
+            return Err(NameError::Absolute);
+        }
+        if bytes.contains(&0) {
+            return Err(NameError::Nul);
+        }
+        for component in bytes.split(|&b| b == b'/') {
+            match component {
+                b"" => return Err(NameError::EmptyComponent),
+                b"." | b".." => return Err(NameError::DotComponent),
+                _ => {}
+            }
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// The bytes, as they are on disk.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// An object's place in one flow's table; meaningless in any other flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub u32);
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "object {}", self.0)
+    }
+}
+
+/// One attempt at bringing an object in. Bytes of an earlier attempt are never mixed with a later one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub u32);
+
+impl Generation {
+    /// The attempt after this one.
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// One TCP connection, unique for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link {}", self.0)
+    }
+}
+
+/// A number of bytes: a length or a total.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ByteCount(pub u64);
+
+impl fmt::Display for ByteCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0)
+    }
+}
+
+impl Add for ByteCount {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+
+impl Sub for ByteCount {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+
+impl AddAssign for ByteCount {
+    fn add_assign(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+}
+
+impl SubAssign for ByteCount {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 -= other.0;
+    }
+}
+
+impl std::iter::Sum for ByteCount {
+    fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
+        Self(iter.map(|b| b.0).sum())
+    }
+}
+
+/// A position in an object, in bytes from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Offset(pub u64);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset {}", self.0)
+    }
+}
+
+impl Add<ByteCount> for Offset {
+    type Output = Self;
+    fn add(self, length: ByteCount) -> Self {
+        Self(self.0 + length.0)
+    }
+}
+
+/// N: the length of every packet of a link, the same at both ends;
+/// [`limits::PACKET_BYTES_MIN`] to [`limits::PACKET_BYTES_MAX`] (seed 000, PROTOCOLS "Terms").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PacketLen(u32);
+
+impl PacketLen {
+    /// The seed's example, and the default.
+    pub const DEFAULT: Self = Self(limits::PACKET_BYTES_DEFAULT);
+
+    /// `None` where `bytes` is out of bounds.
+    pub fn new(bytes: u32) -> Option<Self> {
+        (limits::PACKET_BYTES_MIN..=limits::PACKET_BYTES_MAX).contains(&bytes).then_some(Self(bytes))
+    }
+
+    /// In bytes.
+    pub fn bytes(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for PacketLen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Time since the node started, as the core sees it: it is always handed in, never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time(pub Duration);
+
+impl Time {
+    /// The node's start.
+    pub const ZERO: Self = Self(Duration::ZERO);
+
+    /// From `earlier` to this; zero where `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+    fn add(self, delay: Duration) -> Self {
+        Self(self.0 + delay)
+    }
+}
+
+/// Bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+pub struct Rate(pub f64);
+
+impl Rate {
+    /// How long `bytes` take; `None` for a rate of zero.
+    pub fn time_for(self, bytes: ByteCount) -> Option<Duration> {
+        (self.0 > 0.0).then(|| Duration::try_from_secs_f64(bytes.0 as f64 / self.0).unwrap_or(Duration::MAX))
+    }
+
+    /// How many bytes pass in `time`.
+    pub fn bytes_in(self, time: Duration) -> ByteCount {
+        ByteCount((self.0 * time.as_secs_f64()) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_a_root_are_refused() {
+        let check = |bytes: &[u8], expected: Result<(), NameError>| {
+            assert_eq!(ObjectName::new(bytes).map(|_| ()), expected, "{bytes:?}");
+        };
+        check(b"stock1_1", Ok(()));
+        check(b"a/b/c.bin", Ok(()));
+        check(b"..a/.b", Ok(()));
+        check(b"a:b%\xff", Ok(()));
+        check(b"", Err(NameError::Empty));
+        check(b"/etc/passwd", Err(NameError::Absolute));
+        check(b"../up", Err(NameError::DotComponent));
+        check(b"a/../../up", Err(NameError::DotComponent));
+        check(b"a/./b", Err(NameError::DotComponent));
+        check(b"a//b", Err(NameError::EmptyComponent));
+        check(b"a/", Err(NameError::EmptyComponent));
+        check(b"a\0b", Err(NameError::Nul));
+        check(&[b'a'; limits::NAME_BYTES_MAX], Ok(()));
+        check(&[b'a'; limits::NAME_BYTES_MAX + 1], Err(NameError::TooLong(limits::NAME_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn a_name_prints_without_control_bytes() {
+        let name = ObjectName::new(b"a\x1b[31m\xffb").expect("valid");
+        assert_eq!(name.to_string(), "a\\u{1b}[31m\\xffb");
+    }
+
+    #[test]
+    fn packet_length_has_bounds() {
+        assert!(PacketLen::new(63).is_none());
+        assert_eq!(PacketLen::new(64).map(PacketLen::bytes), Some(64));
+        assert_eq!(PacketLen::new(1 << 20).map(PacketLen::bytes), Some(1 << 20));
+        assert!(PacketLen::new((1 << 20) + 1).is_none());
+    }
+}
