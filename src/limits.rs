@@ -16,6 +16,8 @@ pub const PACKET_BYTES_DEFAULT: u32 = 1400;
 pub const NAME_BYTES_MAX: usize = 4095;
 /// Longest single component of a name: what Linux file systems take, less room for `.success`.
 pub const NAME_COMPONENT_BYTES_MAX: usize = 255 - SUCCESS_SUFFIX.len();
+/// Longest name of a node, bytes.
+pub const NODE_NAME_BYTES_MAX: usize = 64;
 /// What stands beside each finished file, after its name.
 pub const SUCCESS_SUFFIX: &str = ".success";
 /// The private directory of a root: parts of objects that are not whole yet.
@@ -69,6 +71,10 @@ pub const PENDING_EVERY: Duration = Duration::from_millis(100);
 pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
 pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
+/// After the store could not take an object, nothing new is fetched for this time, doubling ...
+pub const HOLD_MIN: Duration = Duration::from_secs(1);
+/// ... up to this.
+pub const HOLD_MAX: Duration = Duration::from_secs(30);
 /// First delay before a dial is tried again; doubles, with jitter ...
 pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.

@@ -98,6 +98,29 @@ impl fmt::Display for ObjectId {
     }
 }
 
+/// A node's name, as its configuration gives it: 1 to [`limits::NODE_NAME_BYTES_MAX`] of `A-Z a-z 0-9 . _ -`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(std::sync::Arc<str>);
+
+impl NodeName {
+    /// `None` where `text` is not a node's name.
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        ((1..=limits::NODE_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(valid)).then(|| Self(text.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One attempt at bringing an object in. Bytes of an earlier attempt are never mixed with a later one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Generation(pub u32);

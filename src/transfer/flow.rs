@@ -1,0 +1,679 @@
+//! One set of objects: its table, and the side that fetches them.
+//!
+//! The side that serves is in [`serve`](super::serve). Methods by kind: `handle_*` (something happened), `poll_*` (what to
+//! do next), plain verbs (commands).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::object::{Object, ObjectState};
+use super::pace;
+use super::progress::Totals;
+use super::room::Room;
+use super::schedule::{self, Fetcher, Schedule};
+use crate::limits;
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Rate, Time};
+
+/// What decides which objects a flow fetches, and what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Everything in the table that is not present (a trader's `remote/`).
+    Fetch,
+    /// Nothing; it only serves (a trader's `local/`).
+    Offer,
+    /// What somebody asked for, kept within a number of bytes (an exchange's spool).
+    Relay,
+}
+
+/// What the rim is to do. In the order given, for each object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make a part file of this length, then call [`Flow::handle_created`].
+    Create {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+        /// Its length.
+        size: ByteCount,
+    },
+    /// This attempt is over: throw its part file away.
+    Abandon {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+    },
+    /// All bytes are in the part file: make it final, then call [`Flow::handle_committed`].
+    Commit {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+    },
+    /// Remove the final file: its room is needed.
+    Evict {
+        /// Which object.
+        id: ObjectId,
+        /// Its name.
+        name: ObjectName,
+    },
+}
+
+/// Something that an operator may want to read about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An object is here, whole (and marked, where the flow marks).
+    Committed {
+        /// Its name.
+        name: ObjectName,
+        /// Its length.
+        size: ByteCount,
+    },
+    /// An object could not be brought in; it will be tried again.
+    Failed {
+        /// Its name.
+        name: ObjectName,
+        /// Why.
+        problem: Problem,
+    },
+    /// An object that is served changed or vanished under the sender; it is served again once it is stable.
+    SourceFailed {
+        /// Its name.
+        name: ObjectName,
+        /// What was seen.
+        reason: String,
+    },
+}
+
+/// Why an object is not here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The peer offers another length than the segment specification says.
+    #[error("the peer offers {found}, the segment specification says {expected}")]
+    WrongSize {
+        /// What the specification says.
+        expected: ByteCount,
+        /// What the peer said.
+        found: ByteCount,
+    },
+    /// Longer than the whole spool.
+    #[error("its {size} do not fit into the spool; raise spool.max_bytes (now {max})")]
+    LargerThanSpool {
+        /// Its length.
+        size: ByteCount,
+        /// The spool's bound.
+        max: ByteCount,
+    },
+    /// The store could not take it.
+    #[error("{0}")]
+    Store(String),
+    /// It changed under the sender.
+    #[error("{0}")]
+    Source(String),
+}
+
+/// Why the bytes of an object that a peer begins to send are to be thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has not the length it must have.
+    WrongSize,
+    /// There is no room for it in the spool.
+    NoRoom,
+    /// It failed here in the meantime, or another link fetches it now.
+    NotWanted,
+}
+
+/// A set of objects that comes in over some links and goes out over others.
+#[derive(Debug)]
+pub struct Flow {
+    pub(super) kind: Kind,
+    pub(super) objects: Vec<Object>,
+    pub(super) by_name: BTreeMap<ObjectName, ObjectId>,
+    pub(super) free: Vec<ObjectId>,
+    pub(super) schedule: Schedule,
+    pub(super) room: Option<Room>,
+    pub(super) totals: Totals,
+    /// The longest object met so far.
+    pub(super) longest: ByteCount,
+    /// Nothing new is fetched before this: the store could not take more.
+    pub(super) hold_until: Time,
+    hold_delay: Duration,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) wakes: BTreeSet<LinkId>,
+}
+
+impl Flow {
+    /// A flow that fetches whatever is put on its list by [`Flow::want`].
+    pub fn fetch() -> Self {
+        Self::new(Kind::Fetch, None)
+    }
+
+    /// A flow that serves what [`Flow::offer`] names.
+    pub fn offer_only() -> Self {
+        Self::new(Kind::Offer, None)
+    }
+
+    /// A flow that fetches on demand and keeps at most `max` bytes.
+    pub fn relay(max: ByteCount) -> Self {
+        Self::new(Kind::Relay, Some(Room::new(max)))
+    }
+
+    fn new(kind: Kind, room: Option<Room>) -> Self {
+        Self {
+            kind,
+            objects: Vec::new(),
+            by_name: BTreeMap::new(),
+            free: Vec::new(),
+            schedule: Schedule::default(),
+            room,
+            totals: Totals::default(),
+            longest: ByteCount(0),
+            hold_until: Time::ZERO,
+            hold_delay: Duration::ZERO,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            wakes: BTreeSet::new(),
+        }
+    }
+
+    /// What decides which objects it fetches.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How far it has come.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.totals;
+        for object in self.schedule.fetchers.values().flat_map(|f| &f.outstanding).map(|&id| self.at(id)) {
+            if let ObjectState::Arriving { written, .. } = object.state {
+                totals.arriving += 1;
+                totals.arriving_bytes += written;
+            }
+        }
+        totals
+    }
+
+    /// Whether nothing is left to fetch: everything wanted is present, nothing demanded is missing.
+    pub fn is_complete(&self) -> bool {
+        match self.kind {
+            Kind::Fetch => self.totals.present == self.totals.objects,
+            Kind::Offer => true,
+            Kind::Relay => self.objects.iter().all(|object| object.readers.is_empty()),
+        }
+    }
+
+    /// Bytes that the spool holds and may hold.
+    pub fn spool(&self) -> Option<(ByteCount, ByteCount)> {
+        self.room.as_ref().map(|room| (room.used(), room.max()))
+    }
+
+    /// Changes the spool's bound; what is over it goes as soon as it may.
+    pub fn resize_spool(&mut self, max: ByteCount) {
+        if let Some(room) = &mut self.room {
+            room.resize(max);
+            self.make_room(ByteCount(0));
+            self.wake_fetchers();
+        }
+    }
+
+    /// An object's name.
+    pub fn name(&self, id: ObjectId) -> &ObjectName {
+        &self.at(id).name
+    }
+
+    /// An object's state.
+    pub fn state(&self, id: ObjectId) -> ObjectState {
+        self.at(id).state
+    }
+
+    /// All objects with what an operator may want to know of them: name, state, length where known, problem.
+    pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, ObjectState, Option<ByteCount>, Option<&Problem>)> {
+        self.by_name.values().map(|&id| self.at(id)).map(|o| (&o.name, o.state, o.expected, o.problem.as_ref()))
+    }
+
+    // -- what is wanted --------------------------------------------------------------------------------------------
+
+    /// Puts an object on the list; `present` says that it is here already, whole and marked. Call
+    /// [`Flow::share_out`] after the last.
+    pub fn want(&mut self, name: ObjectName, size: Option<ByteCount>, present: bool) -> ObjectId {
+        debug_assert_eq!(self.kind, Kind::Fetch);
+        let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, size));
+        if let (true, Some(size)) = (present, size) {
+            self.set_present(id, size);
+        }
+        id
+    }
+
+    /// A present object is to be fetched again: its file or marker is gone, or is not what the marker says.
+    pub fn want_again(&mut self, id: ObjectId) {
+        if let ObjectState::Present { size } = self.at(id).state {
+            self.totals.present -= 1;
+            self.totals.present_bytes -= size;
+            self.at_mut(id).state = ObjectState::Absent;
+            self.enqueue(id);
+        }
+    }
+
+    /// An object that a spool holds from before. Objects beyond the bound go at once.
+    pub fn keep(&mut self, name: ObjectName, size: ByteCount) {
+        debug_assert_eq!(self.kind, Kind::Relay);
+        let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, None));
+        self.room_take(size);
+        self.set_present(id, size);
+        self.make_room(ByteCount(0));
+    }
+
+    /// Deals out what is absent to the links that are first choice for it. To be called when the list or the links
+    /// have changed; a flow that fetches on demand has nothing to deal out.
+    pub fn share_out(&mut self, now: Time) {
+        if self.kind != Kind::Fetch {
+            return;
+        }
+        let total = self.objects.len() as u64;
+        let absent = |o: &Object| o.state == ObjectState::Absent;
+        let (ready, later): (Vec<_>, Vec<_>) = (0..total)
+            .filter(|&i| absent(&self.objects[i as usize]))
+            .map(|i| (ObjectId(i as u32), i))
+            .partition(|(id, _)| self.at(*id).retry_at <= now);
+        self.schedule.share_out(ready.into_iter(), total);
+        for (id, _) in later {
+            self.schedule.defer(id, self.at(id).retry_at);
+        }
+        self.wake_fetchers();
+    }
+
+    // -- links that fetch --------------------------------------------------------------------------------------------
+
+    /// A link to `peer` may fetch from now on.
+    pub fn attach_fetcher(&mut self, link: LinkId, peer: NodeName, now: Time) {
+        self.schedule.attach(link, peer);
+        self.share_out(now);
+        self.wakes.insert(link);
+    }
+
+    /// A link is gone; what it had on order is given back at once.
+    pub fn detach_fetcher(&mut self, link: LinkId, now: Time) {
+        let orphans = self.schedule.detach(link);
+        for id in orphans.into_iter().rev() {
+            self.end_attempt_of(link, id);
+            if self.at(id).state == ObjectState::Absent {
+                self.enqueue_first(id);
+            }
+            self.wake_readers(id);
+        }
+        self.share_out(now);
+        self.wake_fetchers();
+        self.wakes.remove(&link);
+    }
+
+    /// The next object that `link` should ask for, now on order. `one_by_one`: the peer takes one request at a time.
+    pub fn next_request(&mut self, link: LinkId, one_by_one: bool, now: Time) -> Option<ObjectId> {
+        if now < self.hold_until || !self.may_ask(link, one_by_one, now) {
+            return None;
+        }
+        if self.kind == Kind::Relay && !self.has_room_for_one_more() {
+            return None;
+        }
+        let typical = self.longest;
+        let (objects, schedule) = (&self.objects, &mut self.schedule);
+        let is_waiting = |id: ObjectId| objects[id.0 as usize].state == ObjectState::Absent && objects[id.0 as usize].queued;
+        let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
+        let id = schedule.take(link, now, typical, is_waiting, owed)?;
+        let fetcher = self.schedule.fetchers.get_mut(&link)?;
+        fetcher.outstanding.push_back(id);
+        fetcher.meter.start(now);
+        let object = self.at_mut(id);
+        object.queued = false;
+        object.state = ObjectState::Requested { link };
+        Some(id)
+    }
+
+    fn may_ask(&self, link: LinkId, one_by_one: bool, now: Time) -> bool {
+        let Some(fetcher) = self.schedule.fetchers.get(&link) else { return false };
+        if fetcher.outstanding.is_empty() {
+            return true;
+        }
+        if one_by_one || fetcher.outstanding.len() >= limits::REQUESTS_PER_LINK_MAX || self.longest.0 == 0 {
+            return false;
+        }
+        owed(&self.objects, fetcher, self.longest) < pace::ahead_bytes(fetcher.meter.rate(now))
+    }
+
+    /// The peer begins to send the head of what `link` has on order. Its bytes belong to the generation returned.
+    pub fn handle_begin(&mut self, link: LinkId, size: ByteCount, now: Time) -> Result<(ObjectId, Generation), Refusal> {
+        let id = self.head(link).expect("the link checks that it has something on order");
+        if !self.end_attempt_of(link, id) {
+            return Err(Refusal::NotWanted);
+        }
+        self.longest = self.longest.max(size);
+        if let Some(expected) = self.at(id).expected.filter(|&expected| expected != size && self.kind == Kind::Fetch) {
+            self.fail(id, Problem::WrongSize { expected, found: size }, now);
+            return Err(Refusal::WrongSize);
+        }
+        if let Some(max) = self.room.as_ref().map(Room::max) {
+            if !self.make_room(size) {
+                if size > max {
+                    self.fail(id, Problem::LargerThanSpool { size, max }, now);
+                } else {
+                    self.at_mut(id).retry_at = now + limits::RETRY_PENDING_MIN;
+                }
+                self.wake_readers(id);
+                return Err(Refusal::NoRoom);
+            }
+            self.room_take(size);
+        }
+        let object = self.at_mut(id);
+        object.generation = object.generation.next();
+        object.state = ObjectState::Arriving { link, size, written: ByteCount(0), created: false };
+        let generation = object.generation;
+        self.actions.push_back(Action::Create { id, generation, size });
+        Ok((id, generation))
+    }
+
+    /// `bytes` of the head's payload came in (for the measured rate).
+    pub fn handle_payload(&mut self, link: LinkId, bytes: ByteCount, now: Time) {
+        if let Some(fetcher) = self.schedule.fetchers.get_mut(&link) {
+            fetcher.head_received += bytes;
+            fetcher.meter.add(bytes, now);
+        }
+    }
+
+    /// All bytes of the head came in (some may still be on their way to disk), or the rest of it was thrown away.
+    pub fn handle_received(&mut self, link: LinkId, now: Time) {
+        let Some(id) = self.pop_head(link, now) else { return };
+        // Refused, or failed while it came in: it is nobody's now and waits for its next try.
+        if self.at(id).state == ObjectState::Absent && !self.at(id).queued {
+            self.enqueue_later(id, now);
+        }
+    }
+
+    /// The peer says that the head is not there now; it leaves the order and is tried again later.
+    pub fn handle_pending(&mut self, link: LinkId, now: Time) {
+        let Some(id) = self.pop_head(link, now) else { return };
+        if !self.end_attempt_of(link, id) {
+            return;
+        }
+        let object = self.at_mut(id);
+        object.retry_delay = (object.retry_delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
+        object.retry_at = now + object.retry_delay;
+        self.enqueue_later(id, now);
+        self.wake_readers(id);
+    }
+
+    /// The part file of a generation stands.
+    pub fn handle_created(&mut self, id: ObjectId, generation: Generation) {
+        if !self.is_current(id, generation) {
+            return;
+        }
+        if let ObjectState::Arriving { created, .. } = &mut self.at_mut(id).state {
+            *created = true;
+        }
+        self.handle_written(id, generation, ByteCount(0));
+    }
+
+    /// `bytes` from the start of a generation are in its part file.
+    pub fn handle_written(&mut self, id: ObjectId, generation: Generation, bytes: ByteCount) {
+        if !self.is_current(id, generation) {
+            return;
+        }
+        if let ObjectState::Arriving { size, written, .. } = &mut self.at_mut(id).state {
+            *written = bytes.max(*written);
+            if *written == *size {
+                self.at_mut(id).state = ObjectState::Whole { size: *size };
+                self.actions.push_back(Action::Commit { id, generation });
+            }
+            self.wake_readers(id);
+        }
+    }
+
+    /// A generation is final (and marked).
+    pub fn handle_committed(&mut self, id: ObjectId, generation: Generation, now: Time) {
+        let ObjectState::Whole { size } = self.at(id).state else { return };
+        if !self.is_current(id, generation) {
+            return;
+        }
+        self.at_mut(id).last_use = now;
+        self.set_present(id, size);
+        self.hold_delay = Duration::ZERO;
+        let name = self.at(id).name.clone();
+        self.events.push_back(Event::Committed { name, size });
+        self.wake_readers(id);
+    }
+
+    /// The store could not take a generation: it is over, and nothing new is fetched for a while.
+    pub fn handle_store_failed(&mut self, id: ObjectId, generation: Generation, why: String, now: Time) {
+        if !self.is_current(id, generation) || matches!(self.at(id).state, ObjectState::Present { .. }) {
+            return;
+        }
+        self.hold_delay = (self.hold_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
+        self.hold_until = now + self.hold_delay;
+        self.give_back(id);
+        self.fail(id, Problem::Store(why), now);
+        if !self.is_on_order(id) {
+            self.enqueue_later(id, now);
+        }
+        self.wake_readers(id);
+    }
+
+    /// When the fetching side wants to be looked at again though nothing happens: `link` has nothing on order, and
+    /// something is to be tried again or could be taken from another link.
+    pub fn poll_timeout(&self, link: LinkId, now: Time) -> Option<Time> {
+        let fetcher = self.schedule.fetchers.get(&link)?;
+        if !fetcher.outstanding.is_empty() {
+            return None;
+        }
+        let retry = self.schedule.next_retry();
+        let look = self.schedule.has_queued().then(|| now + schedule::LOOK_AGAIN);
+        let at = [retry, look].into_iter().flatten().min()?;
+        Some(at.max(self.hold_until).max(now + Duration::from_millis(1)))
+    }
+
+    /// What the rim is to do next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What there is to tell.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A link that should be polled, for it may have something new to ask for or to send.
+    pub fn poll_wake(&mut self) -> Option<LinkId> {
+        self.wakes.pop_first()
+    }
+
+    /// The object that `link` is fetching, if any.
+    pub fn head(&self, link: LinkId) -> Option<ObjectId> {
+        self.schedule.fetchers.get(&link)?.outstanding.front().copied()
+    }
+
+    /// What `link` is measured to bring in.
+    pub fn fetch_rate(&self, link: LinkId, now: Time) -> Option<Rate> {
+        self.schedule.fetchers.get(&link)?.meter.rate(now)
+    }
+
+    /// Whether `generation` is the attempt under way or the one that made the object present.
+    pub fn is_current(&self, id: ObjectId, generation: Generation) -> bool {
+        self.at(id).generation == generation && self.at(id).state != ObjectState::Absent
+    }
+
+    // -- helpers -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn at(&self, id: ObjectId) -> &Object {
+        &self.objects[id.0 as usize]
+    }
+
+    pub(super) fn at_mut(&mut self, id: ObjectId) -> &mut Object {
+        &mut self.objects[id.0 as usize]
+    }
+
+    pub(super) fn id_of(&self, name: &ObjectName) -> Option<ObjectId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A new absent object; a fetching flow queues it when it is shared out.
+    pub(super) fn insert(&mut self, name: ObjectName, expected: Option<ByteCount>) -> ObjectId {
+        let mut object = Object::new(name.clone(), expected);
+        object.queued = self.kind == Kind::Fetch;
+        let id = match self.free.pop() {
+            Some(id) => {
+                // Work of the object that had this place before may still be under way: its generation is over.
+                object.generation = self.at(id).generation;
+                *self.at_mut(id) = object;
+                id
+            }
+            None => {
+                self.objects.push(object);
+                ObjectId(self.objects.len() as u32 - 1)
+            }
+        };
+        self.by_name.insert(name, id);
+        self.totals.objects += 1;
+        if let Some(expected) = expected {
+            self.totals.bytes += expected;
+            self.longest = self.longest.max(expected);
+        }
+        id
+    }
+
+    pub(super) fn set_present(&mut self, id: ObjectId, size: ByteCount) {
+        if matches!(self.at(id).state, ObjectState::Present { .. }) {
+            return;
+        }
+        let object = self.at_mut(id);
+        let had_problem = object.problem.take().is_some();
+        object.queued = false;
+        object.retry_delay = Duration::ZERO;
+        object.state = ObjectState::Present { size };
+        self.totals.failed -= u64::from(had_problem);
+        self.longest = self.longest.max(size);
+        self.totals.present += 1;
+        self.totals.present_bytes += size;
+        self.update_evictable(id);
+    }
+
+    fn fail(&mut self, id: ObjectId, problem: Problem, now: Time) {
+        let object = self.at_mut(id);
+        let is_news = object.problem.as_ref() != Some(&problem);
+        let first = object.problem.is_none();
+        object.problem = Some(problem.clone());
+        object.retry_delay = (object.retry_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
+        object.retry_at = now + object.retry_delay;
+        let name = object.name.clone();
+        self.totals.failed += u64::from(first);
+        if is_news {
+            self.events.push_back(Event::Failed { name, problem });
+        }
+    }
+
+    pub(super) fn is_on_order(&self, id: ObjectId) -> bool {
+        self.schedule.fetchers.values().any(|f| f.outstanding.contains(&id))
+    }
+
+    fn pop_head(&mut self, link: LinkId, now: Time) -> Option<ObjectId> {
+        let fetcher = self.schedule.fetchers.get_mut(&link)?;
+        let id = fetcher.outstanding.pop_front()?;
+        fetcher.head_received = ByteCount(0);
+        if fetcher.outstanding.is_empty() {
+            fetcher.meter.stop(now);
+        }
+        Some(id)
+    }
+
+    /// Ends the attempt of `link` at an object; `false` where the object is not in that link's hands.
+    fn end_attempt_of(&mut self, link: LinkId, id: ObjectId) -> bool {
+        match self.at(id).state {
+            ObjectState::Requested { link: owner } | ObjectState::Arriving { link: owner, .. } if owner == link => {
+                self.give_back(id);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the attempt under way, if any: its part goes, its room is free, the object is absent.
+    fn give_back(&mut self, id: ObjectId) {
+        let (footprint, generation) = (self.at(id).footprint(), self.at(id).generation);
+        match self.at(id).state {
+            ObjectState::Arriving { .. } | ObjectState::Whole { .. } => {
+                self.actions.push_back(Action::Abandon { id, generation });
+                if let Some(room) = &mut self.room {
+                    room.give_back(footprint);
+                }
+            }
+            ObjectState::Absent | ObjectState::Requested { .. } | ObjectState::Present { .. } => {}
+        }
+        self.at_mut(id).state = ObjectState::Absent;
+    }
+
+    /// Queues an absent object if the flow still wants it.
+    pub(super) fn enqueue(&mut self, id: ObjectId) {
+        if self.mark_queued(id) {
+            self.schedule.push(id);
+        }
+    }
+
+    /// The same, ahead of all others: work that was given back has waited long enough.
+    fn enqueue_first(&mut self, id: ObjectId) {
+        if self.mark_queued(id) {
+            self.schedule.push_front(id);
+        }
+    }
+
+    fn mark_queued(&mut self, id: ObjectId) -> bool {
+        let object = self.at(id);
+        let wanted = match self.kind {
+            Kind::Fetch => true,
+            Kind::Offer => false,
+            Kind::Relay => !object.readers.is_empty(),
+        };
+        if !wanted {
+            self.forget_if_idle(id);
+            return false;
+        }
+        let news = !std::mem::replace(&mut self.at_mut(id).queued, true);
+        if news {
+            self.wake_fetchers();
+        }
+        news
+    }
+
+    fn enqueue_later(&mut self, id: ObjectId, now: Time) {
+        let retry_at = self.at(id).retry_at;
+        if retry_at <= now {
+            return self.enqueue(id);
+        }
+        // On demand, who demands decides when to try again.
+        if self.kind == Kind::Fetch && !self.at(id).queued {
+            self.at_mut(id).queued = true;
+            self.schedule.defer(id, retry_at);
+            self.wake_fetchers();
+        }
+        self.forget_if_idle(id);
+    }
+
+    pub(super) fn wake_fetchers(&mut self) {
+        self.wakes.extend(self.schedule.fetchers.keys());
+    }
+
+    pub(super) fn wake_readers(&mut self, id: ObjectId) {
+        let object = &self.objects[id.0 as usize];
+        self.wakes.extend(&object.readers);
+    }
+}
+
+/// Bytes that a link has on order and has not had.
+fn owed(objects: &[Object], fetcher: &Fetcher, typical: ByteCount) -> ByteCount {
+    let length = |&id: &ObjectId| {
+        let object = &objects[id.0 as usize];
+        match object.state {
+            ObjectState::Arriving { size, .. } => size,
+            _ => object.expected.unwrap_or(typical),
+        }
+    };
+    let all: ByteCount = fetcher.outstanding.iter().map(length).sum();
+    ByteCount(all.0.saturating_sub(fetcher.head_received.0))
+}

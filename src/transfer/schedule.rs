@@ -1,0 +1,276 @@
+//! Who fetches what next.
+//!
+//! Every absent object that is wanted stands in exactly one queue. In a flow that knows beforehand what it wants,
+//! object `i` of `n` stands first in the queue of one link: with K peers (by name) the `i*K/n`-th is first choice, and
+//! of its W links the `i mod W`-th (seed 000). That is first choice, not cage: a link with nothing left takes whole
+//! objects from the link that would end last, if it would end them sooner. In a flow that fetches on demand there
+//! is one queue, first come first served, for all links.
+//!
+//! Queues are rebuilt when links come and go; an entry whose object is no longer absent is dropped when met.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::pace::Meter;
+use crate::units::{ByteCount, LinkId, NodeName, ObjectId, Rate, Time};
+
+/// A thief must end this much sooner than the link it takes from, or nothing is gained.
+const STEAL_GAIN: f64 = 0.9;
+
+/// A link that fetches.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    pub(super) peer: NodeName,
+    pub(super) meter: Meter,
+    /// Asked for and not had whole, oldest first: the head is the object being fetched.
+    pub(super) outstanding: VecDeque<ObjectId>,
+    /// Bytes of the head that have arrived.
+    pub(super) head_received: ByteCount,
+    queue: VecDeque<ObjectId>,
+}
+
+impl Fetcher {
+    fn new(peer: NodeName) -> Self {
+        Self {
+            peer,
+            meter: Meter::default(),
+            outstanding: VecDeque::new(),
+            head_received: ByteCount(0),
+            queue: VecDeque::new(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    pub(super) fetchers: BTreeMap<LinkId, Fetcher>,
+    /// What no link is first choice for.
+    shared: VecDeque<ObjectId>,
+    /// What is to be tried again later, and when.
+    deferred: BTreeSet<(Time, ObjectId)>,
+}
+
+impl Schedule {
+    pub(super) fn attach(&mut self, link: LinkId, peer: NodeName) {
+        self.fetchers.insert(link, Fetcher::new(peer));
+    }
+
+    /// Takes the link away; what it had on order is the caller's to queue again.
+    pub(super) fn detach(&mut self, link: LinkId) -> VecDeque<ObjectId> {
+        let Some(fetcher) = self.fetchers.remove(&link) else { return VecDeque::new() };
+        self.shared.extend(fetcher.queue);
+        fetcher.outstanding
+    }
+
+    pub(super) fn push(&mut self, id: ObjectId) {
+        self.shared.push_back(id);
+    }
+
+    /// To the front: work that was given back has waited long enough.
+    pub(super) fn push_front(&mut self, id: ObjectId) {
+        self.shared.push_front(id);
+    }
+
+    pub(super) fn defer(&mut self, id: ObjectId, until: Time) {
+        self.deferred.insert((until, id));
+    }
+
+    /// When the first deferred object may be tried again.
+    pub(super) fn next_retry(&self) -> Option<Time> {
+        self.deferred.first().map(|&(at, _)| at)
+    }
+
+    /// The links that an object of a known list is first choice for, by its place in the list.
+    pub(super) fn share_out(&mut self, wanted: impl Iterator<Item = (ObjectId, u64)>, total: u64) {
+        self.shared.clear();
+        self.deferred.clear();
+        let mut by_peer: BTreeMap<NodeName, Vec<LinkId>> = BTreeMap::new();
+        for (&link, fetcher) in &mut self.fetchers {
+            fetcher.queue.clear();
+            by_peer.entry(fetcher.peer.clone()).or_default().push(link);
+        }
+        let peers: Vec<_> = by_peer.into_values().collect();
+        for (id, index) in wanted {
+            match first_choice(&peers, index, total) {
+                Some(link) => self.fetchers.get_mut(&link).expect("just listed").queue.push_back(id),
+                None => self.shared.push_back(id),
+            }
+        }
+    }
+
+    /// The next object for `link`, taken out of its queue. `is_waiting` says whether an object is still to be
+    /// fetched; `typical` is how long objects are, for those of unknown length.
+    pub(super) fn take(
+        &mut self,
+        link: LinkId,
+        now: Time,
+        typical: ByteCount,
+        is_waiting: impl Fn(ObjectId) -> bool,
+        owed: impl Fn(&Fetcher) -> ByteCount,
+    ) -> Option<ObjectId> {
+        let fetcher = self.fetchers.get_mut(&link)?;
+        if let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| pop(&mut self.shared, &is_waiting)) {
+            return Some(id);
+        }
+        while let Some(&(at, id)) = self.deferred.first() {
+            if at > now {
+                break;
+            }
+            self.deferred.remove(&(at, id));
+            if is_waiting(id) {
+                return Some(id);
+            }
+        }
+        self.steal(link, now, typical, is_waiting, owed)
+    }
+
+    fn steal(
+        &mut self,
+        thief: LinkId,
+        now: Time,
+        typical: ByteCount,
+        is_waiting: impl Fn(ObjectId) -> bool,
+        owed: impl Fn(&Fetcher) -> ByteCount,
+    ) -> Option<ObjectId> {
+        for fetcher in self.fetchers.values_mut() {
+            while fetcher.queue.back().is_some_and(|&id| !is_waiting(id)) {
+                fetcher.queue.pop_back();
+            }
+        }
+        let ends_in = |fetcher: &Fetcher, more: u64| -> f64 {
+            let bytes = owed(fetcher).0 + more * typical.0.max(1);
+            match fetcher.meter.rate(now) {
+                Some(Rate(rate)) if rate > 0.0 => bytes as f64 / rate,
+                Some(_) => f64::INFINITY,
+                None => bytes as f64 / self.usual_rate(now),
+            }
+        };
+        let (&victim, latest) = self
+            .fetchers
+            .iter()
+            .filter(|(_, f)| !f.queue.is_empty())
+            .map(|(link, f)| (link, ends_in(f, f.queue.len() as u64)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let mine = ends_in(self.fetchers.get(&thief)?, 1);
+        if mine.is_infinite() || mine > latest * STEAL_GAIN {
+            return None;
+        }
+        let queue = &mut self.fetchers.get_mut(&victim).expect("just found").queue;
+        queue.pop_back()
+    }
+
+    /// What a link whose rate is not measured yet is taken to do: as the others on average.
+    fn usual_rate(&self, now: Time) -> f64 {
+        let rates: Vec<f64> = self.fetchers.values().filter_map(|f| f.meter.rate(now)).map(|r| r.0).collect();
+        let sum: f64 = rates.iter().sum();
+        if sum > 0.0 { sum / rates.len() as f64 } else { 1.0 }
+    }
+
+    /// Whether somebody has something to take from later on, so that an idle link should look again.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.shared.is_empty() || self.fetchers.values().any(|f| !f.queue.is_empty())
+    }
+}
+
+/// How often an idle link looks whether it should take work from another.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+fn pop(queue: &mut VecDeque<ObjectId>, is_waiting: &impl Fn(ObjectId) -> bool) -> Option<ObjectId> {
+    while let Some(id) = queue.pop_front() {
+        if is_waiting(id) {
+            return Some(id);
+        }
+    }
+    None
+}
+
+/// The link that object `index` of `total` belongs to first: exchange k of K has the k-th K-th, link `index mod W` of
+/// it (PROTOCOLS 1.2).
+fn first_choice(peers: &[Vec<LinkId>], index: u64, total: u64) -> Option<LinkId> {
+    if peers.is_empty() || total == 0 {
+        return None;
+    }
+    let peer = (u128::from(index) * peers.len() as u128 / u128::from(total)) as usize;
+    let links = &peers[peer.min(peers.len() - 1)];
+    Some(links[(index % links.len() as u64) as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NodeName {
+        NodeName::new(text).expect("valid")
+    }
+
+    fn schedule(links: &[(u64, &str)]) -> Schedule {
+        let mut schedule = Schedule::default();
+        for &(link, peer) in links {
+            schedule.attach(LinkId(link), name(peer));
+        }
+        schedule
+    }
+
+    fn all(n: u32) -> impl Iterator<Item = (ObjectId, u64)> {
+        (0..n).map(|i| (ObjectId(i), u64::from(i)))
+    }
+
+    fn drain(schedule: &mut Schedule, link: u64) -> Vec<u32> {
+        let queue = &mut schedule.fetchers.get_mut(&LinkId(link)).expect("attached").queue;
+        queue.drain(..).map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn an_exchange_is_first_choice_for_its_share_and_a_link_for_its_remainder() {
+        let mut s = schedule(&[(1, "e1"), (2, "e1"), (3, "e2"), (4, "e2")]);
+        s.share_out(all(8), 8);
+        assert_eq!(drain(&mut s, 1), [0, 2]);
+        assert_eq!(drain(&mut s, 2), [1, 3]);
+        assert_eq!(drain(&mut s, 3), [4, 6]);
+        assert_eq!(drain(&mut s, 4), [5, 7]);
+    }
+
+    #[test]
+    fn shares_move_when_a_link_dies() {
+        let mut s = schedule(&[(1, "e1"), (2, "e2")]);
+        s.share_out(all(4), 4);
+        s.detach(LinkId(2));
+        s.share_out(all(4), 4);
+        assert_eq!(drain(&mut s, 1), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_idle_link_takes_from_the_one_that_ends_last() {
+        let mut s = schedule(&[(1, "e1"), (2, "e1"), (3, "e1")]);
+        s.share_out(all(9), 9);
+        drain(&mut s, 1);
+        s.fetchers.get_mut(&LinkId(2)).expect("attached").queue.pop_back();
+        let taken = s.take(LinkId(1), Time::ZERO, ByteCount(10), |_| true, |_| ByteCount(0));
+        assert_eq!(taken, Some(ObjectId(8)));
+    }
+
+    #[test]
+    fn nothing_is_taken_from_a_link_that_would_end_it_sooner() {
+        let mut s = schedule(&[(1, "e1"), (2, "e1")]);
+        s.share_out(all(4), 4);
+        drain(&mut s, 1);
+        for (link, bytes) in [(1, 1_000_u64), (2, 100_000)] {
+            let meter = &mut s.fetchers.get_mut(&LinkId(link)).expect("attached").meter;
+            meter.start(Time::ZERO);
+            meter.add(ByteCount(bytes), Time(Duration::from_secs(1)));
+        }
+        let now = Time(Duration::from_secs(1));
+        assert_eq!(s.take(LinkId(1), now, ByteCount(1000), |_| true, |_| ByteCount(0)), None);
+        drain(&mut s, 2);
+        assert_eq!(s.take(LinkId(2), now, ByteCount(1000), |_| true, |_| ByteCount(0)), None);
+    }
+
+    #[test]
+    fn a_deferred_object_waits_for_its_time() {
+        let mut s = schedule(&[(1, "e1")]);
+        let later = Time(Duration::from_secs(2));
+        s.defer(ObjectId(7), later);
+        assert_eq!(s.take(LinkId(1), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0)), None);
+        assert_eq!(s.take(LinkId(1), later, ByteCount(1), |_| true, |_| ByteCount(0)), Some(ObjectId(7)));
+    }
+}

@@ -1,0 +1,206 @@
+//! The serving side of a [`Flow`]: who asked for what, what can be sent of it, what may go from a spool.
+
+use super::flow::{Action, Event, Flow, Kind, Problem};
+use super::object::{Availability, ObjectState};
+use crate::limits;
+use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Time};
+
+impl Flow {
+    /// An object stands in the root and may be served. `false` where the table is full.
+    pub fn offer(&mut self, name: ObjectName, size: ByteCount) -> bool {
+        debug_assert_eq!(self.kind, Kind::Offer);
+        if let Some(id) = self.id_of(&name) {
+            match self.at(id).state {
+                ObjectState::Present { size: before } if before == size => return true,
+                ObjectState::Present { .. } => self.withdraw_id(id),
+                _ => {}
+            }
+        } else if self.by_name.len() >= limits::OBJECTS_MAX {
+            return false;
+        }
+        let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, None));
+        let object = self.at_mut(id);
+        object.generation = object.generation.next();
+        self.totals.bytes += size;
+        self.set_present(id, size);
+        self.wake_readers(id);
+        true
+    }
+
+    /// An object that was offered is gone from the root, or is not what it must be.
+    pub fn withdraw(&mut self, name: &ObjectName) {
+        if let Some(id) = self.id_of(name) {
+            self.withdraw_id(id);
+            self.forget_if_idle(id);
+        }
+    }
+
+    fn withdraw_id(&mut self, id: ObjectId) {
+        if let ObjectState::Present { size } = self.at(id).state {
+            self.at_mut(id).state = ObjectState::Absent;
+            self.totals.present -= 1;
+            self.totals.present_bytes -= size;
+            self.totals.bytes -= size;
+            self.wake_readers(id);
+        }
+    }
+
+    /// `link` asks for an object. `None`: it is not known here and this flow does not fetch it.
+    pub fn demand(&mut self, link: LinkId, name: &ObjectName, now: Time) -> Option<ObjectId> {
+        let id = match self.id_of(name) {
+            Some(id) => id,
+            None if self.kind == Kind::Relay && self.by_name.len() < limits::OBJECTS_MAX => {
+                self.insert(name.clone(), None)
+            }
+            None => return None,
+        };
+        self.unmark_evictable(id);
+        let object = self.at_mut(id);
+        object.readers.insert(link);
+        object.last_use = now;
+        let may_fetch = object.state == ObjectState::Absent && object.retry_at <= now;
+        if may_fetch && self.kind == Kind::Relay {
+            self.enqueue(id);
+        }
+        Some(id)
+    }
+
+    /// `link` no longer wants an object; `delivered` says that it has had all of it.
+    pub fn release(&mut self, link: LinkId, id: ObjectId, delivered: bool, now: Time) {
+        if !self.at_mut(id).readers.remove(&link) {
+            return;
+        }
+        self.unmark_evictable(id);
+        let object = self.at_mut(id);
+        object.delivered |= delivered;
+        object.last_use = now;
+        self.update_evictable(id);
+        self.wake_fetchers();
+        self.forget_if_idle(id);
+    }
+
+    /// What can be sent of an object now.
+    pub fn availability(&self, id: ObjectId, now: Time) -> Availability {
+        let object = self.at(id);
+        let generation = object.generation;
+        match object.state {
+            ObjectState::Present { size } | ObjectState::Whole { size } => {
+                Availability::Ready { size, ready: size, generation }
+            }
+            ObjectState::Arriving { size, written, created: true, .. } => {
+                Availability::Ready { size, ready: written, generation }
+            }
+            ObjectState::Arriving { .. } | ObjectState::Requested { .. } => Availability::Awaited,
+            ObjectState::Absent if object.queued && object.retry_at <= now => Availability::Awaited,
+            ObjectState::Absent => Availability::Pending,
+        }
+    }
+
+    /// An object changed or vanished under its sender: it is withdrawn until the root has been looked at again.
+    pub fn handle_source_failed(&mut self, id: ObjectId, reason: String) {
+        let name = self.at(id).name.clone();
+        match self.kind {
+            Kind::Offer => self.withdraw_id(id),
+            // A spool's own file is gone or unreadable: as if it had never been there.
+            Kind::Relay | Kind::Fetch => self.lose(id),
+        }
+        let problem = Problem::Source(reason.clone());
+        if self.at_mut(id).problem.replace(problem).is_none() {
+            self.totals.failed += 1;
+        }
+        self.events.push_back(Event::SourceFailed { name, reason });
+    }
+
+    fn lose(&mut self, id: ObjectId) {
+        if let ObjectState::Present { size } = self.at(id).state {
+            self.unmark_evictable(id);
+            self.totals.present -= 1;
+            self.totals.present_bytes -= size;
+            if let Some(room) = &mut self.room {
+                room.give_back(size);
+            }
+            self.at_mut(id).state = ObjectState::Absent;
+            self.enqueue(id);
+        }
+    }
+
+    // -- room in a spool ---------------------------------------------------------------------------------------------
+
+    /// Whether another object may be asked for: there is room for one as long as the longest met so far besides
+    /// those on order, or nothing is on order and nothing holds room that will not come free.
+    pub(super) fn has_room_for_one_more(&self) -> bool {
+        let Some(room) = &self.room else { return true };
+        let is_open = |id: &&ObjectId| matches!(self.at(**id).state, ObjectState::Requested { .. });
+        let on_order = self.schedule.fetchers.values().flat_map(|f| &f.outstanding);
+        let unknown = on_order.filter(is_open).count() as u64;
+        if unknown > 0 && self.longest.0 == 0 {
+            return true;
+        }
+        room.could_fit(ByteCount((unknown + 1) * self.longest.0)) || (unknown == 0 && room.is_free())
+    }
+
+    /// Evicts until `size` more bytes fit; `false` where they cannot.
+    pub(super) fn make_room(&mut self, size: ByteCount) -> bool {
+        loop {
+            let Some(room) = &mut self.room else { return true };
+            if room.fits(size) {
+                return true;
+            }
+            if size.0 > 0 && !room.could_fit(size) {
+                return false;
+            }
+            let Some(id) = room.next_to_go() else { return false };
+            self.unmark_evictable(id);
+            let size = self.at(id).footprint();
+            if let Some(room) = &mut self.room {
+                room.give_back(size);
+            }
+            self.totals.present -= 1;
+            self.totals.present_bytes -= size;
+            let object = self.at_mut(id);
+            object.state = ObjectState::Absent;
+            object.delivered = false;
+            let name = object.name.clone();
+            self.actions.push_back(Action::Evict { id, name });
+            self.forget_if_idle(id);
+        }
+    }
+
+    pub(super) fn room_take(&mut self, size: ByteCount) {
+        if let Some(room) = &mut self.room {
+            room.take(size);
+        }
+    }
+
+    pub(super) fn update_evictable(&mut self, id: ObjectId) {
+        let Some(room) = &mut self.room else { return };
+        let object = &self.objects[id.0 as usize];
+        if object.is_evictable() {
+            room.may_go(id, object.footprint(), object.delivered, object.last_use);
+        }
+    }
+
+    fn unmark_evictable(&mut self, id: ObjectId) {
+        let Some(room) = &mut self.room else { return };
+        let object = &self.objects[id.0 as usize];
+        room.must_stay(id, object.footprint(), object.delivered, object.last_use);
+    }
+
+    /// Drops an object from the table when nobody wants it and nothing of it is here. A list keeps its objects.
+    pub(super) fn forget_if_idle(&mut self, id: ObjectId) {
+        let object = self.at(id);
+        let idle = object.state == ObjectState::Absent && object.readers.is_empty();
+        if self.kind == Kind::Fetch || !idle || self.id_of(&object.name) != Some(id) || self.is_on_order(id) {
+            return;
+        }
+        let (name, failed) = (object.name.clone(), object.problem.is_some());
+        self.by_name.remove(&name);
+        self.totals.failed -= u64::from(failed);
+        self.totals.objects -= 1;
+        let object = self.at_mut(id);
+        object.generation = object.generation.next();
+        object.queued = false;
+        object.problem = None;
+        self.free.push(id);
+    }
+}
