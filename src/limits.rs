@@ -16,6 +16,10 @@ pub const PACKET_BYTES_DEFAULT: u32 = 1400;
 pub const NAME_BYTES_MAX: usize = 4095;
 /// Longest single component of a name: what Linux file systems take, less room for `.success`.
 pub const NAME_COMPONENT_BYTES_MAX: usize = 255 - SUCCESS_SUFFIX.len();
+/// Largest object, bytes: what a file's offset (`off_t`) can tell.
+pub const OBJECT_BYTES_MAX: u64 = i64::MAX as u64;
+/// Most decimal digits of a size on the wire: those of the largest 64-bit number.
+pub const SIZE_DIGITS_MAX: usize = 20;
 /// Longest name of a node, bytes.
 pub const NODE_NAME_BYTES_MAX: usize = 64;
 /// What stands beside each finished file, after its name.
@@ -65,8 +69,6 @@ pub const KEEPALIVE_EVERY: Duration = Duration::from_millis(500);
 pub const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// A peer must send its first packet within this time.
 pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
-/// A pending object is announced as such to a seed-only peer this often.
-pub const PENDING_EVERY: Duration = Duration::from_millis(100);
 /// An object that was pending at the peer is asked for again after this time, doubling ...
 pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
@@ -75,6 +77,13 @@ pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
 pub const HOLD_MIN: Duration = Duration::from_secs(1);
 /// ... up to this.
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
+/// A packet that is owed to a seed-only peer only to keep its loop turning is sent after this time, doubling with each
+/// idle turn ...
+pub const IDLE_TURN_MIN: Duration = Duration::from_micros(100);
+/// ... up to this.
+pub const IDLE_TURN_MAX: Duration = Duration::from_millis(10);
+/// Idle turns in a row after which a seed-only peer that asks for nothing is taken to want nothing.
+pub const IDLE_TURNS_BEFORE_END: u32 = 20;
 /// First delay before a dial is tried again; doubles, with jitter ...
 pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.

@@ -88,28 +88,56 @@ impl fmt::Debug for ObjectName {
     }
 }
 
-/// An object's place in one flow's table; meaningless in any other flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId(pub u32);
+/// What a node is called by its operator and by its peers: 1 to [`limits::NODE_NAME_BYTES_MAX`] bytes of
+/// `A-Z a-z 0-9 . _ -`, and not `.` or `..`, so that it can name a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(Box<str>);
 
-impl fmt::Display for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "object {}", self.0)
-    }
+/// Why a text is not a node's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NodeNameError {
+    /// Nothing at all.
+    #[error("the node's name is empty")]
+    Empty,
+    /// More than [`limits::NODE_NAME_BYTES_MAX`] bytes.
+    #[error("the node's name has {0} bytes, more than the {max} allowed", max = limits::NODE_NAME_BYTES_MAX)]
+    TooLong(usize),
+    /// A byte that is none of `A-Z a-z 0-9 . _ -`.
+    #[error("the node's name has '{}' at byte {position}, only letters, digits, '.', '_' and '-' are allowed", byte.escape_ascii())]
+    Byte {
+        /// Where.
+        position: usize,
+        /// Which.
+        byte: u8,
+    },
+    /// `.` or `..`.
+    #[error("the node's name is '.' or '..'")]
+    Dots,
 }
 
-/// A node's name, as its configuration gives it: 1 to [`limits::NODE_NAME_BYTES_MAX`] of `A-Z a-z 0-9 . _ -`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeName(std::sync::Arc<str>);
-
 impl NodeName {
-    /// `None` where `text` is not a node's name.
-    pub fn new(text: &str) -> Option<Self> {
-        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        ((1..=limits::NODE_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(valid)).then(|| Self(text.into()))
+    /// Checks `bytes` and keeps a copy of them.
+    pub fn new(bytes: &[u8]) -> Result<Self, NodeNameError> {
+        if bytes.is_empty() {
+            return Err(NodeNameError::Empty);
+        }
+        if bytes.len() > limits::NODE_NAME_BYTES_MAX {
+            return Err(NodeNameError::TooLong(bytes.len()));
+        }
+        if matches!(bytes, b"." | b"..") {
+            return Err(NodeNameError::Dots);
+        }
+        let mut name = String::with_capacity(bytes.len());
+        for (position, &byte) in bytes.iter().enumerate() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => name.push(char::from(byte)),
+                _ => return Err(NodeNameError::Byte { position, byte }),
+            }
+        }
+        Ok(Self(name.into()))
     }
 
-    /// The name.
+    /// The name as text; all of it is ASCII.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -118,6 +146,23 @@ impl NodeName {
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for NodeName {
+    type Err = NodeNameError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text.as_bytes())
+    }
+}
+
+/// An object's place in one flow's table; meaningless in any other flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub u32);
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "object {}", self.0)
     }
 }
 
@@ -293,6 +338,23 @@ mod tests {
     fn a_name_prints_without_control_bytes() {
         let name = ObjectName::new(b"a\x1b[31m\xffb").expect("valid");
         assert_eq!(name.to_string(), "a\\u{1b}[31m\\xffb");
+    }
+
+    #[test]
+    fn node_names_are_short_and_plain() {
+        let check = |bytes: &[u8], expected: Result<(), NodeNameError>| {
+            assert_eq!(NodeName::new(bytes).map(|_| ()), expected, "{bytes:?}");
+        };
+        check(b"trader1", Ok(()));
+        check(b"A-z_0.example", Ok(()));
+        check(b"...", Ok(()));
+        check(&[b'n'; limits::NODE_NAME_BYTES_MAX], Ok(()));
+        check(b"", Err(NodeNameError::Empty));
+        check(&[b'n'; 65], Err(NodeNameError::TooLong(65)));
+        check(b".", Err(NodeNameError::Dots));
+        check(b"..", Err(NodeNameError::Dots));
+        check(b"a/b", Err(NodeNameError::Byte { position: 1, byte: b'/' }));
+        check(b"ab\xc3\xa4", Err(NodeNameError::Byte { position: 2, byte: 0xc3 }));
     }
 
     #[test]

@@ -318,7 +318,8 @@ impl Flow {
         }
         let typical = self.longest;
         let (objects, schedule) = (&self.objects, &mut self.schedule);
-        let is_waiting = |id: ObjectId| objects[id.0 as usize].state == ObjectState::Absent && objects[id.0 as usize].queued;
+        let is_waiting =
+            |id: ObjectId| objects[id.0 as usize].state == ObjectState::Absent && objects[id.0 as usize].queued;
         let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
         let id = schedule.take(link, now, typical, is_waiting, owed)?;
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
@@ -342,7 +343,12 @@ impl Flow {
     }
 
     /// The peer begins to send the head of what `link` has on order. Its bytes belong to the generation returned.
-    pub fn handle_begin(&mut self, link: LinkId, size: ByteCount, now: Time) -> Result<(ObjectId, Generation), Refusal> {
+    pub fn handle_begin(
+        &mut self,
+        link: LinkId,
+        size: ByteCount,
+        now: Time,
+    ) -> Result<(ObjectId, Generation), Refusal> {
         let id = self.head(link).expect("the link checks that it has something on order");
         if !self.end_attempt_of(link, id) {
             return Err(Refusal::NotWanted);
@@ -488,6 +494,11 @@ impl Flow {
     /// The object that `link` is fetching, if any.
     pub fn head(&self, link: LinkId) -> Option<ObjectId> {
         self.schedule.fetchers.get(&link)?.outstanding.front().copied()
+    }
+
+    /// The object that `link` asked for last, if it has not had it.
+    pub fn last_on_order(&self, link: LinkId) -> Option<ObjectId> {
+        self.schedule.fetchers.get(&link)?.outstanding.back().copied()
     }
 
     /// What `link` is measured to bring in.

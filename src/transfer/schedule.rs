@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> NodeName {
-        NodeName::new(text).expect("valid")
+        NodeName::new(text.as_bytes()).expect("valid")
     }
 
     fn schedule(links: &[(u64, &str)]) -> Schedule {

@@ -1,0 +1,364 @@
+//! The `duplex` protocol of seed 000 on one link: both ends request and serve at the same time.
+//!
+//! Participants: a trader (it listened) and an exchange (it dialed); after connecting they are equal. Goals: every packet
+//! exactly N bytes; requests ride in front of data; neither end ever waits for the other while it has something to
+//! send. Not its business: which object comes next ([`transfer`](crate::transfer)), bytes on disk, the socket.
+//!
+//! ```text
+//! first packet  N: padding hello        ours says who we are; a peer without a hello is seed-only
+//! then          [R:name:] B:size:data   data of the request being served, first packet
+//!               [R:name:] M:data        ... and the others, the last one padded
+//!               [R:name:] N: P: E:      nothing, "not here", "I am done"
+//! ```
+//!
+//! Two ways of running, settled by the peer's first packet (PROTOCOLS 1.2, 1.3):
+//!
+//! - **ours**: a hello was found. Both run free. Requests queue up at the server and are answered in order; `P:`
+//!   answers the oldest one with "not here now" and drops it. An idle link carries `N:` as keep-alive, and one that is
+//!   silent is dead.
+//! - **seed-only**: one request at a time, never replaced while its answer may be on the way (an answer carries no
+//!   name, so that would mix up two objects). For each packet received one is owed, since such a peer may go in
+//!   lock-step; data runs ahead freely. Debts that only keep a loop turning are paid at a modest pace.
+//!
+//! In both, `B:` in the middle of an object begins it again (its source changed), and `P:` in the middle of an object
+//! ends it unfinished.
+//!
+//! Driven like this: [`Link::handle_packets`] for whole packets received; [`Link::poll_transmit`] until it returns
+//! nothing or the rim has enough for one send; for every piece with a tail one of [`Link::handle_tail_read`] and
+//! [`Link::handle_source_failed`] before the next poll; [`Link::handle_timeout`] when [`Link::poll_timeout`] has come;
+//! [`Link::close`] once, at the end.
+
+mod receive;
+mod send;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::limits;
+use crate::transfer::Flow;
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, PacketLen, Time};
+use crate::wire::duplex::PacketError;
+use crate::wire::hello::{Features, Hello, HelloError, Role};
+
+/// What both ends of our own make must have in common to run free.
+pub const FEATURES: Features = Features::FREE_RUN.or(Features::KEEPALIVE).or(Features::QUEUED_REQUESTS);
+
+/// What a link is made with.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Its id, unique in the node.
+    pub id: LinkId,
+    /// N, as configured at both ends.
+    pub packet_len: PacketLen,
+    /// What this node says of itself.
+    pub hello: Hello,
+    /// Who the peer is by configuration: an exchange knows whom it dialed. A trader believes the hello.
+    pub configured_peer: Option<NodeName>,
+    /// What a peer is called that neither is configured nor says hello: its address.
+    pub fallback_peer: NodeName,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// By configuration, else by its hello, else by its address.
+    pub name: NodeName,
+    /// Its hello, if it said one.
+    pub hello: Option<Hello>,
+}
+
+/// Bytes that are to be written to a part file. Its payload lies in the received train in pieces of `each` bytes,
+/// `stride` apart, the last one shorter if `length` says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// Whose bytes.
+    pub id: ObjectId,
+    /// Of which attempt.
+    pub generation: Generation,
+    /// Where in the object they belong.
+    pub offset: Offset,
+    /// Where in the train the first piece starts.
+    pub at: usize,
+    /// From the start of a piece to the start of the next, bytes.
+    pub stride: usize,
+    /// Bytes of a piece.
+    pub each: usize,
+    /// Bytes in all.
+    pub length: usize,
+}
+
+impl Write {
+    /// The pieces as ranges of the train.
+    pub fn pieces(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let count = if self.length == 0 { 0 } else { self.length.div_ceil(self.each) };
+        (0..count).map(move |i| {
+            let start = self.at + i * self.stride;
+            start..start + self.each.min(self.length - i * self.each)
+        })
+    }
+}
+
+/// Packets to be sent: `header`, then data or padding. The first packet starts with `header`, each further one with `M:`;
+/// each is filled with data, and the last one padded to N.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The bytes in front of the first packet's data.
+    pub header: Vec<u8>,
+    /// The data, if any.
+    pub data: Option<Data>,
+    /// Whether our hello stands at the end of the padding.
+    pub hello: bool,
+}
+
+/// The data of a [`Piece`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data {
+    /// Whose bytes.
+    pub id: ObjectId,
+    /// Of which attempt.
+    pub generation: Generation,
+    /// From where.
+    pub offset: Offset,
+    /// How many.
+    pub length: usize,
+    /// They are the object's last. They must be read and the source found unchanged before they are sent, and all
+    /// before them must have been sent.
+    pub tail: bool,
+}
+
+impl Piece {
+    /// How many packets it makes.
+    pub fn packets(&self, packet_len: PacketLen) -> usize {
+        let length = self.data.map_or(0, |data| data.length);
+        let first = packet_len.bytes() - self.header.len();
+        1 + length.saturating_sub(first).div_ceil(packet_len.bytes() - 2)
+    }
+}
+
+/// Why a link must end. Other links, files and the daemon are untouched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Bytes that are no packet.
+    #[error("at byte {at} of the stream: {source}; do both ends have the same packet_bytes ({packet_len})?")]
+    Malformed {
+        /// Where in the stream its packet starts.
+        at: u64,
+        /// N here.
+        packet_len: PacketLen,
+        /// What was wrong.
+        source: PacketError,
+    },
+    /// A damaged hello.
+    #[error("in the first packet: {0}")]
+    Hello(#[from] HelloError),
+    /// A packet that is right in itself, but not here.
+    #[error("at byte {at} of the stream: {found} is out of place, expected {expected}")]
+    OutOfPlace {
+        /// Where in the stream its packet starts.
+        at: u64,
+        /// What came.
+        found: &'static str,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// Two nodes of one role.
+    #[error("the peer {name} is a {role} too; a trader and an exchange make a link")]
+    SameRole {
+        /// The peer's name.
+        name: NodeName,
+        /// The role of both.
+        role: &'static str,
+    },
+    /// Nothing came for too long.
+    #[error("nothing came for {} s", .0.as_secs_f64())]
+    Silent(Duration),
+    /// No first packet came.
+    #[error("no packet came within {} s of connecting; is this a supersync peer with the same packet_bytes?", .0.as_secs())]
+    NoFirstPacket(Duration),
+}
+
+/// What passed over a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Whole packets received.
+    pub packets_in: u64,
+    /// Packets handed to the rim for sending.
+    pub packets_out: u64,
+    /// Bytes of objects received.
+    pub payload_in: u64,
+    /// Bytes of objects handed to the rim for sending.
+    pub payload_out: u64,
+    /// Padding handed to the rim for sending.
+    pub padding_out: u64,
+    /// Bytes of objects received that were thrown away: refused, or begun again.
+    pub discarded: u64,
+}
+
+/// What the peer asked for, oldest first; the first is being served.
+#[derive(Debug)]
+struct Asked {
+    name: ObjectName,
+    id: Option<ObjectId>,
+}
+
+/// The object whose bytes are coming in.
+#[derive(Debug)]
+struct Incoming {
+    /// `None`: it is refused, its bytes are counted and dropped.
+    kept: Option<(ObjectId, Generation)>,
+    size: ByteCount,
+    received: ByteCount,
+}
+
+/// The object whose bytes are going out.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    id: ObjectId,
+    generation: Generation,
+    size: ByteCount,
+    offset: Offset,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Link {
+    config: LinkConfig,
+    opened: Time,
+    peer: Option<Peer>,
+    /// Both ends are ours and run free.
+    free: bool,
+    greeted: bool,
+    counters: Counters,
+    last_in: Time,
+    last_out: Time,
+
+    incoming: Option<Incoming>,
+
+    asked: VecDeque<Asked>,
+    sending: Option<Sending>,
+    /// The last piece carried the tail of this, and the rim has not said yet that it could be read.
+    tail: Option<Sending>,
+    /// A request that was taken from the queue but whose piece was not sent.
+    unsent_request: Option<ObjectId>,
+
+    // A seed-only peer.
+    /// Packets received for which none was sent.
+    owed: u64,
+    /// Debts in a row that only keep a loop turning.
+    idle_turns: u32,
+    /// Such a debt is paid at this time.
+    pay_at: Option<Time>,
+    ended: bool,
+    peer_ended: bool,
+}
+
+impl Link {
+    /// A link that was connected at `now`.
+    pub fn new(config: LinkConfig, now: Time) -> Self {
+        Self {
+            config,
+            opened: now,
+            peer: None,
+            free: false,
+            greeted: false,
+            counters: Counters::default(),
+            last_in: now,
+            last_out: now,
+            incoming: None,
+            asked: VecDeque::new(),
+            sending: None,
+            tail: None,
+            unsent_request: None,
+            owed: 0,
+            idle_turns: 0,
+            pay_at: None,
+            ended: false,
+            peer_ended: false,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> LinkId {
+        self.config.id
+    }
+
+    /// N.
+    pub fn packet_len(&self) -> PacketLen {
+        self.config.packet_len
+    }
+
+    /// Who is at the other end, once its first packet is here.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// Whether both ends are ours and run free.
+    pub fn runs_free(&self) -> bool {
+        self.free
+    }
+
+    /// What passed.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Both ends have said that they are done; the link may be closed.
+    pub fn is_over(&self) -> bool {
+        self.ended && self.peer_ended
+    }
+
+    /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens.
+    pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
+        if self.peer.is_none() {
+            return self.opened + limits::FIRST_PACKET_WITHIN;
+        }
+        let mut at = fetch.poll_timeout(self.config.id, now).unwrap_or(now + limits::KEEPALIVE_EVERY);
+        if self.free {
+            at = at.min(self.last_in + limits::SILENCE_MAX).min(self.last_out + limits::KEEPALIVE_EVERY);
+        }
+        at.min(self.pay_at.unwrap_or(at)).max(now)
+    }
+
+    /// Time has passed. An error ends the link.
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
+        if self.peer.is_none() && now.since(self.opened) >= limits::FIRST_PACKET_WITHIN {
+            return Err(LinkError::NoFirstPacket(limits::FIRST_PACKET_WITHIN));
+        }
+        let silence = now.since(self.last_in);
+        if self.free && silence >= limits::SILENCE_MAX {
+            return Err(LinkError::Silent(silence));
+        }
+        Ok(())
+    }
+
+    /// Bytes came in, be they a whole packet or not; or the rim is not reading at present, for want of a buffer: the
+    /// silence is not the peer's.
+    pub fn handle_life(&mut self, now: Time) {
+        self.last_in = now;
+    }
+
+    /// The link is gone. Gives back what it had on order and what it was asked for.
+    pub fn close(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) {
+        if let Some(incoming) = self.incoming.take() {
+            self.counters.discarded += incoming.received.0;
+        }
+        fetch.detach_fetcher(self.config.id, now);
+        self.sending = None;
+        self.drop_asked(serve, now);
+    }
+
+    fn drop_asked(&mut self, serve: &mut Flow, now: Time) {
+        for asked in self.asked.drain(..) {
+            if let Some(id) = asked.id {
+                serve.release(self.config.id, id, false, now);
+            }
+        }
+    }
+
+    fn role_name(role: Role) -> &'static str {
+        match role {
+            Role::Trader => "trader",
+            Role::Exchange => "exchange",
+        }
+    }
+}

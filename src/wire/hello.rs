@@ -1,0 +1,239 @@
+//! The hello: how our own nodes know each other without leaving seed 000's format (PROTOCOLS 1.3).
+//!
+//! Participants: the two ends of a duplex link, each in the first packet that it sends. That packet is `[R:name:]N:` and
+//! padding; the hello is the very end of the padding, so it is found from the packet's end. A seed-only peer drops
+//! padding and sees nothing; its own padding does not end in the magic but by a chance of 2^-128.
+//!
+//! ```text
+//!  -32-L      -32       -30        -26          -22    -21  -20        -4        0 = packet end
+//!   +-----------+---------+----------+------------+------+----+----------+--------+
+//!   | node name | version | features | packet max | role | L  | magic    | crc32c |
+//!   |  L bytes  |   u16   |   u32    |    u32     |  u8  | u8 | 16 bytes |  u32   |   L: 1 to 64
+//!   +-----------+---------+----------+------------+------+----+----------+--------+
+//! ```
+//!
+//! Integers are little endian. `crc32c` covers the block's bytes before it, from the first of the name to the last of
+//! the magic. The layout is the same in every version; unknown feature bits are kept and mean nothing.
+//!
+//! It does not fit where a request, `N:` and the block together are longer than the packet. A node whose hello does not
+//! even fit behind `R::N:` is misconfigured ([`fits`]: N = 64 takes node names of up to 27 bytes). Where only the first
+//! request is too long for it ([`fits_behind`]), that request waits for the second packet.
+//!
+//! Non-goals: secrecy and authentication. A hello says who a peer claims to be.
+
+use super::checksum::crc32c;
+use crate::limits;
+use crate::units::{NodeName, NodeNameError, PacketLen};
+
+/// Marks the end of a hello. Neither text nor anything that a record would hold.
+const MAGIC: [u8; 16] = *b"\x89SuperSync\r\n\x1a\n\xd7\xe1";
+/// Everything but the name.
+const TRAILER_BYTES: usize = 32;
+/// `R::N:`, the shortest header of a first packet that carries a request.
+const SHORTEST_HEADER_BYTES: usize = 5;
+
+const _: () = {
+    assert!(limits::NODE_NAME_BYTES_MAX <= u8::MAX as usize);
+    assert!(SHORTEST_HEADER_BYTES + TRAILER_BYTES < limits::PACKET_BYTES_MIN as usize);
+};
+
+/// What a node says of itself in the first packet of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Newest version of the extended grammar that the node speaks, at least 1; both ends use the smaller.
+    pub version: u16,
+    /// What the node can do; both ends use what both have.
+    pub features: Features,
+    /// Largest packet that the node takes, bytes, at least [`limits::PACKET_BYTES_MIN`]; both ends use the smaller.
+    pub packet_bytes_max: u32,
+    /// What the node is.
+    pub role: Role,
+    /// What it is called.
+    pub node: NodeName,
+}
+
+/// A set of things that a node can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Features(u32);
+
+impl Features {
+    /// None at all: how a seed-only peer is treated.
+    pub const NONE: Self = Self(0);
+    /// Neither end owes a packet for each one received: no lock-step.
+    pub const FREE_RUN: Self = Self(1);
+    /// `N:` is sent on an idle link, and silence means that the link is dead.
+    pub const KEEPALIVE: Self = Self(2);
+    /// A request queues up behind those before it instead of replacing them.
+    pub const QUEUED_REQUESTS: Self = Self(4);
+
+    /// The set with these bits, known or not.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The set's bits, as on the wire.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// What is in this set and in `other`.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in this set or in `other`.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Has objects of its own, and wants those of the far trader; 1 on the wire.
+    Trader,
+    /// Relays between two traders; 2 on the wire.
+    Exchange,
+}
+
+/// Why a block with the magic is not a hello: damage, or a peer that is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    /// The name would be empty, longer than allowed, or start before the packet.
+    #[error("hello: expected a node name of 1 to {most} bytes, found a length of {found}")]
+    NameLength {
+        /// What there is room for.
+        most: usize,
+        /// What the block says.
+        found: u8,
+    },
+    /// The bytes are not those that were sent.
+    #[error("hello: expected CRC-32C {expected:08x} over the block, found {found:08x}")]
+    Checksum {
+        /// Computed from the bytes.
+        expected: u32,
+        /// What the block says.
+        found: u32,
+    },
+    /// No such version.
+    #[error("hello: expected a version of at least 1, found {0}")]
+    Version(u16),
+    /// No such role.
+    #[error("hello: expected role 1 (trader) or 2 (exchange), found {0}")]
+    Role(u8),
+    /// No packet could be so short.
+    #[error("hello: expected packets of at least {min} bytes to be wanted, found {0}", min = limits::PACKET_BYTES_MIN)]
+    PacketBytesMax(u32),
+    /// No such name.
+    #[error("hello: {0}")]
+    Node(#[from] NodeNameError),
+}
+
+/// A hello is longer than the padding that it was to stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a hello of {hello_bytes} bytes does not fit into {padding_bytes} bytes of padding")]
+pub struct NoRoom {
+    /// Bytes of the hello.
+    pub hello_bytes: usize,
+    /// Bytes that were left for it.
+    pub padding_bytes: usize,
+}
+
+/// Bytes of a hello from the node `name`.
+pub fn encoded_len(name: &NodeName) -> usize {
+    name.as_str().len() + TRAILER_BYTES
+}
+
+/// Whether a node called `name` can say hello in packets of `packet_bytes`; a configuration where it cannot is refused.
+pub fn fits(packet_bytes: PacketLen, name: &NodeName) -> bool {
+    fits_behind(SHORTEST_HEADER_BYTES, packet_bytes, name)
+}
+
+/// Whether it fits behind a header (`[R:name:]N:`) of `header_bytes` too.
+pub fn fits_behind(header_bytes: usize, packet_bytes: PacketLen, name: &NodeName) -> bool {
+    header_bytes.saturating_add(encoded_len(name)) <= packet_bytes.bytes()
+}
+
+impl Hello {
+    /// The version that this code speaks.
+    pub const VERSION: u16 = 1;
+
+    /// Writes the hello over the end of `padding`, which is what follows the header of a first packet, already filled.
+    /// Nothing is written where there is no room.
+    pub fn write_into(&self, padding: &mut [u8]) -> Result<(), NoRoom> {
+        let (hello_bytes, padding_bytes) = (encoded_len(&self.node), padding.len());
+        let start = padding_bytes.checked_sub(hello_bytes).ok_or(NoRoom { hello_bytes, padding_bytes })?;
+        let name = self.node.as_str().as_bytes();
+        let mut block = Vec::with_capacity(hello_bytes);
+        block.extend_from_slice(name);
+        block.extend_from_slice(&self.version.to_le_bytes());
+        block.extend_from_slice(&self.features.0.to_le_bytes());
+        block.extend_from_slice(&self.packet_bytes_max.to_le_bytes());
+        block.push(self.role.code());
+        block.push(name.len() as u8);
+        block.extend_from_slice(&MAGIC);
+        block.extend_from_slice(&crc32c(&block).to_le_bytes());
+        padding[start..].copy_from_slice(&block);
+        Ok(())
+    }
+
+    /// The hello at the end of `packet`, the first of a link; `None` where there is none, which is a seed-only peer.
+    /// Asked only of a packet that carries no payload ([`Inner::Nil`](super::duplex::Inner::Nil)).
+    pub fn find(packet: &[u8]) -> Result<Option<Self>, HelloError> {
+        let Some((before, trailer)) = packet.split_last_chunk::<TRAILER_BYTES>() else {
+            return Ok(None);
+        };
+        if trailer[12..28] != MAGIC {
+            return Ok(None);
+        }
+        let [v0, v1, f0, f1, f2, f3, p0, p1, p2, p3, role, name_bytes, .., c0, c1, c2, c3] = *trailer;
+
+        let most = before.len().min(limits::NODE_NAME_BYTES_MAX);
+        if name_bytes == 0 || usize::from(name_bytes) > most {
+            return Err(HelloError::NameLength { most, found: name_bytes });
+        }
+        let block_at = before.len() - usize::from(name_bytes);
+        let expected = crc32c(&packet[block_at..packet.len() - 4]);
+        let found = u32::from_le_bytes([c0, c1, c2, c3]);
+        if found != expected {
+            return Err(HelloError::Checksum { expected, found });
+        }
+        let version = u16::from_le_bytes([v0, v1]);
+        if version == 0 {
+            return Err(HelloError::Version(version));
+        }
+        let packet_bytes_max = u32::from_le_bytes([p0, p1, p2, p3]);
+        if packet_bytes_max < limits::PACKET_BYTES_MIN {
+            return Err(HelloError::PacketBytesMax(packet_bytes_max));
+        }
+        Ok(Some(Self {
+            version,
+            features: Features(u32::from_le_bytes([f0, f1, f2, f3])),
+            packet_bytes_max,
+            role: Role::from_code(role).ok_or(HelloError::Role(role))?,
+            node: NodeName::new(&before[block_at..])?,
+        }))
+    }
+}
+
+impl Role {
+    fn code(self) -> u8 {
+        match self {
+            Self::Trader => 1,
+            Self::Exchange => 2,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Trader),
+            2 => Some(Self::Exchange),
+            _ => None,
+        }
+    }
+}
