@@ -1,7 +1,7 @@
 //! The hello: how our own nodes know each other without leaving seed 000's format (PROTOCOLS 1.3).
 //!
-//! Participants: the two ends of a duplex link, each in the first packet that it sends. That packet is `[R:name:]N:` and
-//! padding; the hello is the very end of the padding, so it is found from the packet's end. A seed-only peer drops
+//! Participants: the two ends of a duplex link, each in the first packet that it sends. That packet is `[R:name:]N:`
+//! and padding; the hello is the very end of the padding, so it is found from the packet's end. A seed-only peer drops
 //! padding and sees nothing; its own padding does not end in the magic but by a chance of 2^-128.
 //!
 //! ```text
@@ -234,6 +234,186 @@ impl Role {
             1 => Some(Self::Trader),
             2 => Some(Self::Exchange),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        name.parse().expect("a test's name is valid")
+    }
+
+    fn packet_len(bytes: u32) -> PacketLen {
+        PacketLen::new(bytes).expect("in bounds")
+    }
+
+    fn trader(name: &str) -> Hello {
+        Hello {
+            version: Hello::VERSION,
+            features: Features::FREE_RUN.or(Features::KEEPALIVE),
+            packet_bytes_max: 1 << 20,
+            role: Role::Trader,
+            node: node(name),
+        }
+    }
+
+    /// A packet of `bytes` that starts with `header` and ends in `hello`.
+    fn first_packet(bytes: usize, header: &[u8], hello: &Hello) -> Vec<u8> {
+        let mut packet = vec![0x5a; bytes];
+        packet[..header.len()].copy_from_slice(header);
+        hello.write_into(&mut packet[header.len()..]).expect("there is room");
+        packet
+    }
+
+    /// Makes the checksum right again after the block has been changed.
+    fn seal(packet: &mut [u8], block_bytes: usize) {
+        let (start, crc_at) = (packet.len() - block_bytes, packet.len() - 4);
+        let crc = crc32c(&packet[start..crc_at]);
+        packet[crc_at..].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    #[test]
+    fn the_block_is_as_drawn() {
+        let packet = first_packet(64, b"R::N:", &trader("trader1"));
+        let expected = b"trader1\x01\x00\x03\x00\x00\x00\x00\x00\x10\x00\x01\x07\x89SuperSync\r\n\x1a\n\xd7\xe1";
+        assert_eq!(&packet[..25], b"R::N:ZZZZZZZZZZZZZZZZZZZZ");
+        assert_eq!(&packet[25..60], expected);
+        assert_eq!(packet[60..], crc32c(expected).to_le_bytes());
+        assert_eq!(encoded_len(&node("trader1")), 39);
+    }
+
+    #[test]
+    fn a_packet_without_the_magic_is_a_seed_only_peers() {
+        for packet in [&b""[..], b"N:", &[0; 31], &[0; 32], &[0xff; 1400], MAGIC.as_slice()] {
+            assert_eq!(Hello::find(packet), Ok(None), "{} bytes", packet.len());
+        }
+        // A hello anywhere but at the very end is padding.
+        let mut packet = first_packet(1400, b"N:", &trader("t"));
+        packet.push(0);
+        assert_eq!(Hello::find(&packet), Ok(None));
+    }
+
+    #[test]
+    fn damaged_and_impossible_hellos_are_refused() {
+        let hello = trader("trader1");
+        let block_bytes = encoded_len(&hello.node);
+        // `back` counts from the packet's end, as in the drawing.
+        let check = |back: usize, bytes: &[u8], expected: HelloError| {
+            let mut packet = first_packet(100, b"R:a:N:", &hello);
+            let at = packet.len() - back;
+            packet[at..at + bytes.len()].copy_from_slice(bytes);
+            seal(&mut packet, block_bytes);
+            assert_eq!(Hello::find(&packet), Err(expected));
+        };
+        check(32, &[0, 0], HelloError::Version(0));
+        check(26, &63_u32.to_le_bytes(), HelloError::PacketBytesMax(63));
+        check(22, &[0], HelloError::Role(0));
+        check(22, &[3], HelloError::Role(3));
+        check(21, &[0], HelloError::NameLength { most: 64, found: 0 });
+        check(21, &[65], HelloError::NameLength { most: 64, found: 65 });
+        check(39, b"/", HelloError::Node(NodeNameError::Byte { position: 0, byte: b'/' }));
+
+        let mut short = first_packet(64, b"N:", &hello);
+        short[64 - 21] = 33;
+        assert_eq!(Hello::find(&short), Err(HelloError::NameLength { most: 32, found: 33 }));
+        assert_eq!(Hello::find(&short[32..]), Err(HelloError::NameLength { most: 0, found: 33 }));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let packet = first_packet(100, b"N:", &trader("trader1"));
+        for at in 61..100 {
+            for bit in 0..8 {
+                let mut damaged = packet.clone();
+                damaged[at] ^= 1 << bit;
+                let found = Hello::find(&damaged);
+                let in_magic = (80..96).contains(&at);
+                assert!(if in_magic { found == Ok(None) } else { found.is_err() }, "byte {at} bit {bit}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_written() {
+        let (longest, longer) = (node(&"n".repeat(27)), node(&"n".repeat(28)));
+        assert!(fits(packet_len(64), &longest));
+        assert!(!fits(packet_len(64), &longer));
+        assert!(fits(packet_len(101), &node(&"n".repeat(64))));
+        assert!(!fits(packet_len(100), &node(&"n".repeat(64))));
+        assert!(fits_behind(2, packet_len(64), &node(&"n".repeat(30))));
+        assert!(!fits_behind(6, packet_len(64), &longest));
+        assert!(!fits_behind(usize::MAX, packet_len(64), &longest));
+
+        let hello = trader(&"n".repeat(28));
+        let mut padding = [0x5a; 59];
+        assert_eq!(hello.write_into(&mut padding), Err(NoRoom { hello_bytes: 60, padding_bytes: 59 }));
+        assert_eq!(padding, [0x5a; 59]);
+    }
+
+    #[test]
+    fn features_are_sets() {
+        let ours = Features::FREE_RUN.or(Features::QUEUED_REQUESTS);
+        let theirs = Features::from_bits(0x8000_0003);
+        assert_eq!(ours.and(theirs), Features::FREE_RUN);
+        assert!(theirs.contains(Features::FREE_RUN.or(Features::KEEPALIVE)));
+        assert!(!theirs.contains(ours));
+        assert!(Features::NONE.contains(Features::NONE) && !Features::NONE.contains(Features::KEEPALIVE));
+    }
+
+    fn hellos() -> impl Strategy<Value = Hello> {
+        let role = prop_oneof![Just(Role::Trader), Just(Role::Exchange)];
+        let name = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}";
+        (1..=u16::MAX, any::<u32>(), limits::PACKET_BYTES_MIN..=u32::MAX, role, name).prop_map(
+            |(version, bits, packet_bytes_max, role, name)| Hello {
+                version,
+                features: Features::from_bits(bits),
+                packet_bytes_max,
+                role,
+                node: node(&name),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_found(hello in hellos(), room in 0..2000_usize) {
+            let bytes = 2 + encoded_len(&hello.node) + room;
+            let packet = first_packet(bytes, b"N:", &hello);
+            prop_assert_eq!(&packet[..2 + room], [b"N:".to_vec(), vec![0x5a; room]].concat());
+            prop_assert_eq!(Hello::find(&packet), Ok(Some(hello)));
+        }
+
+        #[test]
+        fn any_bytes_with_the_magic_never_panic(
+            mut packet in prop::collection::vec(any::<u8>(), TRAILER_BYTES..200),
+            name_bytes in prop_oneof![0..70_u8, any::<u8>()],
+            sealed: bool,
+        ) {
+            let end = packet.len();
+            packet[end - 20..end - 4].copy_from_slice(&MAGIC);
+            packet[end - 21] = name_bytes;
+            let block_bytes = TRAILER_BYTES + usize::from(name_bytes);
+            if sealed && block_bytes <= end {
+                seal(&mut packet, block_bytes);
+            }
+            // A block found is one that would have been written.
+            if let Ok(found) = Hello::find(&packet) {
+                let found = found.expect("the magic is there");
+                let mut again = packet.clone();
+                again[end - block_bytes..].fill(0);
+                found.write_into(&mut again).expect("there is room");
+                prop_assert_eq!(again, packet);
+            }
+        }
+
+        #[test]
+        fn any_bytes_never_panic(packet in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Hello::find(&packet), Ok(None));
         }
     }
 }

@@ -26,8 +26,14 @@
 //! Driven by `proto::duplex`: [`parse`] or [`plain_middles`] for what comes in, [`Header`] or the `encode_*` functions
 //! for what goes out. Nothing is kept between calls.
 
+mod encode;
+
 use std::fmt;
 use std::ops::Range;
+
+pub use encode::{
+    Head, Header, NameTooLong, begin_header_len, check_name_fits, encode_begin, encode_request, request_len,
+};
 
 use super::Excerpt;
 use crate::limits;
@@ -153,18 +159,6 @@ impl fmt::Display for Expected {
     }
 }
 
-/// A name that cannot travel: its request and a `B:` header would leave no room for payload.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the name {name} needs packets of at least {needed_bytes} bytes, packet_bytes is {packet_bytes}")]
-pub struct NameTooLong {
-    /// The name.
-    pub name: ObjectName,
-    /// The shortest packet it would fit.
-    pub needed_bytes: usize,
-    /// N.
-    pub packet_bytes: PacketLen,
-}
-
 /// Parses one whole packet of any length.
 ///
 /// Nothing is copied but a requested name. Middle packets without a request, nearly all there are, cost a comparison.
@@ -191,118 +185,6 @@ pub fn is_plain_middle(packet: &[u8]) -> bool {
 #[inline]
 pub fn plain_middles(train: &[u8], packet_bytes: PacketLen) -> usize {
     train.chunks_exact(packet_bytes.bytes()).take_while(|packet| is_plain_middle(packet)).count()
-}
-
-/// What heads a packet's inner part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head {
-    /// `B:size:`.
-    Begin {
-        /// Length of the whole object.
-        size: ByteCount,
-    },
-    /// `M:`.
-    Middle,
-    /// `N:`.
-    Nil,
-    /// `P:`.
-    Pending,
-    /// `E:`.
-    End,
-    /// `X:`.
-    Switch,
-}
-
-/// The bytes in front of a packet's payload, `[R:name:]` and the inner packet's head. Kept and reused, it allocates only
-/// for a longer request than any before.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Header {
-    bytes: Vec<u8>,
-}
-
-impl Header {
-    /// An empty one.
-    pub const fn new() -> Self {
-        Self { bytes: Vec::new() }
-    }
-
-    /// Replaces what was there by the header of one packet, and returns it.
-    pub fn set(&mut self, request: Option<&Request>, head: Head) -> &[u8] {
-        self.bytes.clear();
-        match request {
-            None => {}
-            Some(Request::Nothing) => encode_request(&mut self.bytes, None),
-            Some(Request::Object(name)) => encode_request(&mut self.bytes, Some(name)),
-        }
-        match head {
-            Head::Begin { size } => encode_begin(&mut self.bytes, size),
-            Head::Middle => self.bytes.extend_from_slice(MIDDLE),
-            Head::Nil => self.bytes.extend_from_slice(NIL),
-            Head::Pending => self.bytes.extend_from_slice(PENDING),
-            Head::End => self.bytes.extend_from_slice(END),
-            Head::Switch => self.bytes.extend_from_slice(SWITCH),
-        }
-        &self.bytes
-    }
-
-    /// What was set last.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// Appends `R:name:` with the name encoded, or `R::` without one. An inner packet's head must follow.
-pub fn encode_request(out: &mut Vec<u8>, request: Option<&ObjectName>) {
-    out.extend_from_slice(REQUEST);
-    for &byte in request.map_or(&[][..], ObjectName::as_bytes) {
-        if is_escaped(byte) {
-            out.extend_from_slice(&[b'%', hex_digit(byte >> 4), hex_digit(byte & 15)]);
-        } else {
-            out.push(byte);
-        }
-    }
-    out.push(b':');
-}
-
-/// Appends `B:size:`; payload follows. Sizes above [`limits::OBJECT_BYTES_MAX`] are no sizes of files, and [`parse`]
-/// refuses them.
-pub fn encode_begin(out: &mut Vec<u8>, size: ByteCount) {
-    out.extend_from_slice(BEGIN);
-    let mut digits = [0; limits::SIZE_DIGITS_MAX];
-    let mut start = digits.len();
-    let mut rest = size.0;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
-    out.push(b':');
-}
-
-/// Bytes that [`encode_begin`] appends.
-pub fn begin_header_len(size: ByteCount) -> usize {
-    BEGIN.len() + size.0.checked_ilog10().unwrap_or(0) as usize + 1 + b":".len()
-}
-
-/// Bytes that [`encode_request`] appends.
-pub fn request_len(request: Option<&ObjectName>) -> usize {
-    let name = request.map_or(&[][..], ObjectName::as_bytes);
-    REQUEST.len() + name.len() + 2 * name.iter().filter(|byte| is_escaped(**byte)).count() + b":".len()
-}
-
-/// Whether `name` can be requested in packets of `packet_bytes`: in front of the longest `B:size:` there must be room
-/// for the request, and behind it for at least one byte of payload (PROTOCOLS 1.1; asked at scan time).
-pub fn check_name_fits(name: &ObjectName, packet_bytes: PacketLen) -> Result<(), NameTooLong> {
-    let longest_begin = BEGIN.len() + limits::SIZE_DIGITS_MAX + b":".len();
-    let needed_bytes = request_len(Some(name)) + longest_begin + 1;
-    if needed_bytes > packet_bytes.bytes() {
-        return Err(NameTooLong { name: name.clone(), needed_bytes, packet_bytes });
-    }
-    Ok(())
 }
 
 /// Parses the inner packet that starts at `at` and runs to the packet's end.
@@ -405,15 +287,213 @@ fn is_escaped(byte: u8) -> bool {
     matches!(byte, 0..0x20 | b':' | b'%' | 0x7f)
 }
 
-fn hex_digit(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
-}
-
 fn hex_value(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'A'..=b'F' => Some(digit - b'A' + 10),
         b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(bytes: &[u8]) -> ObjectName {
+        ObjectName::new(bytes).expect("a test's name is valid")
+    }
+
+    fn object(bytes: &[u8]) -> Option<Request> {
+        Some(Request::Object(name(bytes)))
+    }
+
+    fn begin(size: u64, payload: Range<usize>) -> Inner {
+        Inner::Begin { size: ByteCount(size), payload }
+    }
+
+    #[test]
+    fn golden_packets_parse() {
+        let check = |bytes: &[u8], request: Option<Request>, inner: Inner| {
+            assert_eq!(parse(bytes), Ok(Packet { request, inner }), "{}", bytes.escape_ascii());
+        };
+        // The seed's forms, the size written out.
+        check(b"B:24000000:payload", None, begin(24_000_000, 11..18));
+        check(b"M:payload", None, Inner::Middle { payload: 2..9 });
+        check(b"N:", None, Inner::Nil);
+        check(b"E:", None, Inner::End);
+        check(b"R::N:", Some(Request::Nothing), Inner::Nil);
+        check(b"R:requested_file_name:B:7:payload", object(b"requested_file_name"), begin(7, 26..33));
+        check(b"R:requested_file_name:M:payload", object(b"requested_file_name"), Inner::Middle { payload: 24..31 });
+        check(b"R:requested_file_name:N:\x00\x01", object(b"requested_file_name"), Inner::Nil);
+        check(b"R:requested_file_name:E:", object(b"requested_file_name"), Inner::End);
+        check(b"R::M:payload", Some(Request::Nothing), Inner::Middle { payload: 5..12 });
+        // PROTOCOLS' own.
+        check(b"P:R:a:N:", None, Inner::Pending);
+        check(b"X:R:a:N:", None, Inner::Switch);
+        check(b"R:a:P:", object(b"a"), Inner::Pending);
+        check(b"R:a:X:", object(b"a"), Inner::Switch);
+        check(b"B:0:", None, begin(0, 4..4));
+        check(b"B:0:M:", None, begin(0, 4..6));
+        check(b"M:", None, Inner::Middle { payload: 2..2 });
+        check(b"M:R:a:N:", None, Inner::Middle { payload: 2..8 });
+        check(b"B:00000000000000000007:x", None, begin(7, 23..24));
+        check(b"B:9223372036854775807:", None, begin(limits::OBJECT_BYTES_MAX, 22..22));
+        // Names.
+        check(b"R:dir/stock1_1:N:", object(b"dir/stock1_1"), Inner::Nil);
+        check(b"R:a%3Ab%25%0a%7F%0D:N:", object(b"a:b%\n\x7f\r"), Inner::Nil);
+        check(b"R:%41\xff \xc3\xa4:N:", object(b"A\xff \xc3\xa4"), Inner::Nil);
+    }
+
+    #[test]
+    fn malformed_packets_are_refused_where_they_go_wrong() {
+        let check = |bytes: &[u8], position: usize, expected: Expected, found: &[u8]| {
+            let found = Excerpt::of(found, 0);
+            let error = Err(PacketError::Unexpected { position, expected, found });
+            assert_eq!(parse(bytes), error, "{}", bytes.escape_ascii());
+        };
+        check(b"", 0, Expected::Packet, b"");
+        check(b"M", 0, Expected::Packet, b"M");
+        check(b"R", 0, Expected::Packet, b"R");
+        check(b"m:payload", 0, Expected::Packet, b"m:payload");
+        check(b"Q:0123456789abcdefghij", 0, Expected::Packet, b"Q:0123456789abcd");
+        check(b":M:", 0, Expected::Packet, b":M:");
+        // The seed's words taken literally: what follows a request is a packet, not just anything.
+        check(b"R:requested_file_name:other packet", 22, Expected::Inner, b"other packet");
+        check(b"R::", 3, Expected::Inner, b"");
+        check(b"R:a:", 4, Expected::Inner, b"");
+        check(b"R:a:M", 4, Expected::Inner, b"M");
+        check(b"R:a:R:b:N:", 4, Expected::Inner, b"R:b:N:");
+        check(b"R:", 2, Expected::NameEnd, b"");
+        check(b"R:name without end", 18, Expected::NameEnd, b"");
+        check(b"R:a\nb:N:", 3, Expected::NameByte, b"\nb:N:");
+        check(b"R:a\0:N:", 3, Expected::NameByte, b"\0:N:");
+        check(b"R:a\x7f:N:", 3, Expected::NameByte, b"\x7f:N:");
+        check(b"R:a%:N:", 3, Expected::Escape, b"%:N:");
+        check(b"R:a%4:1N:", 3, Expected::Escape, b"%4:1N:");
+        check(b"R:a%4g:N:", 3, Expected::Escape, b"%4g:N:");
+        check(b"R:%+1:N:", 2, Expected::Escape, b"%+1:N:");
+        check(b"B:", 2, Expected::SizeDigit, b"");
+        check(b"B::x", 2, Expected::SizeDigit, b":x");
+        check(b"B:file_size:payload", 2, Expected::SizeDigit, b"file_size:payloa");
+        check(b"B:-1:x", 2, Expected::SizeDigit, b"-1:x");
+        check(b"B:+1:x", 2, Expected::SizeDigit, b"+1:x");
+        check(b"B:12", 4, Expected::SizeEnd, b"");
+        check(b"B:1 2:", 3, Expected::SizeEnd, b" 2:");
+        check(b"B:000000000000000000001:x", 22, Expected::SizeEnd, b"1:x");
+        check(b"B:9223372036854775808:", 2, Expected::SizeInRange, b"9223372036854775");
+        check(b"B:18446744073709551616:", 2, Expected::SizeInRange, b"1844674407370955");
+        check(b"R:a:B:99999999999999999999:", 6, Expected::SizeInRange, b"9999999999999999");
+    }
+
+    #[test]
+    fn names_that_could_leave_a_root_are_refused() {
+        let check = |bytes: &[u8], source: NameError| match parse(bytes) {
+            Err(PacketError::Name { position: 2, source: found, .. }) => assert_eq!(found, source),
+            other => panic!("{}: {other:?}", bytes.escape_ascii()),
+        };
+        check(b"R:/etc/passwd:N:", NameError::Absolute);
+        check(b"R:a/../b:N:", NameError::DotComponent);
+        check(b"R:a/%2e%2E/b:N:", NameError::DotComponent);
+        check(b"R:%2Fetc:N:", NameError::Absolute);
+        check(b"R:a%00b:N:", NameError::Nul);
+        check(b"R:a//b:N:", NameError::EmptyComponent);
+    }
+
+    #[test]
+    fn an_error_says_where_what_and_what_instead() {
+        let error = parse(b"B:12\x00\xff:").expect_err("malformed");
+        assert_eq!(
+            error.to_string(),
+            r#"malformed packet at byte 4: expected ':' after a size of at most 20 digits, found "\x00\xff:""#
+        );
+        let error = parse(b"R:../up:N:").expect_err("malformed");
+        assert_eq!(
+            error.to_string(),
+            concat!(
+                r#"malformed packet at byte 2: expected an object's name, found "../up:N:": "#,
+                "the name has a '.' or '..' component"
+            )
+        );
+    }
+
+    #[test]
+    fn longest_names_travel_and_longer_ones_are_not_searched_for() {
+        for byte in [b'n', b':'] {
+            let longest = name(&[byte; limits::NAME_BYTES_MAX]);
+            let mut packet = Vec::new();
+            encode_request(&mut packet, Some(&longest));
+            assert_eq!(packet.len(), request_len(Some(&longest)));
+            packet.extend_from_slice(NIL);
+            assert_eq!(parse(&packet), Ok(Packet { request: Some(Request::Object(longest)), inner: Inner::Nil }));
+        }
+        let too_long = [b"R:".to_vec(), vec![b'n'; limits::NAME_BYTES_MAX + 1], b":N:".to_vec()].concat();
+        let source = NameError::TooLong(limits::NAME_BYTES_MAX + 1);
+        assert!(matches!(parse(&too_long), Err(PacketError::Name { source: found, .. }) if found == source));
+
+        let mut endless = vec![b'n'; limits::PACKET_BYTES_MAX as usize];
+        endless[..2].copy_from_slice(REQUEST);
+        let position = 2 + 3 * limits::NAME_BYTES_MAX + 1;
+        let found = Excerpt::of(&[b'n'; 16], 0);
+        assert_eq!(parse(&endless), Err(PacketError::Unexpected { position, expected: Expected::NameEnd, found }));
+    }
+
+    #[test]
+    fn a_train_is_counted_up_to_its_first_other_packet() {
+        for packet_bytes in [64, 1400, 65_536, limits::PACKET_BYTES_MAX] {
+            let n = PacketLen::new(packet_bytes).expect("in bounds");
+            let check = |heads: &[&[u8]], cut_bytes: usize, expected: usize| {
+                let mut train = vec![b'x'; heads.len() * n.bytes()];
+                for (packet, head) in train.chunks_exact_mut(n.bytes()).zip(heads) {
+                    packet[..head.len()].copy_from_slice(head);
+                    assert_eq!(parse(packet).expect("well formed").request.is_some(), head.starts_with(b"R"));
+                }
+                assert_eq!(plain_middles(&train[..train.len() - cut_bytes], n), expected, "N {n}: {heads:?}");
+            };
+            check(&[], 0, 0);
+            check(&[MIDDLE, MIDDLE, MIDDLE], 0, 3);
+            check(&[MIDDLE, MIDDLE, MIDDLE], 1, 2);
+            check(&[MIDDLE], n.bytes() - 2, 0);
+            check(&[MIDDLE, NIL, MIDDLE], 0, 1);
+            check(&[MIDDLE, MIDDLE, b"B:5:"], 0, 2);
+            check(&[b"R:a:M:", MIDDLE], 0, 0);
+        }
+    }
+
+    /// Bytes that get further into the grammar than chance alone would.
+    fn nearly_packets() -> impl Strategy<Value = Vec<u8>> {
+        const PIECES: [&[u8]; 16] =
+            [b"R:", b"B:", b"M:", b"N:", b"P:", b"E:", b"X:", b":", b"%", b"%3A", b"a", b"/", b"..", b"0", b"9", b"\0"];
+        let piece = prop_oneof![
+            8 => prop::sample::select(&PIECES[..]).prop_map(<[u8]>::to_vec),
+            1 => prop::collection::vec(any::<u8>(), 0..40),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_fail_within_the_packet(
+            packet in prop_oneof![nearly_packets(), prop::collection::vec(any::<u8>(), 0..300)]
+        ) {
+            match parse(&packet) {
+                Ok(Packet { inner: Inner::Begin { payload, .. } | Inner::Middle { payload }, .. }) => {
+                    prop_assert!(payload.start <= payload.end && payload.end == packet.len());
+                    prop_assert_eq!(packet[payload.start - 1], b':');
+                }
+                Ok(Packet { request, .. }) => prop_assert_eq!(request.is_some(), packet.starts_with(REQUEST)),
+                Err(error) => {
+                    let (position, found) = match error {
+                        PacketError::Unexpected { position, found, .. } => (position, found),
+                        PacketError::Name { position, found, .. } => (position, found),
+                    };
+                    prop_assert!(position <= packet.len());
+                    prop_assert!(packet[position..].starts_with(found.as_bytes()));
+                    prop_assert!(error.to_string().len() < 256);
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,126 @@
+//! The duplex codec, in process: trains of 1 MiB encoded and decoded at N = 1400 and N = 65,536.
+//!
+//! `encode` writes the train as it goes over the wire, headers and copied payload. `headers` builds what the core
+//! builds of it: the payload stays where it is. `decode` parses packet by packet, `decode_runs` takes plain middles as
+//! one run, as a link does. Throughput is in bytes of packets, so figures compare with those of sockets and files.
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use supersync::limits::TRAIN_BYTES_MAX;
+use supersync::units::{ByteCount, ObjectName, PacketLen};
+use supersync::wire::duplex::{self, Head, Header, Inner, Request};
+
+/// One train: an object's first packet with a request in front, then middles.
+struct Train {
+    packet_len: PacketLen,
+    packets: usize,
+    request: Request,
+    payload: Vec<u8>,
+}
+
+impl Train {
+    fn new(packet_bytes: u32) -> Self {
+        let packet_len = PacketLen::new(packet_bytes).expect("in bounds");
+        let name = ObjectName::new(b"segments/stock10_50").expect("valid");
+        let packets = TRAIN_BYTES_MAX / packet_len.bytes();
+        let payload = (0..TRAIN_BYTES_MAX).map(|i| (i % 251) as u8).collect();
+        Self { packet_len, packets, request: Request::Object(name), payload }
+    }
+
+    fn bytes(&self) -> usize {
+        self.packets * self.packet_len.bytes()
+    }
+
+    /// Request and head of the packet at `index`.
+    fn header(&self, index: usize) -> (Option<&Request>, Head) {
+        match index {
+            0 => (Some(&self.request), Head::Begin { size: ByteCount(24_000_000) }),
+            _ => (None, Head::Middle),
+        }
+    }
+
+    fn encode(&self, header: &mut Header, out: &mut Vec<u8>) {
+        out.clear();
+        let mut rest = &self.payload[..];
+        for index in 0..self.packets {
+            let (request, head) = self.header(index);
+            let header = header.set(request, head);
+            let (payload, after) = rest.split_at(self.packet_len.bytes() - header.len());
+            out.extend_from_slice(header);
+            out.extend_from_slice(payload);
+            rest = after;
+        }
+    }
+
+    /// Bytes of headers in all.
+    fn headers(&self, header: &mut Header) -> usize {
+        let mut bytes = 0;
+        for index in 0..self.packets {
+            let (request, head) = black_box(self.header(index));
+            bytes += black_box(header.set(request, head)).len();
+        }
+        bytes
+    }
+}
+
+/// Bytes of payload in `train`, packet by packet.
+fn decode(train: &[u8], packet_len: PacketLen) -> usize {
+    let mut bytes = 0;
+    for packet in train.chunks_exact(packet_len.bytes()) {
+        match duplex::parse(black_box(packet)).expect("well formed").inner {
+            Inner::Begin { payload, .. } | Inner::Middle { payload } => bytes += payload.len(),
+            Inner::Nil | Inner::Pending | Inner::End | Inner::Switch => {}
+        }
+    }
+    bytes
+}
+
+/// The same, with plain middles as runs.
+fn decode_runs(mut train: &[u8], packet_len: PacketLen) -> usize {
+    let mut bytes = 0;
+    while !train.is_empty() {
+        let run = duplex::plain_middles(black_box(train), packet_len);
+        bytes += run * (packet_len.bytes() - duplex::MIDDLE.len());
+        train = &train[run * packet_len.bytes()..];
+        if let Some(packet) = train.get(..packet_len.bytes()) {
+            bytes += decode(packet, packet_len);
+            train = &train[packet_len.bytes()..];
+        }
+    }
+    bytes
+}
+
+fn codec(criterion: &mut Criterion) {
+    for packet_bytes in [1400, 65_536] {
+        let train = Train::new(packet_bytes);
+        let (mut header, mut encoded) = (Header::new(), Vec::with_capacity(train.bytes()));
+        let header_bytes = train.headers(&mut header);
+        train.encode(&mut header, &mut encoded);
+        assert_eq!(encoded.len(), train.bytes());
+        assert_eq!(decode(&encoded, train.packet_len), train.bytes() - header_bytes);
+        assert_eq!(decode_runs(&encoded, train.packet_len), train.bytes() - header_bytes);
+
+        let mut group = criterion.benchmark_group("codec");
+        group.throughput(Throughput::Bytes(train.bytes() as u64));
+        group.bench_function(BenchmarkId::new("encode", packet_bytes), |b| {
+            let mut out = Vec::with_capacity(train.bytes());
+            b.iter(|| {
+                train.encode(&mut header, &mut out);
+                black_box(&out[..]);
+            });
+        });
+        group.bench_function(BenchmarkId::new("headers", packet_bytes), |b| b.iter(|| train.headers(&mut header)));
+        group.bench_function(BenchmarkId::new("decode", packet_bytes), |b| {
+            b.iter(|| decode(&encoded, train.packet_len));
+        });
+        group.bench_function(BenchmarkId::new("decode_runs", packet_bytes), |b| {
+            b.iter(|| decode_runs(&encoded, train.packet_len));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, codec);
+criterion_main!(benches);
