@@ -93,15 +93,40 @@ pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// SIGTERM: links finish their packet and files are committed within this time.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
+// -- control -------------------------------------------------------------------------------------------
+
+/// Connections to the control socket at a time; more wait in its backlog.
+pub const CONTROL_CONNECTIONS_MAX: usize = 64;
+/// A control connection that sends no whole request head for this long is closed.
+pub const CONTROL_HEADER_WITHIN: Duration = Duration::from_secs(10);
+/// SIGTERM: answers under way on the control socket are finished within this time.
+pub const CONTROL_DRAIN_WITHIN: Duration = Duration::from_secs(1);
+/// A request that waits for the node looks at it this often.
+pub const CONTROL_POLL_EVERY: Duration = Duration::from_millis(100);
+/// A request that waits for the node is answered after this time at the latest.
+pub const CONTROL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A client gives a daemon up that has not answered a plain question within this time.
+pub const CONTROL_ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Longest answer that a client reads, bytes.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Objects in one answer, unless told otherwise ...
+pub const CONTROL_OBJECTS_DEFAULT: usize = 1000;
+/// ... and at most.
+pub const CONTROL_OBJECTS_MAX: usize = 100_000;
+/// `--watch` shows a new picture this often.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+
 const _: () = {
     assert!(PADDING_POOL_BYTES.is_power_of_two());
     assert!(PADDING_POOL_BYTES >= 2 * PACKET_BYTES_MAX as usize);
     assert!(RECV_BUFFER_BYTES >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MAX >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
-    assert!(RING_ENTRIES as usize >= 3 * LINKS_MAX + 1);
+    assert!(RING_ENTRIES as usize > 3 * LINKS_MAX);
     assert!(PACKET_BYTES_DEFAULT >= PACKET_BYTES_MIN && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
     assert!(KEEPALIVE_EVERY.as_millis() * 3 <= SILENCE_MAX.as_millis());
     assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());
     assert!(REDIAL_MIN.as_millis() <= REDIAL_MAX.as_millis());
+    assert!(CONTROL_DRAIN_WITHIN.as_millis() <= DRAIN_WITHIN.as_millis());
+    assert!(CONTROL_OBJECTS_DEFAULT <= CONTROL_OBJECTS_MAX);
 };

@@ -1,1 +1,25 @@
-//! See the codemap in the crate root.
+//! The control plane's door: what a node tells about itself and the few things it can be asked to do.
+//!
+//! Owns the unix socket, the HTTP/1.1 + JSON endpoints behind it, their model, and the client side that
+//! `supersyncctl` is made of. It never touches the data plane: it sees the node through [`Site`] alone, so
+//! a slow reader of status can never slow a link.
+//!
+//! Driven in this order: [`ControlSocket::bind`] (fails early when another daemon has the socket), then
+//! [`ControlSocket::serve`] on the control thread's runtime until its shutdown future ends. [`serve`] is
+//! both in one. The other side is [`ctl::main`].
+
+mod client;
+pub mod ctl;
+mod render;
+mod server;
+mod socket;
+mod status;
+
+pub use client::{Answer, Cause, Client, ClientError, RUN_DIR, SOCKET_NAME};
+pub use render::{Colour, links, objects, reload, status};
+pub use server::{Site, serve};
+pub use socket::{ControlError, ControlSocket};
+pub use status::{
+    ConfigState, ErrorBody, LinkState, LinkStatus, Links, ObjectFilter, ObjectState, ObjectStatus, Objects, PeerState,
+    PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals, Versioned,
+};

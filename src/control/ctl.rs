@@ -1,0 +1,419 @@
+//! `supersyncctl`: command line in, text and exit status out.
+//!
+//! Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon unreachable, 5 wait timed out,
+//! 77 permission. Answers go to standard output, errors to standard error. Text is coloured on a terminal
+//! unless `NO_COLOR` is set.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::client::{Client, ClientError, RUN_DIR, SOCKET_NAME};
+use super::render::{self, Colour};
+use super::status::{ObjectFilter, Status};
+use crate::limits;
+
+mod exit {
+    pub(super) const OK: u8 = 0;
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
+    pub(super) const INCOMPLETE: u8 = 3;
+    pub(super) const UNREACHABLE: u8 = 4;
+    pub(super) const TIMED_OUT: u8 = 5;
+    pub(super) const PERMISSION: u8 = 77;
+}
+
+/// Asks a running supersyncd how it is, and tells it what to do.
+#[derive(Debug, Parser)]
+#[command(name = "supersyncctl", version, arg_required_else_help = true)]
+#[command(after_help = "Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon unreachable, \
+                        5 wait timed out, 77 permission.")]
+pub struct Cli {
+    #[command(flatten)]
+    target: Target,
+    /// Print JSON, one object a line, instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Target {
+    /// The daemon of this name: its socket is /run/supersync/NAME/control.sock
+    #[arg(short, long, value_name = "NAME", global = true, conflicts_with = "socket", value_parser = instance_name)]
+    instance: Option<String>,
+    /// The daemon with this control socket. With neither: the only one under /run/supersync
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show how far the node is; exits with 3 unless it is SYNCED with every configured link up
+    Status {
+        /// Show it again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show each link
+    Links,
+    /// Show the objects that the node wants
+    Objects {
+        /// Only those that are not whole and marked
+        #[arg(long, conflicts_with = "failed")]
+        missing: bool,
+        /// Only those given up
+        #[arg(long)]
+        failed: bool,
+        /// Show at most this many
+        #[arg(long, value_name = "COUNT", default_value_t = limits::CONTROL_OBJECTS_DEFAULT, value_parser = object_limit)]
+        limit: usize,
+    },
+    /// Wait until the node is SYNCED; exits with 5 if that takes longer than the timeout
+    Wait {
+        /// Until it has all that it wants
+        #[arg(long, required = true)]
+        synced: bool,
+        /// Give up after this time: seconds, or 90s, 10m, 2h. Without it: wait for ever
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
+        timeout: Option<Duration>,
+    },
+    /// Have the daemon read its config file again, and show what that changed
+    Reload,
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+enum CtlError {
+    #[error("no daemon has a control socket under {}. Name it with --socket PATH, or start one: systemctl start supersyncd@NAME", .0.display())]
+    NoDaemon(PathBuf),
+    #[error("several daemons run here: {}. Choose one with -i NAME", .0.join(", "))]
+    SeveralDaemons(Vec<String>),
+    #[error("cannot look for daemons in {}: {source}. Name one with -i NAME or --socket PATH", dir.display())]
+    Search { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{node} is not synced after {patience}: {progress}. See what holds it up: supersyncctl status")]
+    TimedOut { node: String, patience: String, progress: String },
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CtlError {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::NoDaemon(_) | Self::Client(ClientError::Unreachable { .. }) => exit::UNREACHABLE,
+            Self::SeveralDaemons(_) => exit::USAGE,
+            Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
+            Self::Client(ClientError::Permission { .. }) => exit::PERMISSION,
+            Self::TimedOut { .. } => exit::TIMED_OUT,
+            // The reader has seen enough and left, as `head` does; that is no failure of ours.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+            Self::Search { .. } | Self::Client(_) | Self::Output(_) => exit::FAILED,
+        }
+    }
+}
+
+/// Runs one command line, program name first, to its exit status.
+pub fn main<I, T>(args: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; nothing can be done about a closed terminal.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { exit::OK.into() };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("supersyncctl: cannot start: {error}");
+            return exit::FAILED.into();
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            let status = error.exit_status();
+            if status != exit::OK {
+                eprintln!("supersyncctl: {}", printable(&error.to_string()));
+            }
+            status.into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<u8, CtlError> {
+    let client = Client::new(cli.target.socket(Path::new(RUN_DIR))?);
+    let screen = Screen::of_stdout(cli.json);
+    match cli.command {
+        Command::Status { watch: true } => watch(&client, &screen).await,
+        Command::Status { watch: false } => {
+            let answer = client.status().await?;
+            screen.show(&answer.json, || render::status(&answer.body, screen.colour))?;
+            Ok(verdict(&answer.body))
+        }
+        Command::Links => {
+            let answer = client.links().await?;
+            screen.show(&answer.json, || render::links(&answer.body.body))?;
+            Ok(exit::OK)
+        }
+        Command::Objects { missing, failed, limit } => {
+            let filter = match (missing, failed) {
+                (true, _) => ObjectFilter::Missing,
+                (_, true) => ObjectFilter::Failed,
+                _ => ObjectFilter::All,
+            };
+            let answer = client.objects(filter, limit).await?;
+            screen.show(&answer.json, || render::objects(&answer.body.body))?;
+            Ok(exit::OK)
+        }
+        Command::Wait { synced: _, timeout } => wait(&client, &screen, timeout).await,
+        Command::Reload => {
+            let answer = client.reload().await?;
+            screen.show(&answer.json, || render::reload(&answer.body.body))?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn verdict(status: &Status) -> u8 {
+    if status.is_complete() { exit::OK } else { exit::INCOMPLETE }
+}
+
+/// A picture every [`limits::WATCH_EVERY`] until interrupted. A person who watches wants to see the daemon come
+/// back, so on a terminal its absence is shown and watched too, once it was there; a script is told at once.
+async fn watch(client: &Client, screen: &Screen) -> Result<u8, CtlError> {
+    let mut ticks = interval(limits::WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut is_first = true;
+    loop {
+        ticks.tick().await;
+        match client.status().await {
+            Ok(answer) => screen.redraw(is_first, &answer.json, || render::status(&answer.body, screen.colour))?,
+            Err(error @ ClientError::Unreachable { .. }) if screen.redraws() && !is_first => {
+                screen.redraw(is_first, "", || format!("{}\n", printable(&error.to_string())))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        is_first = false;
+    }
+}
+
+/// Asks in turns that the daemon bounds, until synced or `patience` is over.
+async fn wait(client: &Client, screen: &Screen, patience: Option<Duration>) -> Result<u8, CtlError> {
+    let start = Instant::now();
+    loop {
+        let left = patience.map_or(limits::CONTROL_WAIT_MAX, |patience| patience.saturating_sub(start.elapsed()));
+        let answer = client.wait_synced(left).await?;
+        let status = &answer.body;
+        if status.is_synced() {
+            screen.show(&answer.json, || {
+                format!("{} is synced: {}\n", render::clean(&status.node), render::progress(status))
+            })?;
+            return Ok(exit::OK);
+        }
+        if let Some(patience) = patience.filter(|patience| start.elapsed() >= *patience) {
+            if screen.json {
+                screen.show(&answer.json, String::new)?;
+            }
+            let patience = render::duration(patience.as_secs());
+            return Err(CtlError::TimedOut { node: status.node.clone(), patience, progress: render::progress(status) });
+        }
+    }
+}
+
+impl Target {
+    /// The socket that was named, or the only one there is.
+    fn socket(&self, run_dir: &Path) -> Result<PathBuf, CtlError> {
+        match (&self.socket, &self.instance) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(name)) => Ok(run_dir.join(name).join(SOCKET_NAME)),
+            (None, None) => only_socket(run_dir),
+        }
+    }
+}
+
+/// The socket of the only daemon that has a directory with one under `run_dir`.
+fn only_socket(run_dir: &Path) -> Result<PathBuf, CtlError> {
+    let failed = |source| CtlError::Search { dir: run_dir.to_owned(), source };
+    let entries = match run_dir.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(CtlError::NoDaemon(run_dir.to_owned())),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        // What may not be looked at counts too: connecting then says what is not allowed.
+        match run_dir.join(&name).join(SOCKET_NAME).symlink_metadata() {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            _ => names.push(name),
+        }
+    }
+    names.sort();
+    match names.as_slice() {
+        [] => Err(CtlError::NoDaemon(run_dir.to_owned())),
+        [name] => Ok(run_dir.join(name).join(SOCKET_NAME)),
+        several => {
+            Err(CtlError::SeveralDaemons(several.iter().map(|name| name.to_string_lossy().into_owned()).collect()))
+        }
+    }
+}
+
+/// Where answers go.
+struct Screen {
+    json: bool,
+    is_terminal: bool,
+    colour: Colour,
+}
+
+impl Screen {
+    fn of_stdout(json: bool) -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        // https://no-color.org: any value but the empty one.
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colour = if is_terminal && !no_color { Colour::Ansi } else { Colour::Plain };
+        Self { json, is_terminal, colour }
+    }
+
+    /// Whether one picture is drawn over the one before.
+    fn redraws(&self) -> bool {
+        self.is_terminal && !self.json
+    }
+
+    fn show(&self, json: &str, text: impl FnOnce() -> String) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        if self.json {
+            writeln!(stdout, "{json}")?
+        } else {
+            stdout.write_all(text().as_bytes())?
+        }
+        stdout.flush()
+    }
+
+    /// One of a series: over the one before on a terminal, after a blank line elsewhere.
+    fn redraw(&self, is_first: bool, json: &str, text: impl FnOnce() -> String) -> io::Result<()> {
+        if self.redraws() {
+            // Home, then each line over the old one, then clear what is left: no flicker as clearing first has.
+            let clear = if is_first { "\x1b[2J" } else { "" };
+            let lines = text().replace('\n', "\x1b[K\n");
+            return self.show(json, || format!("{clear}\x1b[H{lines}\x1b[J"));
+        }
+        let gap = if is_first { "" } else { "\n" };
+        self.show(json, || format!("{gap}{}", text()))
+    }
+}
+
+/// An error's text with its lines, and without anything else that steers a terminal.
+fn printable(text: &str) -> String {
+    text.split('\n').map(render::clean).collect::<Vec<_>>().join("\n")
+}
+
+fn instance_name(text: &str) -> Result<String, String> {
+    match text {
+        "" | "." | ".." => Err("not a name".to_owned()),
+        _ if text.contains('/') => Err("a name has no '/'; a path goes with --socket".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+fn object_limit(text: &str) -> Result<usize, String> {
+    let max = limits::CONTROL_OBJECTS_MAX;
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=max).contains(limit))
+        .ok_or_else(|| format!("a number from 1 to {max} is needed"))
+}
+
+/// `90`, `90s`, `10m`, `2h`, `1d`; fractions too.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        Some((at, 'd')) => (&text[..at], 86_400.0),
+        _ => (text, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| "a time is seconds, or 90s, 10m, 2h, 1d".to_owned())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(seconds(text).ok(), expected.map(Duration::from_millis), "{text}");
+        };
+        check("90", Some(90_000));
+        check("0", Some(0));
+        check("0.5s", Some(500));
+        check("10m", Some(600_000));
+        check("2h", Some(7_200_000));
+        check("1d", Some(86_400_000));
+        for bad in ["", "s", "-1", "ten", "1w", "nan", "inf", "1e300", "5é"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn the_only_socket_is_found_and_two_are_not_guessed_between() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let run_dir = dir.path().join("supersync");
+        assert!(matches!(only_socket(&run_dir), Err(CtlError::NoDaemon(_))));
+        fs::create_dir_all(run_dir.join("stopped")).expect("a directory");
+        fs::write(run_dir.join("stray"), "").expect("a file");
+        assert!(matches!(only_socket(&run_dir), Err(CtlError::NoDaemon(_))));
+        for name in ["trader1", "exchange1"] {
+            fs::create_dir(run_dir.join(name)).expect("a directory");
+        }
+        let socket = run_dir.join("trader1").join(SOCKET_NAME);
+        let _living = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+        assert_eq!(only_socket(&run_dir).expect("one"), socket);
+        let _second =
+            std::os::unix::net::UnixListener::bind(run_dir.join("exchange1").join(SOCKET_NAME)).expect("a socket");
+        let error = only_socket(&run_dir).expect_err("two");
+        assert_eq!(error.to_string(), "several daemons run here: exchange1, trader1. Choose one with -i NAME");
+        assert_eq!(error.exit_status(), exit::USAGE);
+    }
+
+    #[test]
+    fn errors_have_the_documented_exit_status() {
+        let check = |error: CtlError, expected| assert_eq!(error.exit_status(), expected, "{error}");
+        let socket = PathBuf::from("/run/supersync/trader1/control.sock");
+        let cause = crate::control::Cause::NoFile;
+        check(ClientError::Permission { socket: socket.clone() }.into(), exit::PERMISSION);
+        check(ClientError::Unreachable { socket: socket.clone(), cause }.into(), exit::UNREACHABLE);
+        check(ClientError::Refused { code: 422, error: String::new(), hint: None }.into(), exit::FAILED);
+        check(ClientError::Strange { socket, why: String::new() }.into(), exit::FAILED);
+        check(CtlError::NoDaemon(PathBuf::from(RUN_DIR)), exit::UNREACHABLE);
+        check(io::Error::from(io::ErrorKind::BrokenPipe).into(), exit::OK);
+        check(io::Error::from(io::ErrorKind::StorageFull).into(), exit::FAILED);
+        for (kind, expected) in
+            [(io::ErrorKind::PermissionDenied, exit::PERMISSION), (io::ErrorKind::Other, exit::FAILED)]
+        {
+            check(CtlError::Search { dir: PathBuf::from(RUN_DIR), source: kind.into() }, expected);
+        }
+    }
+}

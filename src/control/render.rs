@@ -1,0 +1,281 @@
+//! What a person sees: one block of text for each answer.
+//!
+//! Pure: takes an answer, gives text that ends in a newline. Names and notes may come from a peer, so control
+//! characters in them never reach a terminal.
+
+use std::fmt::Write as _;
+
+use bytesize::ByteSize;
+use comfy_table::{Cell, Table, presets};
+
+use super::status::{
+    LinkState, Links, ObjectStatus, Objects, PeerStatus, ReloadReport, SpoolStatus, State, Status, Totals,
+};
+
+/// Whether colours may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// Text alone.
+    Plain,
+    /// ANSI escape sequences.
+    Ansi,
+}
+
+impl Colour {
+    fn paint(self, sgr: &str, text: &str) -> String {
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Ansi => format!("\x1b[{sgr}m{text}\x1b[0m"),
+        }
+    }
+}
+
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const RED: &str = "31";
+
+/// The picture of `supersyncctl status`.
+pub fn status(status: &Status, colour: Colour) -> String {
+    let mut out = String::new();
+    let sgr = match status.state {
+        State::Synced if status.is_complete() => GREEN,
+        State::Synced | State::Syncing | State::Draining => YELLOW,
+        State::Waiting => RED,
+    };
+    let Status { node, role, state, engine, config, .. } = status;
+    let (dot, state) = (colour.paint(sgr, "●"), colour.paint(sgr, &state.to_string()));
+    let up = coarse(status.uptime_seconds);
+    let loaded = if config.ok { "ok".to_owned() } else { colour.paint(RED, "not in force") };
+    line(
+        &mut out,
+        format_args!("{dot} {}  {role}  {state}  up {up}  engine {}  config {loaded}", clean(node), clean(engine)),
+    );
+    line(&mut out, format_args!("  {}", totals(status)));
+    if let Some(SpoolStatus { bytes, max_bytes, objects }) = status.spool {
+        line(&mut out, format_args!("  spool {} of {}   {}", size(bytes), size(max_bytes), count(objects)));
+    }
+    if !status.peers.is_empty() {
+        out.push_str(&peers(&status.peers));
+    }
+    let config_problem = config.message.as_ref().filter(|_| !config.ok).map(|why| format!("config: {why}"));
+    for problem in config_problem.iter().chain(&status.problems) {
+        line(&mut out, format_args!("  {} {}", colour.paint(RED, "!"), clean(problem)));
+    }
+    out
+}
+
+/// The picture of `supersyncctl links`.
+pub fn links(links: &Links) -> String {
+    if links.peers.iter().all(|peer| peer.links.is_empty()) {
+        return format!("{} has no links\n", clean(&links.node));
+    }
+    let header = [
+        "PEER",
+        "LINK",
+        "ADDRESS",
+        "STATE",
+        "FOR",
+        "IN",
+        "OUT",
+        "BYTES IN",
+        "BYTES OUT",
+        "RETRANS",
+        "RECONN",
+        "CC",
+        "OBJECT",
+        "NOTE",
+    ];
+    let rows = links.peers.iter().flat_map(|peer| peer.links.iter().map(move |link| (peer, link)));
+    let rows = rows.map(|(peer, link)| {
+        vec![
+            clean(&peer.name),
+            link.id.to_string(),
+            clean(&link.address),
+            link.state.to_string(),
+            coarse(link.since_seconds),
+            rate(link.rate_in),
+            rate(link.rate_out),
+            size(link.bytes_in),
+            size(link.bytes_out),
+            link.retransmits.to_string(),
+            link.reconnects.to_string(),
+            link.congestion.as_deref().map_or_else(|| "-".to_owned(), clean),
+            link.object.as_deref().map_or_else(|| "-".to_owned(), clean),
+            link.note.as_deref().map(clean).unwrap_or_default(),
+        ]
+    });
+    table("", &header, rows, &[2; 14])
+}
+
+/// The picture of `supersyncctl objects`.
+pub fn objects(objects: &Objects) -> String {
+    if objects.objects.is_empty() && !objects.truncated {
+        return "no objects\n".to_owned();
+    }
+    let row = |object: &ObjectStatus| {
+        vec![
+            clean(&object.name),
+            object.state.to_string(),
+            object.size.map_or_else(|| "?".to_owned(), size),
+            size(object.have_bytes),
+            object.note.as_deref().map(clean).unwrap_or_default(),
+        ]
+    };
+    let mut out = table("", &["OBJECT", "STATE", "SIZE", "HAVE", "NOTE"], objects.objects.iter().map(row), &[2; 5]);
+    if objects.truncated {
+        let shown = objects.objects.len();
+        line(&mut out, format_args!("... these are the first {shown}; --limit shows more"));
+    }
+    out
+}
+
+/// The picture of `supersyncctl reload`.
+pub fn reload(report: &ReloadReport) -> String {
+    let mut out = String::new();
+    for change in &report.applied {
+        line(&mut out, format_args!("applied: {}", clean(change)));
+    }
+    for change in &report.needs_restart {
+        line(&mut out, format_args!("needs a restart: {}", clean(change)));
+    }
+    if out.is_empty() {
+        out.push_str("nothing changed\n");
+    }
+    out
+}
+
+/// How far a node is, in one sentence's tail: `have 212 of 500 objects (5.1 GB of 12.0 GB)`.
+pub(super) fn progress(status: &Status) -> String {
+    let Status { have, want, .. } = status;
+    format!("have {} of {} ({} of {})", have.objects, count(want.objects), size(have.bytes), size(want.bytes))
+}
+
+/// `seconds` as a person says them: `45s`, `12m 55s`, `3h 12m`, `2d 3h`.
+pub(super) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match () {
+        () if minutes == 0 => format!("{seconds}s"),
+        () if hours == 0 => format!("{minutes}m {}s", seconds % 60),
+        () if days == 0 => format!("{hours}h {}m", minutes % 60),
+        () => format!("{days}d {}h", hours % 24),
+    }
+}
+
+/// `text` with control characters escaped, so that it can neither steer a terminal nor break a line.
+pub(super) fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// As [`duration`], without the seconds once there are minutes.
+fn coarse(seconds: u64) -> String {
+    if (60..3600).contains(&seconds) { format!("{}m", seconds / 60) } else { duration(seconds) }
+}
+
+fn totals(status: &Status) -> String {
+    let Status { want, have, .. } = status;
+    let Totals { objects, bytes } = have;
+    let mut out = format!("want {} {}   have {objects} ({})", count(want.objects), size(want.bytes), size(*bytes));
+    if status.failed > 0 {
+        append(&mut out, format_args!("   {} failed", status.failed));
+    }
+    append(&mut out, format_args!("   {} in   {} out", rate(status.rate_in), rate(status.rate_out)));
+    if let Some(eta) = status.eta_seconds.filter(|_| !status.is_synced()) {
+        append(&mut out, format_args!("   ETA {}", duration(eta.round() as u64)));
+    }
+    out
+}
+
+fn peers(peers: &[PeerStatus]) -> String {
+    let rows = peers.iter().map(|peer| {
+        let links =
+            peer.links_total.map_or_else(|| peer.links_up.to_string(), |total| format!("{}/{total}", peer.links_up));
+        vec![
+            clean(&peer.name),
+            links,
+            peer.state.to_string(),
+            rate(peer.rate_in),
+            rate(peer.rate_out),
+            peer.retransmits().to_string(),
+            note(peer),
+        ]
+    });
+    table("  ", &["PEER", "LINKS", "STATE", "IN", "OUT", "RETRANS", "NOTE"], rows, &[2, 2, 4, 3, 3, 2, 0])
+}
+
+/// The peer's own note, or else the first of a link that is not up, counted from 1 as in the config.
+fn note(peer: &PeerStatus) -> String {
+    if let Some(note) = &peer.note {
+        return clean(note);
+    }
+    let mut lame = (1..).zip(&peer.links).filter(|(_, link)| link.state != LinkState::Up);
+    lame.find_map(|(place, link)| Some(format!("link {place}: {}", clean(link.note.as_deref()?)))).unwrap_or_default()
+}
+
+/// Left-aligned columns under a header, `gaps` blanks after each, no lines.
+fn table(indent: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>, gaps: &[u16]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().map(Cell::new)).add_rows(rows);
+    for (column, gap) in table.column_iter_mut().zip(gaps) {
+        column.set_padding((0, *gap));
+    }
+    table.lines().map(|row| format!("{indent}{}\n", row.trim_end())).collect()
+}
+
+/// Decimal units, as links and disks are sold.
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().si().to_string()
+}
+
+fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", size(bytes_per_second.round() as u64))
+}
+
+fn count(objects: u64) -> String {
+    if objects == 1 { "1 object".to_owned() } else { format!("{objects} objects") }
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    append(out, text);
+    out.push('\n');
+}
+
+fn append(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a String takes all that is written to it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let check =
+            |seconds, fine: &str, rough: &str| assert_eq!((&*duration(seconds), &*coarse(seconds)), (fine, rough));
+        check(0, "0s", "0s");
+        check(59, "59s", "59s");
+        check(775, "12m 55s", "12m");
+        check(3600, "1h 0m", "1h 0m");
+        check(86_399, "23h 59m", "23h 59m");
+        check(183_600, "2d 3h", "2d 3h");
+    }
+
+    #[test]
+    fn sizes_are_decimal() {
+        let check = |bytes, expected: &str| assert_eq!(size(bytes), expected);
+        check(0, "0 B");
+        check(999, "999 B");
+        check(24_000_000, "24.0 MB");
+        check(12_000_000_000, "12.0 GB");
+        assert_eq!(rate(f64::NAN), "0 B/s");
+        assert_eq!(rate(-1.0), "0 B/s");
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        assert_eq!(clean("a\x1b[2Jb\nc\u{9b}d é"), "a\\u{1b}[2Jb\\nc\\u{9b}d é");
+    }
+}

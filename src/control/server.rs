@@ -1,0 +1,265 @@
+//! The endpoints behind the control socket: HTTP/1.1, JSON both ways, schemas in [`super::status`].
+//!
+//! ```text
+//! GET  /v1/status                                   Status
+//! GET  /v1/links                                    Links
+//! GET  /v1/objects?filter=all|missing|failed&limit= Objects
+//! GET  /v1/wait?synced=true&timeout=SECONDS         Status, as soon as it is SYNCED or the time is over
+//! POST /v1/reload                                   ReloadReport, or 422 and nothing was changed
+//! GET  /v1/livez                                    {"live":true}: the control thread turns
+//! ```
+//!
+//! Asks the node through [`Site`] only, on the control thread; it must be a tokio current-thread runtime
+//! with I/O and time enabled. Connections are bounded by [`limits::CONTROL_CONNECTIONS_MAX`]; beyond it they
+//! wait in the socket's backlog. Shutdown answers those who wait, then ends every connection within
+//! [`limits::CONTROL_DRAIN_WITHIN`].
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State as Shared};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::socket::{ControlError, ControlSocket};
+use super::status::{ErrorBody, Links, ObjectFilter, ObjectStatus, Objects, ReloadReport, Status, Versioned};
+use crate::limits;
+
+/// What the control plane asks of a node. Called on the control thread, so each call is quick.
+pub trait Site: Send + Sync + 'static {
+    /// The node as it is now.
+    fn status(&self) -> Status;
+    /// Up to `limit` of the objects that `filter` admits, in the order of their names.
+    fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus>;
+    /// Reads the config file again and applies what can be applied. An error changed nothing, and says what is
+    /// wrong with the file and where.
+    fn reload(&self) -> Result<ReloadReport, String>;
+}
+
+/// Binds `socket` and serves `site` there until `shutdown` ends.
+pub async fn serve(socket: &Path, site: Arc<dyn Site>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+    ControlSocket::bind(socket)?.serve(site, shutdown).await
+}
+
+impl ControlSocket {
+    /// Answers for `site` until `shutdown` ends; then the socket file goes away.
+    pub async fn serve(self, site: Arc<dyn Site>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+        let listener = UnixListener::from_std(self.listener()?).map_err(|source| ControlError::Bind {
+            socket: self.path().to_owned(),
+            step: "hand it to the runtime",
+            source,
+        })?;
+        let (closing, closed) = watch::channel(false);
+        let router = router(App { site, closing: closed.clone() });
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let has_room = connections.len() < limits::CONTROL_CONNECTIONS_MAX;
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a control request panicked");
+                    }
+                }
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone(), closed.clone()))),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept on the control socket, trying again");
+                        sleep(limits::CONTROL_POLL_EVERY).await;
+                    }
+                },
+            }
+        }
+        // Those who come now shall find no socket, rather than one that nobody answers.
+        drop(listener);
+        drop(self);
+        let _ = closing.send(true);
+        let drained = timeout(limits::CONTROL_DRAIN_WITHIN, async { while connections.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::debug!(connections = connections.len(), "control connections cut at shutdown");
+        }
+        Ok(())
+    }
+}
+
+/// One connection, until its end or the daemon's.
+async fn converse(stream: UnixStream, router: Router, mut closing: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::CONTROL_HEADER_WITHIN)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async { drop(closing.wait_for(|closing| *closing).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "control connection ended early");
+    }
+}
+
+#[derive(Clone)]
+struct App {
+    site: Arc<dyn Site>,
+    closing: watch::Receiver<bool>,
+}
+
+fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/links", get(links))
+        .route("/v1/objects", get(objects))
+        .route("/v1/wait", get(wait))
+        .route("/v1/reload", post(reload))
+        .route("/v1/livez", get(livez))
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(app)
+}
+
+async fn status(Shared(app): Shared<App>) -> Json<Status> {
+    Json(app.site.status())
+}
+
+async fn links(Shared(app): Shared<App>) -> Json<Versioned<Links>> {
+    let Status { node, peers, .. } = app.site.status();
+    Json(Versioned::new(Links::SCHEMA, Links { node, peers }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObjectsQuery {
+    #[serde(default)]
+    filter: ObjectFilter,
+    limit: Option<usize>,
+}
+
+async fn objects(
+    Shared(app): Shared<App>,
+    query: Result<Query<ObjectsQuery>, QueryRejection>,
+) -> Result<Json<Versioned<Objects>>, Refusal> {
+    let Query(query) = query?;
+    let limit = query.limit.unwrap_or(limits::CONTROL_OBJECTS_DEFAULT);
+    if limit > limits::CONTROL_OBJECTS_MAX {
+        let error = format!("limit {limit} is more than the {} allowed", limits::CONTROL_OBJECTS_MAX);
+        return Err(Refusal::bad_query(error));
+    }
+    // One more than asked for tells whether there are more.
+    let mut objects = app.site.objects(query.filter, limit + 1);
+    let truncated = objects.len() > limit;
+    objects.truncate(limit);
+    Ok(Json(Versioned::new(Objects::SCHEMA, Objects { objects, truncated })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaitQuery {
+    synced: bool,
+    timeout: Option<f64>,
+}
+
+/// Answers at [`limits::CONTROL_WAIT_MAX`] at the latest, whatever was asked for: who wants to wait longer
+/// looks at `state` and asks again.
+async fn wait(
+    Shared(mut app): Shared<App>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Result<Json<Status>, Refusal> {
+    let Query(query) = query?;
+    if !query.synced {
+        return Err(Refusal::bad_query("synced=false: there is nothing else to wait for".to_owned()));
+    }
+    let longest = limits::CONTROL_WAIT_MAX;
+    let patience = query
+        .timeout
+        .map_or(Ok(longest), Duration::try_from_secs_f64)
+        .map_err(|error| Refusal::bad_query(format!("timeout is not a number of seconds: {error}")))?;
+    let deadline = Instant::now() + patience.min(longest);
+    loop {
+        let status = app.site.status();
+        let now = Instant::now();
+        if status.is_synced() || now >= deadline || *app.closing.borrow() {
+            return Ok(Json(status));
+        }
+        tokio::select! {
+            () = sleep_until(deadline.min(now + limits::CONTROL_POLL_EVERY)) => {}
+            _ = app.closing.changed() => {}
+        }
+    }
+}
+
+async fn reload(Shared(app): Shared<App>) -> Result<Json<Versioned<ReloadReport>>, Refusal> {
+    match app.site.reload() {
+        Ok(report) => Ok(Json(Versioned::new(ReloadReport::SCHEMA, report))),
+        Err(error) => Err(Refusal {
+            code: StatusCode::UNPROCESSABLE_ENTITY,
+            error,
+            hint: "nothing was changed; correct the file and reload again".to_owned(),
+        }),
+    }
+}
+
+async fn livez() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "live": true }))
+}
+
+async fn no_such_endpoint(method: Method, uri: Uri) -> Refusal {
+    Refusal {
+        code: StatusCode::NOT_FOUND,
+        error: format!("no such endpoint: {method} {}", uri.path()),
+        hint: "endpoints: GET /v1/status, /v1/links, /v1/objects, /v1/wait, /v1/livez; POST /v1/reload. \
+               Is this daemon older than its client?"
+            .to_owned(),
+    }
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Refusal {
+    Refusal {
+        code: StatusCode::METHOD_NOT_ALLOWED,
+        error: format!("{method} does not go with {}", uri.path()),
+        hint: "POST /v1/reload; GET for all else".to_owned(),
+    }
+}
+
+/// An answer that is not what was asked for.
+struct Refusal {
+    code: StatusCode,
+    error: String,
+    hint: String,
+}
+
+impl Refusal {
+    fn bad_query(error: String) -> Self {
+        let hint = "objects?filter=all|missing|failed&limit=COUNT, wait?synced=true&timeout=SECONDS".to_owned();
+        Self { code: StatusCode::BAD_REQUEST, error, hint }
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_query(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.code, Json(ErrorBody { error: self.error, hint: Some(self.hint) })).into_response()
+    }
+}

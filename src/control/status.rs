@@ -1,0 +1,518 @@
+//! What a node tells about itself: the model behind the control socket and `supersyncctl --json`.
+//!
+//! This is a contract with sites that script against it. It changes by addition only: a new field may
+//! appear in any object, and a reader ignores what it does not know; no field changes its meaning, its unit
+//! or its type, and none goes away, unless the number in `schema` changes. Bytes are unsigned integers,
+//! rates are bytes per second, times are seconds. A field written `?` is `null` where nothing is known.
+//!
+//! # `supersync.status/1` - `GET /v1/status`, `GET /v1/wait`, `supersyncctl status|wait --json`
+//!
+//! ```text
+//! { "schema": "supersync.status/1",
+//!   "node": string                     the name in the config
+//!   "role": "trader" | "exchange",
+//!   "state": "SYNCED"                  trader: all it wants is marked; exchange: nothing is in demand
+//!          | "SYNCING"                 something is missing and at least one link is up
+//!          | "WAITING"                 something is missing and no link is up
+//!          | "DRAINING",               asked to stop, finishing what is in flight
+//!   "uptime_seconds": integer, "version": string, "engine": "io_uring",
+//!   "config": { "ok": bool             the newest file on disk is the one in force, as far as is known
+//!               "message": string? },  why it is not
+//!   "want":    { "objects": integer, "bytes": integer },    what this node should have in the end
+//!   "have":    { "objects": integer, "bytes": integer },    of these, what is whole and marked
+//!   "serving": { "objects": integer, "bytes": integer },    what it offers to others
+//!   "failed": integer                  objects given up until something changes; see /v1/objects
+//!   "rate_in": number, "rate_out": number,                  payload, now
+//!   "eta_seconds": number?,            to the last wanted byte at the present rate
+//!   "peers": [ peer, .. ],
+//!   "spool": { "bytes": integer, "max_bytes": integer, "objects": integer }?,     exchanges
+//!   "bytes_received": integer, "bytes_sent": integer,       on the wire, since start
+//!   "payload_received": integer, "payload_sent": integer,   of these, bytes of objects
+//!   "payload_discarded": integer,      arrived twice, or thrown away
+//!   "problems": [ string, .. ] }       what an operator should look at, each with what to do
+//!
+//! peer: { "name": string,
+//!   "links_up": integer, "links_total": integer?,           configured; null when the peer dials this node
+//!   "state": "streaming" | "idle" | "degraded" | "down",    degraded: some links up, some not
+//!   "rate_in": number, "rate_out": number, "reconnects": integer, "note": string?,
+//!   "links": [ link, .. ] }
+//!
+//! link: { "id": integer                unique for the life of the daemon
+//!   "address": string                  the other end
+//!   "state": "up" | "connecting" | "down", "since_seconds": integer,              in this state
+//!   "rate_in": number, "rate_out": number, "bytes_in": integer, "bytes_out": integer,
+//!   "padding_in": integer, "padding_out": integer,          of these bytes, padding
+//!   "reconnects": integer, "retransmits": integer,          TCP segments sent again
+//!   "congestion": string?,             TCP congestion control in use
+//!   "object": string?,                 being fetched over it
+//!   "note": string? }
+//! ```
+//!
+//! # `supersync.links/1` - `GET /v1/links`, `supersyncctl links --json`
+//!
+//! ```text
+//! { "schema": "supersync.links/1", "node": string, "peers": [ peer, .. ] }
+//! ```
+//!
+//! # `supersync.objects/1` - `GET /v1/objects?filter=all|missing|failed&limit=`, `supersyncctl objects --json`
+//!
+//! ```text
+//! { "schema": "supersync.objects/1", "objects": [ object, .. ],
+//!   "truncated": bool }                there are more than the limit asked for
+//!
+//! object: { "name": string, "size": integer?,
+//!   "state": "missing"                 wanted, nobody asked for it yet
+//!          | "waiting"                 asked for, the peer does not have it yet
+//!          | "arriving" | "done" | "failed",
+//!   "have_bytes": integer, "note": string? }
+//! ```
+//!
+//! # `supersync.reload/1` - `POST /v1/reload`, `supersyncctl reload --json`
+//!
+//! ```text
+//! { "schema": "supersync.reload/1", "applied": [ string, .. ], "needs_restart": [ string, .. ] }
+//! ```
+//!
+//! # Errors - any status but 200
+//!
+//! ```text
+//! { "error": string, "hint": string? }
+//! ```
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole node at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`Status::SCHEMA`].
+    pub schema: String,
+    /// The node's name in its config.
+    pub node: String,
+    /// Trader or exchange.
+    pub role: Role,
+    /// Where the node as a whole stands.
+    pub state: State,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// The daemon's version.
+    pub version: String,
+    /// What drives the links: `io_uring`.
+    pub engine: String,
+    /// Whether the config file on disk is the one in force.
+    pub config: ConfigState,
+    /// What this node should have in the end.
+    pub want: Totals,
+    /// What of this is whole and marked.
+    pub have: Totals,
+    /// What it offers to others.
+    pub serving: Totals,
+    /// Objects given up until something changes.
+    pub failed: u64,
+    /// Payload coming in, bytes per second.
+    pub rate_in: f64,
+    /// Payload going out, bytes per second.
+    pub rate_out: f64,
+    /// Seconds to the last wanted byte at the present rate.
+    pub eta_seconds: Option<f64>,
+    /// Everyone this node talks to, or is configured to.
+    pub peers: Vec<PeerStatus>,
+    /// What an exchange holds on its way; `None` for a trader.
+    pub spool: Option<SpoolStatus>,
+    /// Bytes that came in over all links since start.
+    pub bytes_received: u64,
+    /// Bytes that went out over all links since start.
+    pub bytes_sent: u64,
+    /// Bytes of objects among the received.
+    pub payload_received: u64,
+    /// Bytes of objects among the sent.
+    pub payload_sent: u64,
+    /// Bytes of objects that arrived twice or were thrown away.
+    pub payload_discarded: u64,
+    /// What an operator should look at, each with what to do.
+    pub problems: Vec<String>,
+}
+
+impl Status {
+    /// The schema that [`Status`] is written in.
+    pub const SCHEMA: &'static str = "supersync.status/1";
+
+    /// Nothing is missing.
+    pub fn is_synced(&self) -> bool {
+        self.state == State::Synced
+    }
+
+    /// Nothing is missing and every configured link is up: what `supersyncctl status` exits with 0 for.
+    pub fn is_complete(&self) -> bool {
+        self.is_synced() && self.peers.iter().all(PeerStatus::has_all_links)
+    }
+}
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Has a store, wants what the other trader has.
+    Trader,
+    /// Relays between traders.
+    Exchange,
+}
+
+/// Where a node as a whole stands. Links that are missing show at their peer, not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// Trader: all it wants is marked. Exchange: nothing is in demand.
+    Synced,
+    /// Something is missing and at least one link is up.
+    Syncing,
+    /// Something is missing and no link is up.
+    Waiting,
+    /// Asked to stop, finishing what is in flight.
+    Draining,
+}
+
+/// Whether the config file on disk is the one in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigState {
+    /// The last load or reload succeeded.
+    pub ok: bool,
+    /// Why it did not.
+    pub message: Option<String>,
+}
+
+/// A number of objects and the bytes in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many.
+    pub objects: u64,
+    /// Their sizes added up; objects of unknown size count as 0.
+    pub bytes: u64,
+}
+
+/// What an exchange holds on its way to a trader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Bytes held.
+    pub bytes: u64,
+    /// Most bytes it may hold.
+    pub max_bytes: u64,
+    /// Objects held, whole or in part.
+    pub objects: u64,
+}
+
+/// One peer and the links to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name in the config, or what it said in its hello.
+    pub name: String,
+    /// Links that carry packets now.
+    pub links_up: u32,
+    /// Links configured; `None` when the peer dials this node.
+    pub links_total: Option<u32>,
+    /// The peer as a whole.
+    pub state: PeerState,
+    /// Payload from it, bytes per second.
+    pub rate_in: f64,
+    /// Payload to it, bytes per second.
+    pub rate_out: f64,
+    /// Times any of its links came back.
+    pub reconnects: u64,
+    /// What a person should know, in a few words.
+    pub note: Option<String>,
+    /// Its links, in the order of the config.
+    pub links: Vec<LinkStatus>,
+}
+
+impl PeerStatus {
+    /// Every link that the config asks for is up; always so for a peer that dials this node.
+    pub fn has_all_links(&self) -> bool {
+        self.links_total.is_none_or(|total| self.links_up >= total)
+    }
+
+    /// TCP segments sent again, over all its links.
+    pub fn retransmits(&self) -> u64 {
+        self.links.iter().map(|link| link.retransmits).fold(0, u64::saturating_add)
+    }
+}
+
+/// A peer as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// Bytes of objects flow.
+    Streaming,
+    /// Links are up and have nothing to carry.
+    Idle,
+    /// Some configured links are up, some are not.
+    Degraded,
+    /// No link is up.
+    Down,
+}
+
+/// One connection, or the place of one that is being tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// Unique for the life of the daemon.
+    pub id: u64,
+    /// The other end.
+    pub address: String,
+    /// Whether it carries packets.
+    pub state: LinkState,
+    /// Seconds in this state.
+    pub since_seconds: u64,
+    /// Payload coming in, bytes per second.
+    pub rate_in: f64,
+    /// Payload going out, bytes per second.
+    pub rate_out: f64,
+    /// Bytes received, padding and headers included.
+    pub bytes_in: u64,
+    /// Bytes sent, padding and headers included.
+    pub bytes_out: u64,
+    /// Padding among the received.
+    pub padding_in: u64,
+    /// Padding among the sent.
+    pub padding_out: u64,
+    /// Times it came back.
+    pub reconnects: u64,
+    /// TCP segments sent again.
+    pub retransmits: u64,
+    /// TCP congestion control in use.
+    pub congestion: Option<String>,
+    /// Name of the object being fetched over it.
+    pub object: Option<String>,
+    /// What a person should know, in a few words.
+    pub note: Option<String>,
+}
+
+/// Whether a link carries packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// Connected.
+    Up,
+    /// A dial is under way.
+    Connecting,
+    /// Waiting for the next dial, or gone.
+    Down,
+}
+
+/// One object that this node wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectStatus {
+    /// Its path below the root, unprintable bytes escaped.
+    pub name: String,
+    /// Its length in bytes, once known.
+    pub size: Option<u64>,
+    /// How far it is.
+    pub state: ObjectState,
+    /// Bytes here already.
+    pub have_bytes: u64,
+    /// What a person should know: why it failed, where it comes from.
+    pub note: Option<String>,
+}
+
+/// How far an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectState {
+    /// Wanted, and nobody was asked for it yet.
+    Missing,
+    /// Bytes of it come in.
+    Arriving,
+    /// Whole and marked.
+    Done,
+    /// Given up until something changes.
+    Failed,
+    /// Asked for; the peer does not have it yet.
+    Waiting,
+}
+
+/// Which objects to tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectFilter {
+    /// All that are wanted.
+    #[default]
+    All,
+    /// All that are not whole and marked, whatever the reason.
+    Missing,
+    /// Those given up.
+    Failed,
+}
+
+impl ObjectFilter {
+    /// Whether an object in `state` is asked for.
+    pub fn admits(self, state: ObjectState) -> bool {
+        match self {
+            Self::All => true,
+            Self::Missing => state != ObjectState::Done,
+            Self::Failed => state == ObjectState::Failed,
+        }
+    }
+}
+
+/// An answer with the name of its schema in front; [`Status`] carries its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Versioned<T> {
+    /// Name and number of the schema.
+    pub schema: String,
+    /// The answer.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+impl<T> Versioned<T> {
+    /// `body` as written in `schema`.
+    pub fn new(schema: &str, body: T) -> Self {
+        Self { schema: schema.to_owned(), body }
+    }
+}
+
+/// The links of a node, by peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Links {
+    /// The node's name.
+    pub node: String,
+    /// Its peers.
+    pub peers: Vec<PeerStatus>,
+}
+
+impl Links {
+    /// The schema that they are written in.
+    pub const SCHEMA: &'static str = "supersync.links/1";
+}
+
+/// Objects that passed a filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objects {
+    /// At most as many as were asked for.
+    pub objects: Vec<ObjectStatus>,
+    /// There are more.
+    pub truncated: bool,
+}
+
+impl Objects {
+    /// The schema that they are written in.
+    pub const SCHEMA: &'static str = "supersync.objects/1";
+}
+
+/// What became of a reload that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Changes in force now, one line each.
+    pub applied: Vec<String>,
+    /// Changes that wait for a restart, one line each.
+    pub needs_restart: Vec<String>,
+}
+
+impl ReloadReport {
+    /// The schema that it is written in.
+    pub const SCHEMA: &'static str = "supersync.reload/1";
+}
+
+/// What any answer but a good one carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What failed and why.
+    pub error: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Trader => "trader",
+            Self::Exchange => "exchange",
+        })
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Synced => "SYNCED",
+            Self::Syncing => "SYNCING",
+            Self::Waiting => "WAITING",
+            Self::Draining => "DRAINING",
+        })
+    }
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Streaming => "streaming",
+            Self::Idle => "idle",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        })
+    }
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Connecting => "connecting",
+            Self::Down => "down",
+        })
+    }
+}
+
+impl fmt::Display for ObjectState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Missing => "missing",
+            Self::Arriving => "arriving",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Waiting => "waiting",
+        })
+    }
+}
+
+/// The word for a filter in a query.
+impl fmt::Display for ObjectFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::All => "all",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_on_a_screen_are_the_words_in_json() {
+        fn check<T: Serialize + fmt::Display>(values: &[T]) {
+            for value in values {
+                assert_eq!(serde_json::json!(value), serde_json::json!(value.to_string()));
+            }
+        }
+        check(&[Role::Trader, Role::Exchange]);
+        check(&[State::Synced, State::Syncing, State::Waiting, State::Draining]);
+        check(&[PeerState::Streaming, PeerState::Idle, PeerState::Degraded, PeerState::Down]);
+        check(&[LinkState::Up, LinkState::Connecting, LinkState::Down]);
+        check(&[ObjectFilter::All, ObjectFilter::Missing, ObjectFilter::Failed]);
+        use ObjectState::{Arriving, Done, Failed, Missing, Waiting};
+        check(&[Missing, Arriving, Done, Failed, Waiting]);
+    }
+
+    #[test]
+    fn missing_is_all_that_is_not_marked() {
+        use ObjectState::{Arriving, Done, Failed, Missing, Waiting};
+        for state in [Missing, Arriving, Failed, Waiting] {
+            assert!(ObjectFilter::Missing.admits(state), "{state}");
+        }
+        assert!(!ObjectFilter::Missing.admits(Done));
+        assert!(ObjectFilter::All.admits(Done));
+        assert!(ObjectFilter::Failed.admits(Failed) && !ObjectFilter::Failed.admits(Waiting));
+    }
+}
