@@ -2,7 +2,9 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod engine;
+pub mod exit;
 pub mod limits;
 pub mod node;
 pub mod proto;

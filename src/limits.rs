@@ -47,6 +47,27 @@ pub const TAIL_BYTES_MAX: usize = 64 << 10;
 pub const LINKS_MAX: usize = 1024;
 /// Entries of one worker's ring: a send, a receive and a cancel for each link, and its wake-up.
 pub const RING_ENTRIES: u32 = 4096;
+/// A ring that is dropped waits this long for the kernel to give back the memory of cancelled operations.
+pub const RING_REAP_WITHIN: Duration = Duration::from_secs(2);
+/// Each feature that is tested at start must show itself within this time.
+pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
+
+// -- store ---------------------------------------------------------------------------------------------
+
+/// Components of an object's name: how deep directories nest below a root.
+pub const NAME_DEPTH_MAX: usize = 128;
+/// Parts of one commit that are flushed one by one; a larger batch flushes its whole file system once.
+pub const COMMIT_SYNC_EACH_MAX: usize = 8;
+/// Bytes of a `.success` marker that are read; further ones say nothing.
+pub const MARKER_BYTES_MAX: usize = 4096;
+/// Entries of a scan that are named one by one in each of its lists; beyond this they are counted.
+pub const SCAN_LIST_MAX: usize = 100;
+/// Directories of one root that are watched; beyond this the root is rescanned from time to time.
+pub const WATCHED_DIRECTORIES_MAX: usize = 100_000;
+/// Reads of the watch's descriptor in one turn, of some tens of events each.
+pub const WATCH_READS_MAX: usize = 64;
+/// Tries at resolving a name while others rename directories on its way.
+pub const RESOLVE_TRIES_MAX: usize = 8;
 
 // -- transfer ------------------------------------------------------------------------------------------
 
@@ -73,6 +94,8 @@ pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
 pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
 pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
+/// Objects that one commit takes at once.
+pub const COMMIT_BATCH_MAX: usize = 1024;
 /// After the store could not take an object, nothing new is fetched for this time, doubling ...
 pub const HOLD_MIN: Duration = Duration::from_secs(1);
 /// ... up to this.
@@ -92,6 +115,25 @@ pub const REDIAL_MAX: Duration = Duration::from_secs(10);
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// SIGTERM: links finish their packet and files are committed within this time.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+// -- config --------------------------------------------------------------------------------------------
+
+/// Longest config file, bytes.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Problems of one config that are printed; the rest is counted.
+pub const CONFIG_PROBLEMS_SHOWN_MAX: usize = 20;
+/// Addresses that one trader listens on.
+pub const LISTENERS_MAX: usize = 64;
+/// Networks that one listener allows.
+pub const ALLOW_MAX: usize = 1024;
+/// Worker threads of one node.
+pub const WORKERS_MAX: usize = 64;
+/// What one spool may hold when the config does not say, bytes.
+pub const SPOOL_BYTES_DEFAULT: u64 = 4 << 30;
+/// Longest path of a unix socket, bytes: `sockaddr_un` less the terminating NUL (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Longest name of a TCP congestion control, bytes: TCP_CA_NAME_MAX less the terminating NUL (tcp(7)).
+pub const CONGESTION_BYTES_MAX: usize = 15;
 
 // -- control -------------------------------------------------------------------------------------------
 
@@ -117,12 +159,14 @@ pub const CONTROL_OBJECTS_MAX: usize = 100_000;
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 const _: () = {
+    assert!(MARKER_BYTES_MAX >= 64);
     assert!(PADDING_POOL_BYTES.is_power_of_two());
     assert!(PADDING_POOL_BYTES >= 2 * PACKET_BYTES_MAX as usize);
     assert!(RECV_BUFFER_BYTES >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MAX >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
     assert!(RING_ENTRIES as usize > 3 * LINKS_MAX);
+    assert!(LISTENERS_MAX <= LINKS_MAX);
     assert!(PACKET_BYTES_DEFAULT >= PACKET_BYTES_MIN && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
     assert!(KEEPALIVE_EVERY.as_millis() * 3 <= SILENCE_MAX.as_millis());
     assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());

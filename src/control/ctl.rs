@@ -16,17 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::client::{Client, ClientError, RUN_DIR, SOCKET_NAME};
 use super::render::{self, Colour};
 use super::status::{ObjectFilter, Status};
-use crate::limits;
-
-mod exit {
-    pub(super) const OK: u8 = 0;
-    pub(super) const FAILED: u8 = 1;
-    pub(super) const USAGE: u8 = 2;
-    pub(super) const INCOMPLETE: u8 = 3;
-    pub(super) const UNREACHABLE: u8 = 4;
-    pub(super) const TIMED_OUT: u8 = 5;
-    pub(super) const PERMISSION: u8 = 77;
-}
+use crate::{exit, limits};
 
 /// Asks a running supersyncd how it is, and tells it what to do.
 #[derive(Debug, Parser)]

@@ -1,1 +1,191 @@
-//! See the codemap in the crate root.
+//! The data plane: threads that carry bytes between sockets and files, driven by the protocol core.
+//!
+//! ```text
+//! disk -> map -> train of packets -> socket        worker: one ring, many links; builds trains, sends, receives
+//! socket -> packets -> blocks -> disk              writer: puts received payload into part files
+//!                                                  committer: makes whole parts final, in groups
+//! ```
+//!
+//! All decisions are the core's ([`Flows`], [`Link`](crate::proto::duplex::Link)); the flows stand behind one lock that is
+//! taken per train, never per packet. Whoever holds it drains what the flows want done before letting go: actions go
+//! to writer and committer, wakes to the workers of the links concerned, events to the log.
+//!
+//! A worker never writes to a file and never waits for one, save for an object's last bytes, which it reads itself. Receive
+//! buffers travel with their packets to the writer and come back empty; when none is left, links stop reading, which
+//! is the back-pressure from disk to peer.
+
+mod connection;
+mod inbox;
+mod shared;
+mod train;
+mod worker;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use connection::LinkView;
+pub use shared::Store;
+
+use crate::proto::duplex::LinkConfig;
+use crate::transfer::{FlowId, Flows};
+use crate::units::{LinkId, NodeName, ObjectName, Time};
+use crate::uring::RingError;
+use inbox::Message;
+use shared::Shared;
+
+/// What an engine is made with.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// The node's flows.
+    pub flows: Flows,
+    /// Where the objects of each flow live, in the order of their ids.
+    pub stores: Vec<Store>,
+    /// Worker threads; at least one.
+    pub workers: usize,
+    /// Where padding starts from; any number.
+    pub seed: u64,
+}
+
+/// Why an engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel gives no ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// No memory, no thread.
+    #[error("cannot start the engine: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A connection that is to become a link.
+#[derive(Debug)]
+pub struct NewLink {
+    /// The connected socket.
+    pub socket: OwnedFd,
+    /// Who both ends are.
+    pub config: LinkConfig,
+    /// The flow that what comes in belongs to.
+    pub fetch: FlowId,
+    /// The flow that is served over it.
+    pub serve: FlowId,
+    /// The peer's address, for people.
+    pub address: String,
+}
+
+/// What the engine tells its node. Called on the engine's threads; it must not block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The peer's first packet came.
+    Met {
+        /// Which link.
+        link: LinkId,
+        /// Who it is.
+        peer: NodeName,
+    },
+    /// A link is gone.
+    Closed {
+        /// Which link.
+        link: LinkId,
+        /// Who it was, if it had said so.
+        peer: Option<NodeName>,
+        /// Why.
+        reason: String,
+    },
+    /// A file that is served changed or vanished under the sender: the root should be looked at again.
+    SourceFailed {
+        /// Of which flow.
+        flow: FlowId,
+        /// Which object.
+        name: ObjectName,
+    },
+}
+
+/// The running data plane of one node.
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the threads. `notify` is told what the node should know.
+    pub fn start(config: EngineConfig, notify: impl Fn(Notice) + Send + Sync + 'static) -> Result<Self, EngineError> {
+        let (write_jobs, write_queue) = mpsc::channel();
+        let (commit_jobs, commit_queue) = mpsc::channel();
+        let workers = config.workers.max(1);
+        let shared = Arc::new(Shared::new(config, workers, write_jobs, commit_jobs, Box::new(notify)));
+        let mut threads = Vec::new();
+        for index in 0..workers {
+            threads.push(worker::spawn(index, Arc::clone(&shared))?);
+        }
+        threads.push(writer::spawn_writer(Arc::clone(&shared), write_queue)?);
+        threads.push(writer::spawn_committer(Arc::clone(&shared), commit_queue)?);
+        Ok(Self { shared, threads })
+    }
+
+    /// Hands a connection to the worker with the fewest links.
+    pub fn add_link(&self, link: NewLink) {
+        self.shared.add_link(link);
+    }
+
+    /// Ends a link; a notice follows.
+    pub fn close_link(&self, link: LinkId, reason: &str) {
+        self.shared.send_to(link, Message::Close(link, reason.to_owned()));
+    }
+
+    /// Looks at or changes the flows; what follows from it is under way when this returns.
+    pub fn with_flows<R>(&self, f: impl FnOnce(&mut Flows, Time) -> R) -> R {
+        self.shared.with_flows(f)
+    }
+
+    /// The node's clock.
+    pub fn now(&self) -> Time {
+        self.shared.now()
+    }
+
+    /// All links as they are now.
+    pub fn links(&self) -> BTreeMap<LinkId, LinkView> {
+        self.shared.views()
+    }
+
+    /// Bytes of objects that were committed since the start.
+    pub fn committed_bytes(&self) -> u64 {
+        self.shared.committed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends in good order: every link finishes its packet, what is whole is committed. Takes at most about `within`.
+    pub fn drain(self, within: Duration) {
+        self.stop(Message::Drain(within));
+    }
+
+    /// Ends at once, as a crash would: what is in flight is lost.
+    pub fn kill(self) {
+        self.shared.dead.store(true, Ordering::Release);
+        self.stop(Message::Drain(Duration::ZERO));
+    }
+
+    fn stop(mut self, message: Message) {
+        self.shared.broadcast(&message);
+        // Workers first: they give the writer its last work; then the writer, which gives the committer its.
+        let tail = self.threads.split_off(self.threads.len() - 2);
+        join(self.threads);
+        let mut tail = tail.into_iter();
+        self.shared.stop_writer();
+        join(tail.next());
+        self.shared.stop_committer();
+        join(tail.next());
+    }
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -1,1 +1,124 @@
-//! See the codemap in the crate root.
+//! One node: its role, its links, its store and its control socket, from start to end.
+//!
+//! Owns the control plane. Everything here runs on one thread of the node's own, on a `tokio-uring` runtime: accepting,
+//! dialing, watching the store, answering the control socket, signals. It makes the flows from what the config says
+//! and the disk holds, hands connected sockets to the [`engine`](crate::engine), and never touches a byte of an object.
+//!
+//! - [`run`] is the daemon: in the foreground, with signals and service notifications.
+//! - [`Node`] is the same within a process, for a whole site in one (`supersyncd demo`, tests).
+
+mod dial;
+mod listen;
+mod log;
+mod report;
+mod site;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Config, ConfigError};
+use crate::control::{ControlError, Status};
+use crate::engine::EngineError;
+use crate::store::{PatternError, StoreError};
+use site::{Command, Site};
+
+/// Why a node cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The config is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The segment specification is wrong.
+    #[error("store.segments.pattern: {0}")]
+    Segments(#[from] PatternError),
+    /// A root cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The data plane cannot start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is another process there? (ss -ltnp)")]
+    Listen {
+        /// The address of the config.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The runtime of the control plane cannot start.
+    #[error("cannot start the node's runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// A running node of this process.
+#[derive(Debug)]
+pub struct Node {
+    site: Arc<Site>,
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a node; when this returns it listens, and its store has been looked at. `file`: where the config came
+    /// from, for a reload.
+    pub fn start(config: Config, file: Option<PathBuf>) -> Result<Self, NodeError> {
+        let (ready, started) = oneshot::channel();
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let sender = commands.clone();
+        let name = format!("ss-{}", config.name);
+        let thread = std::thread::Builder::new()
+            .name(name.chars().take(15).collect())
+            .spawn(move || site::main(config, file, sender, inbox, ready))
+            .map_err(NodeError::Runtime)?;
+        match started.blocking_recv() {
+            Ok(Ok(site)) => Ok(Self { site, commands, thread }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(NodeError::Runtime(std::io::Error::other("the node's thread died at its start"))),
+        }
+    }
+
+    /// The node as it is now.
+    pub fn status(&self) -> Status {
+        self.site.status()
+    }
+
+    /// Where it listens, in the order of the config: with the port that the kernel chose for port 0.
+    pub fn listening(&self) -> &[std::net::SocketAddr] {
+        self.site.listening()
+    }
+
+    /// Ends in good order: packets are finished, what is whole is committed.
+    pub fn drain(self) {
+        self.end(Command::Drain);
+    }
+
+    /// Ends as a crash would, but for the process: what is in flight is lost.
+    pub fn kill(self) {
+        self.end(Command::Kill);
+    }
+
+    fn end(self, command: Command) {
+        let _ = self.commands.send(command);
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT, then drains it. SIGHUP reloads. Tells the service manager, where there is one,
+/// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
+pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
+    let node = Node::start(config, Some(file))?;
+    site::serve_signals(&node.site, &node.commands)?;
+    node.site.draining.store(true, Ordering::Relaxed);
+    node.drain();
+    Ok(())
+}

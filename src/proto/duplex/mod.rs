@@ -287,6 +287,11 @@ impl Link {
         self.config.packet_len
     }
 
+    /// What this node says of itself.
+    pub fn hello(&self) -> &Hello {
+        &self.config.hello
+    }
+
     /// Who is at the other end, once its first packet is here.
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()

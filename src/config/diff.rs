@@ -1,0 +1,131 @@
+//! What changes from one config to the next, and whether a running node can take it.
+
+use std::fmt;
+
+use super::model::{Config, Control, Exchange, LinkAddress, Listen, Peer, RoleConfig, Segments, Spool, Trader};
+
+/// One difference between two configs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key; an item of a list is named by its address or its name, as in `listen[0.0.0.0:7401].allow`.
+    pub key: String,
+    /// Whether a running node takes it; if not, it needs a restart.
+    pub applied: bool,
+    /// What it was.
+    pub from: String,
+    /// What it is to be.
+    pub to: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.applied { "applied" } else { "needs a restart" };
+        write!(f, "{}: {} -> {} ({how})", self.key, self.from, self.to)
+    }
+}
+
+/// Every difference from `old` to `new`; empty if and only if they are equal.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = Changes(Vec::new());
+    let Config { name, role, packet_len, engine, state_dir, control, workers, congestion } = old;
+    changes.compare("name", RESTART, name, &new.name, ToString::to_string);
+    changes.compare("packet_bytes", RESTART, packet_len, &new.packet_len, ToString::to_string);
+    changes.compare("engine", RESTART, engine, &new.engine, ToString::to_string);
+    changes.compare("workers", RESTART, workers, &new.workers, |w| shown_or(w.as_ref(), "by cores"));
+    changes.compare("congestion", RESTART, congestion, &new.congestion, |c| shown_or(c.as_ref(), "the system's"));
+    changes.compare("state_dir", RESTART, state_dir, &new.state_dir, |path| path.display().to_string());
+    let Control { socket, http } = control;
+    changes.compare("control.socket", RESTART, socket, &new.control.socket, |path| path.display().to_string());
+    changes.compare("control.http", RESTART, http, &new.control.http, |http| shown_or(http.as_ref(), "none"));
+    match (role, &new.role) {
+        (RoleConfig::Trader(old), RoleConfig::Trader(new)) => trader(old, new, &mut changes),
+        (RoleConfig::Exchange(old), RoleConfig::Exchange(new)) => exchange(old, new, &mut changes),
+        (old, new) => changes.compare("role", RESTART, &old.role(), &new.role(), ToString::to_string),
+    }
+    changes.0
+}
+
+const RELOAD: bool = true;
+const RESTART: bool = false;
+
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn compare<T: PartialEq>(
+        &mut self,
+        key: impl Into<String>,
+        applied: bool,
+        old: &T,
+        new: &T,
+        show: impl Fn(&T) -> String,
+    ) {
+        if old != new {
+            self.0.push(Change { key: key.into(), applied, from: show(old), to: show(new) });
+        }
+    }
+}
+
+fn trader(old: &Trader, new: &Trader, changes: &mut Changes) {
+    let Trader { local, remote, segments, listen } = old;
+    changes.compare("store.local", RESTART, local, &new.local, |path| path.display().to_string());
+    changes.compare("store.remote", RESTART, remote, &new.remote, |path| path.display().to_string());
+    changes.compare("store.segments", RELOAD, segments, &new.segments, shown_segments);
+    // Listeners are matched by their address, and the n-th of an address (of port 0) with the n-th.
+    let same_addresses = listen.iter().map(|l| l.address).eq(new.listen.iter().map(|l| l.address));
+    if !same_addresses {
+        let shown = |listen: &Vec<Listen>| list(listen.iter().map(|l| l.address));
+        let change = Change { key: "listen".into(), applied: RESTART, from: shown(listen), to: shown(&new.listen) };
+        changes.0.push(change);
+    }
+    let mut rest: Vec<&Listen> = new.listen.iter().collect();
+    for old in listen {
+        if let Some(index) = rest.iter().position(|new| new.address == old.address) {
+            listener(old, rest.remove(index), changes);
+        }
+    }
+}
+
+fn listener(old: &Listen, new: &Listen, changes: &mut Changes) {
+    let Listen { address, protocol, allow, peer } = old;
+    let key = |name: &str| format!("listen[{address}].{name}");
+    changes.compare(key("protocol"), RESTART, protocol, &new.protocol, ToString::to_string);
+    changes.compare(key("allow"), RELOAD, allow, &new.allow, |allow| list(allow.iter()));
+    changes.compare(key("peer"), RESTART, peer, &new.peer, |peer| shown_or(peer.as_ref(), "none"));
+}
+
+fn exchange(old: &Exchange, new: &Exchange, changes: &mut Changes) {
+    let Exchange { spool: Spool { path, max_bytes }, peers } = old;
+    changes.compare("spool.path", RESTART, path, &new.spool.path, |path| path.display().to_string());
+    changes.compare("spool.max_bytes", RELOAD, max_bytes, &new.spool.max_bytes, ToString::to_string);
+    let names = |peers: &[Peer; 2]| peers.each_ref().map(|peer| peer.name.clone());
+    changes.compare("peer", RESTART, &names(peers), &names(&new.peers), |names| list(names.iter()));
+    for Peer { name, links } in peers {
+        if let Some(new) = new.peers.iter().find(|peer| peer.name == *name) {
+            let key = format!("peer[{name}].links");
+            changes.compare(key, RELOAD, links, &new.links, |links| list(links.iter().map(shown_link)));
+        }
+    }
+}
+
+fn shown_or<T: ToString>(value: Option<&T>, none: &str) -> String {
+    value.map_or_else(|| none.to_owned(), ToString::to_string)
+}
+
+fn shown_segments(segments: &Option<Segments>) -> String {
+    match segments {
+        Some(Segments { pattern, records, record_bytes }) => format!("{pattern} of {records} x {record_bytes} bytes"),
+        None => "whatever is there".to_owned(),
+    }
+}
+
+fn shown_link(link: &LinkAddress) -> String {
+    match link.bind {
+        Some(bind) => format!("{} from {bind}", link.remote),
+        None => link.remote.to_string(),
+    }
+}
+
+fn list(items: impl Iterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    format!("[{}]", items.join(", "))
+}

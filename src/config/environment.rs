@@ -1,0 +1,257 @@
+//! What this host has to say to a config: directories, rights, addresses. Looks, and changes nothing but for the
+//! sockets it binds and closes again.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, eaccess};
+
+use super::model::{Config, Exchange, Listen, Remote, RoleConfig, Trader};
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// The node starts, and somebody should look.
+    Warning,
+    /// The node could not start or could not do its work.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was found, with its key.
+    pub what: String,
+    /// What to do; empty where there is nothing to do.
+    pub fix: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.severity, self.what)?;
+        if self.fix.is_empty() { Ok(()) } else { write!(f, "\n      {}", self.fix) }
+    }
+}
+
+/// Holds `config` against this host, as the user that runs this. May ask the resolver for host names.
+pub fn check_environment(config: &Config) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    let running = UnixStream::connect(&config.control.socket).is_ok();
+    if running {
+        let what = format!("a node answers on control.socket ({})", config.control.socket.display());
+        findings.add(Severity::Info, what, "");
+    }
+    findings.directory("state_dir", &config.state_dir, Access::Write);
+    if let Some(parent) = config.control.socket.parent() {
+        findings.directory("the directory of control.socket", parent, Access::Write);
+    }
+    match &config.role {
+        RoleConfig::Trader(trader) => findings.trader(trader, running),
+        RoleConfig::Exchange(exchange) => findings.exchange(exchange),
+    }
+    if let Some(congestion) = &config.congestion {
+        findings.congestion(congestion);
+    }
+    findings.memlock();
+    findings.0
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, severity: Severity, what: impl Into<String>, fix: impl Into<String>) {
+        self.0.push(Finding { severity, what: what.into(), fix: fix.into() });
+    }
+
+    fn trader(&mut self, trader: &Trader, running: bool) {
+        self.directory("store.local", &trader.local, Access::Read);
+        self.directory("store.remote", &trader.remote, Access::Write);
+        if let (Ok(local), Ok(remote)) = (fs::canonicalize(&trader.local), fs::canonicalize(&trader.remote))
+            && (local.starts_with(&remote) || remote.starts_with(&local))
+        {
+            let what = format!(
+                "store.local ({}) and store.remote ({}) lead to the same place",
+                local.display(),
+                remote.display()
+            );
+            self.add(Severity::Error, what, "a symbolic link joins them: give each its own directory");
+        }
+        for listen in &trader.listen {
+            self.listener(listen, running);
+        }
+    }
+
+    fn listener(&mut self, listen: &Listen, running: bool) {
+        let address = listen.address;
+        if let Err(error) = TcpListener::bind(address) {
+            let what = format!("listen {address}: {}", reason(&error));
+            match error.kind() {
+                ErrorKind::AddrInUse if running => self.add(Severity::Info, what, "probably by the node that runs"),
+                ErrorKind::AddrInUse => {
+                    self.add(Severity::Error, what, format!("`ss -ltnp` shows who has port {}", address.port()))
+                }
+                ErrorKind::AddrNotAvailable => self.add(Severity::Error, what, "`ip address` shows what this host has"),
+                ErrorKind::PermissionDenied => self.add(Severity::Error, what, "choose a port from 1024 on"),
+                _ => self.add(Severity::Error, what, "choose another address"),
+            }
+        }
+        if address.port() == 0 {
+            let what = format!("listen {address}: the kernel chooses a different port at each start");
+            self.add(Severity::Warning, what, "write a port, so that exchanges can dial it");
+        }
+        let allows_all = listen.allow.iter().any(|net| net.contains(UNRELATED_V4) || net.contains(UNRELATED_V6));
+        if allows_all && !address.ip().is_loopback() {
+            let what = format!("listen {address}: everybody who reaches it may fetch everything");
+            self.add(Severity::Warning, what, "write allow with the networks of the exchanges");
+        }
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) {
+        let spool = &exchange.spool;
+        self.directory("spool.path", &spool.path, Access::Write);
+        if let Some((existing, _)) = nearest_existing(&spool.path)
+            && let Ok(stat) = statvfs(&existing)
+        {
+            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+            if free < spool.max_bytes.0 {
+                let what =
+                    format!("spool.max_bytes is {}, and {} has {free} free", spool.max_bytes, existing.display());
+                self.add(Severity::Warning, what, "lower it or make room: a full disk stops the relay");
+            }
+        }
+        for peer in &exchange.peers {
+            for link in &peer.links {
+                if let Remote::Host { name, port } = &link.remote
+                    && let Err(error) = (name.as_str(), *port).to_socket_addrs()
+                {
+                    let what = format!("peer {}: {name} does not resolve: {error}", peer.name);
+                    self.add(Severity::Warning, what, "it is tried again at each dial; write an address to be sure");
+                }
+                if let Some(bind) = link.bind
+                    && let Err(error) = TcpListener::bind(SocketAddr::new(bind, 0))
+                {
+                    let what = format!("peer {}: cannot bind to {bind}: {}", peer.name, reason(&error));
+                    self.add(Severity::Error, what, "`ip address` shows what this host has");
+                }
+            }
+        }
+    }
+
+    /// A directory that must be there with these rights, or that could be made.
+    fn directory(&mut self, key: &str, path: &Path, access: Access) {
+        let shown = path.display();
+        let Some((existing, is_itself)) = nearest_existing(path) else {
+            return self.add(
+                Severity::Error,
+                format!("{key}: {shown} cannot be looked at"),
+                "check its parents' rights",
+            );
+        };
+        let user = nix::unistd::geteuid();
+        if !existing.is_dir() {
+            let what = format!("{key}: {} is not a directory", existing.display());
+            return self.add(Severity::Error, what, "write the path of a directory");
+        }
+        let wanted = match access {
+            Access::Read if is_itself => AccessFlags::R_OK | AccessFlags::X_OK,
+            Access::Read | Access::Write => AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK,
+        };
+        let allowed = eaccess(&existing, wanted);
+        match (is_itself, allowed) {
+            (true, Ok(())) => {}
+            (true, Err(error)) => {
+                let verb = if access == Access::Read { "read" } else { "write to" };
+                let what = format!("{key}: user {user} may not {verb} {shown}: {}", error.desc());
+                self.add(Severity::Error, what, format!("chown it, or run this as the user that {verb}s it"));
+            }
+            (false, Ok(())) => {
+                let what = format!("{key}: {shown} is not there; it can be made");
+                match access {
+                    Access::Read => self.add(Severity::Warning, what, "is something not mounted?"),
+                    Access::Write => self.add(Severity::Info, what, ""),
+                }
+            }
+            (false, Err(error)) => {
+                let what = format!(
+                    "{key}: {shown} is not there, and user {user} may not make it in {}: {}",
+                    existing.display(),
+                    error.desc()
+                );
+                self.add(Severity::Error, what, format!("mkdir -p {shown}, and chown it to the user of the node"));
+            }
+        }
+    }
+
+    fn congestion(&mut self, congestion: &str) {
+        const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+        if let Ok(available) = fs::read_to_string(AVAILABLE)
+            && !available.split_whitespace().any(|name| name == congestion)
+        {
+            let what = format!("congestion: the kernel has {}, not {congestion}", available.trim());
+            self.add(Severity::Warning, what, format!("modprobe tcp_{congestion}, or write one of those"));
+        }
+    }
+
+    fn memlock(&mut self) {
+        match getrlimit(Resource::RLIMIT_MEMLOCK) {
+            Ok((RLIM_INFINITY, _)) => self.add(Severity::Info, "memory that may be locked: unlimited", ""),
+            Ok((soft, hard)) => {
+                let hard = if hard == RLIM_INFINITY { "unlimited".to_owned() } else { format!("{hard} bytes") };
+                self.add(Severity::Info, format!("memory that may be locked: {soft} bytes of {hard}"), "");
+            }
+            Err(error) => self.add(Severity::Warning, format!("cannot read RLIMIT_MEMLOCK: {}", error.desc()), ""),
+        }
+    }
+}
+
+/// Documentation addresses (RFC 5737, RFC 3849): only a network that means everybody contains them.
+const UNRELATED_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+const UNRELATED_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+/// `path` itself and true, or else the nearest of its parents that is there; `None` where none can be seen.
+fn nearest_existing(path: &Path) -> Option<(PathBuf, bool)> {
+    for ancestor in path.ancestors() {
+        match fs::metadata(ancestor) {
+            Ok(_) => return Some((ancestor.to_owned(), ancestor == path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // A file where a directory should be: it is what stands in the way.
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// What went wrong in words, without the number.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}

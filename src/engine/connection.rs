@@ -1,0 +1,148 @@
+//! One link's socket and what is in flight on it.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::NewLink;
+use super::train::OpenSource;
+use crate::proto::duplex::{Counters, Link, Peer};
+use crate::transfer::FlowId;
+use crate::transfer::pace::Meter;
+use crate::units::Time;
+use crate::uring::{Buffer, Gather, socket};
+
+/// A link as others may see it.
+#[derive(Debug, Clone)]
+pub struct LinkView {
+    /// The peer's address.
+    pub address: String,
+    /// When the connection was made.
+    pub since: Time,
+    /// The flow that what comes in belongs to.
+    pub fetch: FlowId,
+    /// Who the peer is, once its first packet is here.
+    pub peer: Option<Peer>,
+    /// Both ends run free.
+    pub runs_free: bool,
+    /// What passed, in packets and payload.
+    pub counters: Counters,
+    /// Bytes received from the socket.
+    pub bytes_in: u64,
+    /// Bytes given to the socket.
+    pub bytes_out: u64,
+    /// Segments that TCP sent again.
+    pub retransmits: u64,
+    /// TCP's congestion control.
+    pub congestion: Option<String>,
+}
+
+/// What a worker tells of a link, and others read.
+#[derive(Debug)]
+pub(super) struct LinkStats {
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    view: Mutex<LinkView>,
+    socket: Mutex<std::sync::Weak<OwnedFd>>,
+}
+
+impl LinkStats {
+    pub(super) fn new(link: &NewLink, now: Time) -> Self {
+        let view = LinkView {
+            address: link.address.clone(),
+            since: now,
+            fetch: link.fetch,
+            peer: None,
+            runs_free: false,
+            counters: Counters::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            retransmits: 0,
+            congestion: None,
+        };
+        let zero = AtomicU64::default;
+        Self { bytes_in: zero(), bytes_out: zero(), view: Mutex::new(view), socket: Mutex::default() }
+    }
+
+    pub(super) fn update(&self, link: &Link) {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.counters = link.counters();
+        if view.peer.is_none() {
+            view.peer = link.peer().cloned();
+            view.runs_free = link.runs_free();
+        }
+    }
+
+    fn watch(&self, socket: &Arc<OwnedFd>) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(socket);
+    }
+
+    pub(super) fn view(&self) -> LinkView {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        view.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        view.bytes_out = self.bytes_out.load(Ordering::Relaxed);
+        if let Some(socket) = self.socket.lock().unwrap_or_else(PoisonError::into_inner).upgrade() {
+            view.retransmits = socket::tcp_info(&socket).map_or(0, |info| u64::from(info.retransmitted));
+            view.congestion = socket::congestion(&socket).ok();
+        }
+        view
+    }
+}
+
+/// A connection of one worker.
+pub(super) struct Connection {
+    pub(super) link: Link,
+    pub(super) socket: Arc<OwnedFd>,
+    pub(super) fetch: FlowId,
+    pub(super) serve: FlowId,
+    pub(super) address: String,
+    pub(super) stats: Arc<LinkStats>,
+    /// The train, while it is not in flight.
+    pub(super) train: Option<Gather>,
+    /// A receive buffer with the start of a packet in it, while it is not in flight.
+    pub(super) buffer: Option<Buffer>,
+    /// The start of a packet for which no buffer was free.
+    pub(super) carry: Vec<u8>,
+    pub(super) receiving: bool,
+    pub(super) source: Option<OpenSource>,
+    pub(super) send_rate: Meter,
+    /// What the kernel was told to keep unsent at most.
+    pub(super) unsent_max: u32,
+    pub(super) padding_cursor: u64,
+    /// When the link wants to be looked at though nothing happens.
+    pub(super) deadline: Time,
+    pub(super) met: bool,
+    /// Why it ends, once it does.
+    pub(super) closing: Option<String>,
+}
+
+impl Connection {
+    pub(super) fn new(new: NewLink, stats: Arc<LinkStats>, now: Time) -> Self {
+        let socket = Arc::new(new.socket);
+        stats.watch(&socket);
+        Self {
+            padding_cursor: new.config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            link: Link::new(new.config, now),
+            socket,
+            fetch: new.fetch,
+            serve: new.serve,
+            address: new.address,
+            stats,
+            train: Some(Gather::new()),
+            buffer: None,
+            carry: Vec::new(),
+            receiving: false,
+            source: None,
+            send_rate: Meter::default(),
+            unsent_max: 0,
+            deadline: now,
+            met: false,
+            closing: None,
+        }
+    }
+
+    /// Nothing is in flight.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.train.is_some() && !self.receiving
+    }
+}

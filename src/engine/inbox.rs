@@ -1,0 +1,59 @@
+//! What other threads tell a worker, and how they get its attention.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::NewLink;
+use super::connection::LinkStats;
+use crate::units::LinkId;
+use crate::uring::Waker;
+
+/// Something for a worker to do.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A link may have something new to ask for or to send.
+    Wake(LinkId),
+    /// A new connection.
+    Add(Box<NewLink>, std::sync::Arc<LinkStats>),
+    /// End a link, for a reason.
+    Close(LinkId, String),
+    /// End all links: each after the train in flight, but no later than this.
+    Drain(Duration),
+}
+
+/// One worker's inbox.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    queue: Mutex<Vec<Message>>,
+    /// The worker will look into the queue before it waits.
+    awake: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl Inbox {
+    pub(super) fn attach(&self, waker: Waker) {
+        let _ = self.waker.set(waker);
+    }
+
+    pub(super) fn push(&self, messages: impl IntoIterator<Item = Message>) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(messages);
+        if !self.awake.load(Ordering::SeqCst)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// The worker is about to wait. `false`: there is something in the queue, it must not.
+    pub(super) fn may_wait(&self) -> bool {
+        self.awake.store(false, Ordering::SeqCst);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The worker is at work again; everything that was told it so far.
+    pub(super) fn take(&self) -> Vec<Message> {
+        self.awake.store(true, Ordering::SeqCst);
+        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,237 @@
+//! What all threads of an engine share: the flows, the parts that are arriving, who to tell what.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::connection::{LinkStats, LinkView};
+use super::inbox::{Inbox, Message};
+use super::writer::{CommitJob, WriteJob};
+use super::{EngineConfig, NewLink, Notice};
+use crate::store::{Part, Root, Source, StoreError};
+use crate::transfer::{Action, Event, FlowId, Flows};
+use crate::units::{Generation, LinkId, ObjectId, ObjectName, Time};
+use crate::wire::padding::Padding;
+
+/// Where the objects of a flow live.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// `remote/` of a trader: committed durably and marked.
+    Remote(Arc<Root>),
+    /// `local/` of a trader: only read.
+    Local(Arc<Root>),
+    /// One direction of an exchange's spool: kept, not flushed.
+    Spool(Arc<Root>),
+}
+
+impl Store {
+    pub(super) fn root(&self) -> &Arc<Root> {
+        match self {
+            Self::Remote(root) | Self::Local(root) | Self::Spool(root) => root,
+        }
+    }
+}
+
+/// One attempt at one object of one flow.
+pub(super) type PartKey = (FlowId, ObjectId, Generation);
+
+pub(super) struct Shared {
+    flows: Mutex<Flows>,
+    pub(super) stores: Vec<Store>,
+    parts: Mutex<BTreeMap<PartKey, Arc<Part>>>,
+    started: Instant,
+    links: Mutex<BTreeMap<LinkId, (usize, Arc<LinkStats>)>>,
+    pub(super) inboxes: Vec<Inbox>,
+    write_jobs: Sender<WriteJob>,
+    commit_jobs: Sender<CommitJob>,
+    notify: Box<dyn Fn(Notice) + Send + Sync>,
+    pub(super) padding: Padding,
+    pub(super) committed_bytes: AtomicU64,
+    /// The engine was killed: nothing more goes to disk.
+    pub(super) dead: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: EngineConfig,
+        workers: usize,
+        write_jobs: Sender<WriteJob>,
+        commit_jobs: Sender<CommitJob>,
+        notify: Box<dyn Fn(Notice) + Send + Sync>,
+    ) -> Self {
+        Self {
+            flows: Mutex::new(config.flows),
+            stores: config.stores,
+            parts: Mutex::new(BTreeMap::new()),
+            started: Instant::now(),
+            links: Mutex::new(BTreeMap::new()),
+            inboxes: (0..workers).map(|_| Inbox::default()).collect(),
+            write_jobs,
+            commit_jobs,
+            notify,
+            padding: Padding::new(config.seed),
+            committed_bytes: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn now(&self) -> Time {
+        Time(self.started.elapsed())
+    }
+
+    /// Runs `f` on the flows, then sets in motion what they want done.
+    pub(super) fn with_flows<R>(&self, f: impl FnOnce(&mut Flows, Time) -> R) -> R {
+        let mut flows = lock(&self.flows);
+        let result = f(&mut flows, self.now());
+        let mut wakes = Vec::new();
+        let mut events = Vec::new();
+        for (id, flow) in flows.iter_mut() {
+            // Under the lock, so that the queues keep the order in which the flows decided.
+            while let Some(action) = flow.poll_action() {
+                self.act(id, action);
+            }
+            while let Some(event) = flow.poll_event() {
+                events.push((id, event));
+            }
+            while let Some(link) = flow.poll_wake() {
+                wakes.push(link);
+            }
+        }
+        drop(flows);
+        for (flow, event) in events {
+            self.tell(flow, event);
+        }
+        if !wakes.is_empty() {
+            self.wake(wakes);
+        }
+        result
+    }
+
+    fn act(&self, flow: FlowId, action: Action) {
+        // The queues outlive every thread that could ask for something: a send cannot fail while it matters.
+        let _ = match action {
+            Action::Create { id, generation, size } => {
+                self.write_jobs.send(WriteJob::Create { key: (flow, id, generation), size }).is_ok()
+            }
+            Action::Abandon { id, generation } => {
+                self.write_jobs.send(WriteJob::Abandon { key: (flow, id, generation) }).is_ok()
+            }
+            Action::Commit { id, generation } => {
+                self.commit_jobs.send(CommitJob::Commit { key: (flow, id, generation) }).is_ok()
+            }
+            Action::Evict { name, .. } => self.commit_jobs.send(CommitJob::Evict { flow, name }).is_ok(),
+        };
+    }
+
+    fn tell(&self, flow: FlowId, event: Event) {
+        match event {
+            Event::Committed { name, size } => {
+                self.committed_bytes.fetch_add(size.0, Ordering::Relaxed);
+                tracing::debug!(object = %name, size = size.0, "complete");
+            }
+            Event::Failed { name, problem } => tracing::warn!(object = %name, "cannot be fetched: {problem}; it is tried again"),
+            Event::SourceFailed { name, reason } => {
+                tracing::warn!(object = %name, "not sent whole: {reason}; it is served again once it is stable");
+                (self.notify)(Notice::SourceFailed { flow, name });
+            }
+        }
+    }
+
+    pub(super) fn notify(&self, notice: Notice) {
+        (self.notify)(notice);
+    }
+
+    pub(super) fn write(&self, job: WriteJob) {
+        // Fails only when the writer is gone, which is after all workers.
+        let _ = self.write_jobs.send(job);
+    }
+
+    pub(super) fn stop_writer(&self) {
+        let _ = self.write_jobs.send(WriteJob::Stop);
+    }
+
+    pub(super) fn stop_committer(&self) {
+        let _ = self.commit_jobs.send(CommitJob::Stop);
+    }
+
+    // -- parts and sources -------------------------------------------------------------------------------------------
+
+    pub(super) fn add_part(&self, key: PartKey, part: Part) {
+        lock(&self.parts).insert(key, Arc::new(part));
+    }
+
+    pub(super) fn part(&self, key: PartKey) -> Option<Arc<Part>> {
+        lock(&self.parts).get(&key).cloned()
+    }
+
+    pub(super) fn take_part(&self, key: PartKey) -> Option<Arc<Part>> {
+        lock(&self.parts).remove(&key)
+    }
+
+    /// What is served of an object: its part while it is arriving, else its file.
+    pub(super) fn source(&self, key: PartKey, name: &ObjectName) -> Result<Arc<Source>, StoreError> {
+        match self.part(key) {
+            Some(part) => part.source(),
+            None => self.stores[usize::from(key.0.0)].root().open_source(name).map(Arc::new),
+        }
+    }
+
+    // -- links -------------------------------------------------------------------------------------------------------
+
+    pub(super) fn add_link(&self, link: NewLink) {
+        let stats = Arc::new(LinkStats::new(&link, self.now()));
+        let mut links = lock(&self.links);
+        let mut load = vec![0_usize; self.inboxes.len()];
+        links.values().for_each(|(worker, _)| load[*worker] += 1);
+        let worker = (0..load.len()).min_by_key(|&worker| load[worker]).unwrap_or(0);
+        links.insert(link.config.id, (worker, Arc::clone(&stats)));
+        drop(links);
+        self.inboxes[worker].push([Message::Add(Box::new(link), stats)]);
+    }
+
+    pub(super) fn remove_link(&self, link: LinkId) {
+        lock(&self.links).remove(&link);
+    }
+
+    pub(super) fn views(&self) -> BTreeMap<LinkId, LinkView> {
+        lock(&self.links).iter().map(|(&link, (_, stats))| (link, stats.view())).collect()
+    }
+
+    pub(super) fn send_to(&self, link: LinkId, message: Message) {
+        let worker = lock(&self.links).get(&link).map(|(worker, _)| *worker);
+        if let Some(worker) = worker {
+            self.inboxes[worker].push([message]);
+        }
+    }
+
+    pub(super) fn broadcast(&self, message: &Message) {
+        for inbox in &self.inboxes {
+            if let Message::Drain(within) = message {
+                inbox.push([Message::Drain(*within)]);
+            }
+        }
+    }
+
+    fn wake(&self, wakes: Vec<LinkId>) {
+        let links = lock(&self.links);
+        let mut by_worker: Vec<Vec<Message>> = self.inboxes.iter().map(|_| Vec::new()).collect();
+        for link in wakes {
+            if let Some((worker, _)) = links.get(&link) {
+                by_worker[*worker].push(Message::Wake(link));
+            }
+        }
+        drop(links);
+        for (inbox, messages) in self.inboxes.iter().zip(by_worker) {
+            if !messages.is_empty() {
+                inbox.push(messages);
+            }
+        }
+    }
+}
+
+/// A panic elsewhere ends the process by its own thread; the data behind the lock is whole between calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

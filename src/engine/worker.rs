@@ -1,0 +1,418 @@
+//! One thread, one ring, many links: receives into buffers, feeds the protocol core, builds trains and sends them.
+//!
+//! A turn of the loop: wait for completions, messages or a deadline; take them all; then pump each link that something
+//! happened to: send if nothing is in flight, receive if nothing is being received, note its next deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::inbox::Message;
+use super::shared::Shared;
+use super::train::{self, Layout, OpenSource};
+use super::writer::WriteJob;
+use super::{EngineError, Notice};
+use crate::limits;
+use crate::transfer::pace;
+use crate::units::{ByteCount, LinkId, Rate, Time};
+use crate::uring::{Buffer, Completion, Gather, Outcome, Pool, Ring, RingError, Token, socket};
+
+struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    ring: Ring,
+    pool: Pool,
+    connections: BTreeMap<LinkId, Connection>,
+    /// Links that something happened to in this turn.
+    touched: BTreeSet<LinkId>,
+    /// Links that want to receive and found no buffer.
+    starved: BTreeSet<LinkId>,
+    scratch: Vec<u8>,
+    /// All links are to end; those still busy are cut off at this time.
+    drain_by: Option<Time>,
+}
+
+/// Starts worker `index`. Fails where the kernel gives it no ring.
+pub(super) fn spawn(index: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>, EngineError> {
+    let (ready, started) = mpsc::channel();
+    let thread = std::thread::Builder::new().name(format!("ss-worker-{index}")).spawn(move || {
+        match Worker::new(index, shared) {
+            Ok(mut worker) => {
+                let _ = ready.send(Ok(()));
+                worker.run();
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    })?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(EngineError::Io(std::io::Error::other("a worker thread died at its start"))),
+    }
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Result<Self, EngineError> {
+        let ring = Ring::new(limits::RING_ENTRIES)?;
+        let pool = Pool::new(limits::RECV_BUFFERS_PER_WORKER, limits::RECV_BUFFER_BYTES)?;
+        let waker = ring.waker();
+        shared.inboxes[index].attach(waker.clone());
+        pool.on_return(move || waker.wake());
+        Ok(Self {
+            index,
+            shared,
+            ring,
+            pool,
+            connections: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            starved: BTreeSet::new(),
+            scratch: Vec::new(),
+            drain_by: None,
+        })
+    }
+
+    fn run(&mut self) {
+        while !(self.drain_by.is_some() && self.connections.is_empty()) {
+            let timeout = if self.shared.inboxes[self.index].may_wait() { self.next_timeout() } else { Duration::ZERO };
+            if let Err(error) = self.ring.wait(Some(timeout)) {
+                self.give_up(&error);
+                return;
+            }
+            while let Some(completion) = self.ring.next_completion() {
+                self.handle_completion(completion);
+            }
+            for message in self.shared.inboxes[self.index].take() {
+                self.handle_message(message);
+            }
+            if self.pool.available() > 0 {
+                self.touched.append(&mut self.starved);
+            }
+            self.handle_deadlines();
+            while let Some(link) = self.touched.pop_first() {
+                self.pump(link);
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Duration {
+        let now = self.shared.now();
+        let deadline = self.connections.values().map(|connection| connection.deadline).min();
+        deadline.into_iter().chain(self.drain_by).min().map_or(limits::KEEPALIVE_EVERY, |at| at.since(now))
+    }
+
+    /// The ring is of no more use: every link ends, and the node is told.
+    fn give_up(&mut self, error: &RingError) {
+        tracing::error!("a worker's ring failed, its links end: {error}");
+        for link in std::mem::take(&mut self.connections).into_values() {
+            self.finish(link, error.to_string());
+        }
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        match message {
+            Message::Wake(link) => {
+                self.touched.insert(link);
+            }
+            Message::Add(new, stats) => {
+                let id = new.config.id;
+                if self.drain_by.is_none() {
+                    self.connections.insert(id, Connection::new(*new, stats, self.shared.now()));
+                    self.touched.insert(id);
+                }
+            }
+            Message::Close(link, reason) => self.close(link, reason),
+            Message::Drain(within) => {
+                self.drain_by = Some(self.shared.now() + within);
+                self.touched.extend(self.connections.keys());
+            }
+        }
+    }
+
+    fn handle_deadlines(&mut self) {
+        let now = self.shared.now();
+        let due: Vec<LinkId> =
+            self.connections.iter().filter(|(_, connection)| connection.deadline <= now).map(|(&id, _)| id).collect();
+        for id in due {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            self.touched.insert(id);
+            if !connection.receiving && connection.closing.is_none() {
+                connection.link.handle_life(now);
+            }
+            if let Err(error) = connection.link.handle_timeout(now) {
+                self.close(id, error.to_string());
+            }
+        }
+        if self.drain_by.is_some_and(|at| at <= now) {
+            let links: Vec<LinkId> = self.connections.keys().copied().collect();
+            for link in links {
+                self.close(link, "the node stops".into());
+                self.touched.insert(link);
+            }
+        }
+    }
+
+    // -- completions -------------------------------------------------------------------------------------------------
+
+    fn handle_completion(&mut self, completion: Completion) {
+        let id = LinkId(completion.token.0);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.touched.insert(id);
+        match completion.outcome {
+            Outcome::Received { buffer, result } => {
+                connection.receiving = false;
+                match result {
+                    _ if connection.closing.is_some() => {}
+                    Ok(0) => self.close(id, "the peer closed the connection".into()),
+                    Ok(bytes) => self.handle_received(id, buffer, bytes),
+                    Err(error) => self.close(id, format!("cannot receive: {error}")),
+                }
+            }
+            Outcome::Sent { train, result } => {
+                let now = self.shared.now();
+                connection.train = Some(train);
+                match result {
+                    _ if connection.closing.is_some() => {}
+                    Ok(bytes) => {
+                        connection.send_rate.add(ByteCount(bytes as u64), now);
+                        connection.stats.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+                    }
+                    Err(error) => self.handle_send_failed(id, &error),
+                }
+            }
+        }
+    }
+
+    fn handle_received(&mut self, id: LinkId, mut buffer: Buffer, bytes: usize) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.stats.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        let n = connection.link.packet_len().bytes();
+        let whole = buffer.filled().len() / n * n;
+        if whole == 0 {
+            connection.link.handle_life(self.shared.now());
+            connection.buffer = Some(buffer);
+            return;
+        }
+        let mut writes = Vec::new();
+        let (fetch, serve) = (connection.fetch, connection.serve);
+        let link = &mut connection.link;
+        let result = self.shared.with_flows(|flows, now| {
+            let (fetch, serve) = flows.pair(fetch, serve);
+            link.handle_packets(&buffer.filled()[..whole], now, fetch, serve, &mut writes)
+        });
+        connection.carry.clear();
+        connection.carry.extend_from_slice(&buffer.filled()[whole..]);
+        if writes.is_empty() {
+            buffer.clear();
+            buffer.copy_from(&connection.carry);
+            connection.carry.clear();
+            connection.buffer = Some(buffer);
+        } else {
+            self.shared.write(WriteJob::Write { flow: fetch, buffer, writes });
+        }
+        if !connection.met
+            && let Some(peer) = connection.link.peer()
+        {
+            connection.met = true;
+            self.shared.notify(Notice::Met { link: id, peer: peer.name.clone() });
+        }
+        if let Err(error) = result {
+            self.close(id, error.to_string());
+        }
+    }
+
+    /// EFAULT is a mapped file that was cut short. The packet on the wire cannot be finished with true bytes, so the link
+    /// ends; it is made anew, and the object is pending until it is stable.
+    fn handle_send_failed(&mut self, id: LinkId, error: &std::io::Error) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if error.raw_os_error() == Some(nix::libc::EFAULT)
+            && let Some(source) = connection.source.take()
+        {
+            let serve = connection.serve;
+            let reason = "it was cut short while it was sent".to_owned();
+            self.shared.with_flows(|flows, _| flows.at(serve).handle_source_failed(source.id, reason));
+            self.close(id, "a file was cut short while it was sent; the link is made anew".into());
+        } else {
+            self.close(id, format!("cannot send: {error}"));
+        }
+    }
+
+    // -- pumping -----------------------------------------------------------------------------------------------------
+
+    fn pump(&mut self, id: LinkId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.closing.is_none() && self.drain_by.is_some() && connection.train.is_some() {
+            self.close(id, "the node stops".into());
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if let Some(reason) = connection.closing.clone() {
+            if connection.is_quiet()
+                && let Some(connection) = self.connections.remove(&id)
+            {
+                self.finish(connection, reason);
+            }
+            return;
+        }
+        self.pump_send(id);
+        self.pump_receive(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let (link, fetch) = (&connection.link, connection.fetch);
+            connection.deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
+            connection.stats.update(&connection.link);
+        }
+    }
+
+    fn pump_receive(&mut self, id: LinkId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.receiving || connection.closing.is_some() {
+            return;
+        }
+        let Some(mut buffer) = connection.buffer.take().or_else(|| self.pool.take()) else {
+            self.starved.insert(id);
+            return;
+        };
+        buffer.copy_from(&connection.carry);
+        connection.carry.clear();
+        match self.ring.recv(Token(id.0), &connection.socket, buffer) {
+            Ok(()) => connection.receiving = true,
+            Err(rejected) => {
+                connection.buffer = Some(rejected.returned);
+                self.close(id, rejected.error.to_string());
+            }
+        }
+    }
+
+    fn pump_send(&mut self, id: LinkId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(mut train) = connection.train.take() else { return };
+        if train.is_done() {
+            train.clear();
+            self.build(id, &mut train);
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let now = self.shared.now();
+        if train.is_empty() {
+            connection.send_rate.stop(now);
+            connection.train = Some(train);
+            return;
+        }
+        connection.send_rate.start(now);
+        if let Err(rejected) = self.ring.send(Token(id.0), &connection.socket, train) {
+            connection.train = Some(rejected.returned);
+            self.close(id, rejected.error.to_string());
+        }
+    }
+
+    /// Fills an empty train with as much as the link carries in a short while, or with what there is.
+    fn build(&mut self, id: LinkId, train: &mut Gather) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let rate = connection.send_rate.rate(self.shared.now());
+        let budget = pace::train_bytes(rate);
+        tune(connection, rate);
+        let n = connection.link.packet_len();
+        let worst = train::worst_piece_bytes(n);
+        loop {
+            let used = train.len_bytes();
+            let full = used + worst > limits::TRAIN_BYTES_MAX.max(worst) || train.iovecs_left() < 4;
+            if used > 0 && (full || used + n.bytes() > budget) {
+                return;
+            }
+            let room = (budget.saturating_sub(used) / n.bytes()).min((train.iovecs_left() - 2) / 2).max(1);
+            let (fetch, serve, source) = (connection.fetch, connection.serve, &connection.source);
+            let link = &mut connection.link;
+            let polled = self.shared.with_flows(|flows, now| {
+                let (fetch, serve) = flows.pair(fetch, serve);
+                let piece = link.poll_transmit(now, room, fetch, serve)?;
+                let is_open = |data: &crate::proto::duplex::Data| {
+                    source.as_ref().is_some_and(|open| open.id == data.id && open.generation == data.generation)
+                };
+                let name = piece.data.filter(|data| !is_open(data)).map(|data| serve.name(data.id).clone());
+                Some((piece, name))
+            });
+            let Some((piece, name)) = polled else { return };
+            let mark = train.mark();
+            let opened = match (piece.data, name) {
+                (Some(data), Some(name)) => {
+                    OpenSource::open(&self.shared, serve, data, &name).map(|open| connection.source = Some(open))
+                }
+                _ => Ok(()),
+            };
+            let hello = connection.link.hello().clone();
+            let mut layout = Layout {
+                shared: &self.shared,
+                packet_len: n,
+                hello: &hello,
+                padding_cursor: &mut connection.padding_cursor,
+                scratch: &mut self.scratch,
+            };
+            let added = opened.and_then(|()| layout.add(train, &piece, connection.source.as_ref()));
+            let link = &mut connection.link;
+            match added {
+                Ok(()) => {
+                    if piece.data.is_some_and(|data| data.tail) {
+                        connection.source = None;
+                        self.shared.with_flows(|flows, now| link.handle_tail_read(now, flows.at(serve)));
+                    } else if piece.data.is_some() {
+                        // Its tail is read only after these bytes were sent.
+                        return;
+                    }
+                }
+                Err(reason) => {
+                    train.truncate_to(mark);
+                    connection.source = None;
+                    self.shared.with_flows(|flows, _| {
+                        let (fetch, serve) = flows.pair(fetch, serve);
+                        link.handle_source_failed(&piece, reason, fetch, serve);
+                    });
+                }
+            }
+        }
+    }
+
+    // -- ends --------------------------------------------------------------------------------------------------------
+
+    /// Begins to end a link: its work is given back now, it goes when nothing is in flight.
+    fn close(&mut self, id: LinkId, reason: String) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.touched.insert(id);
+        if connection.closing.is_some() {
+            return;
+        }
+        connection.closing = Some(reason);
+        connection.buffer = None;
+        connection.deadline = self.shared.now() + limits::KEEPALIVE_EVERY;
+        let (fetch, serve) = (connection.fetch, connection.serve);
+        let link = &mut connection.link;
+        self.shared.with_flows(|flows, now| {
+            let (fetch, serve) = flows.pair(fetch, serve);
+            link.close(now, fetch, serve);
+        });
+        connection.stats.update(&connection.link);
+        // Fails only when the peer was faster.
+        let _ = socket::shutdown(&connection.socket, Shutdown::Both);
+        self.ring.cancel(Token(id.0));
+    }
+
+    fn finish(&self, connection: Connection, reason: String) {
+        let id = connection.link.id();
+        self.shared.remove_link(id);
+        let peer = connection.link.peer().map(|peer| peer.name.clone());
+        tracing::debug!(link = id.0, address = connection.address, "ended: {reason}");
+        drop(connection);
+        self.shared.notify(Notice::Closed { link: id, peer, reason });
+    }
+}
+
+/// Tells the kernel how much may wait unsent in the socket: enough to keep the link busy, little enough that a request
+/// is never long behind data.
+fn tune(connection: &mut Connection, rate: Option<Rate>) {
+    let wanted = (2 * pace::train_bytes(rate)) as u32;
+    let differs = wanted > connection.unsent_max.saturating_mul(3) / 2 || wanted < connection.unsent_max / 2;
+    if differs && socket::set_not_sent_low_water(&connection.socket, wanted).is_ok() {
+        connection.unsent_max = wanted;
+    }
+}

@@ -1,0 +1,22 @@
+//! Exit statuses of `supersyncd` and `supersyncctl`.
+//!
+//! They are a contract: sites script against them (OPERATIONS, "supersyncctl"), and unit files name them.
+
+/// Everything that was asked for was done.
+pub const OK: u8 = 0;
+/// It was tried and failed; the message says why.
+pub const FAILED: u8 = 1;
+/// The command line was wrong.
+pub const USAGE: u8 = 2;
+/// The node works but is not done, or works with less than it was given.
+pub const INCOMPLETE: u8 = 3;
+/// No daemon answered on the control socket.
+pub const UNREACHABLE: u8 = 4;
+/// `wait` ended before what it waited for came true.
+pub const TIMED_OUT: u8 = 5;
+/// Bytes are not what they should be.
+pub const MISMATCH: u8 = 6;
+/// The system refused permission (`EX_NOPERM` of sysexits.h).
+pub const PERMISSION: u8 = 77;
+/// The config is wrong (`EX_CONFIG` of sysexits.h); a restart would not help.
+pub const CONFIG: u8 = 78;

@@ -1,0 +1,204 @@
+//! Whole parts become objects, durably and in groups.
+//!
+//! The order is ARCHITECTURE's invariant 8. After a crash at any instant a marker stands only beside the object
+//! that it speaks of:
+//!
+//! 1. the parts' bytes, and the markers' text under private names, are flushed;
+//! 2. markers of objects that are about to be replaced are removed, and their directories flushed;
+//! 3. the parts get their final names, directories being made as needed; all directories concerned are flushed;
+//! 4. the markers get their final names; the directories are flushed again.
+//!
+//! Each step is taken for the whole batch before the next, so that many small objects cost few waits. An object
+//! that fails a step is out of the batch and reported; the others go on.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::unistd::{fdatasync, fsync, syncfs};
+
+use super::error::StoreError;
+use super::marker::Marker;
+use super::part::{Part, PrivateFile, errno_of};
+use super::resolve::{self, Links};
+use super::root::{Root, Shared, marker_name, remove_entry};
+use crate::limits;
+
+/// Makes whole parts durable. Keeps nothing between batches.
+#[derive(Debug, Clone, Copy)]
+pub struct Committer;
+
+impl Committer {
+    /// Commits `parts`, which must be whole, of `root`, and neither committed nor kept yet. Blocks until the disk
+    /// has them. The answers come in the order of the parts, each with its token; after an `Err` no marker
+    /// stands beside the object, so it will be fetched again.
+    pub fn commit_batch<T>(root: &Root, parts: Vec<(T, Arc<Part>)>) -> Vec<(T, Result<(), StoreError>)> {
+        let shared = root.shared();
+        let (tokens, parts): (Vec<T>, Vec<Arc<Part>>) = parts.into_iter().unzip();
+        let mut batch = Batch { shared, entries: parts.into_iter().map(Entry::new).collect() };
+        batch.each(|shared, entry| {
+            entry.marker = Some(write_marker(shared, &entry.part)?);
+            Ok(())
+        });
+        batch.sync_contents();
+        let mut touched = BTreeSet::new();
+        {
+            let _tree = shared.hold_tree();
+            let mut retired = BTreeSet::new();
+            batch.each(|shared, entry| entry.retire_marker(shared, &mut touched, &mut retired));
+            batch.sync_directories(&retired);
+            batch.each(|shared, entry| entry.rename_object(shared, &mut touched));
+        }
+        batch.sync_directories(&touched);
+        let mut marked = BTreeSet::new();
+        batch.each(|shared, entry| entry.rename_marker(shared, &mut marked));
+        batch.sync_directories(&marked);
+        tokens.into_iter().zip(batch.entries.into_iter().map(|entry| entry.finish(shared))).collect()
+    }
+}
+
+struct Batch<'r> {
+    shared: &'r Arc<Shared>,
+    entries: Vec<Entry>,
+}
+
+impl Batch<'_> {
+    /// Takes one step for every entry that has not failed yet.
+    fn each(&mut self, mut step: impl FnMut(&Arc<Shared>, &mut Entry) -> Result<(), StoreError>) {
+        for entry in &mut self.entries {
+            if entry.outcome.is_ok() {
+                entry.outcome = step(self.shared, entry);
+            }
+        }
+    }
+
+    /// Flushes the bytes of all parts and markers.
+    fn sync_contents(&mut self) {
+        let shared = Arc::clone(self.shared);
+        let Ok(writer) = shared.writer() else { return };
+        if self.entries.len() > limits::COMMIT_SYNC_EACH_MAX && !writer.sync_each.load(Ordering::Acquire) {
+            match syncfs(&writer.parts) {
+                Ok(()) => return,
+                // Which file it was is not said, so that each is asked, now and from now on.
+                Err(_) => writer.sync_each.store(true, Ordering::Release),
+            }
+        }
+        self.each(|shared, entry| {
+            let io = |errno| StoreError::io(&shared.path, Some(entry.part.name()), "flush", errno);
+            fdatasync(entry.part.file()).map_err(io)?;
+            entry.marker.as_ref().map_or(Ok(()), |marker| fdatasync(marker).map_err(io))
+        });
+    }
+
+    /// Flushes each of `directories` once; a failure is one of every object in it or below it.
+    fn sync_directories(&mut self, directories: &BTreeSet<Vec<u8>>) {
+        for path in directories {
+            let flushed = resolve::open_directory(self.shared.dir.as_fd(), path, Links::Follow).and_then(fsync);
+            if let Err(errno) = flushed {
+                self.each(|shared, entry| {
+                    if is_below(entry.part.name().as_bytes(), path) {
+                        let name = entry.part.name();
+                        return Err(StoreError::io(&shared.path, Some(name), "flush the directory of", errno));
+                    }
+                    Ok(())
+                });
+            }
+        }
+    }
+}
+
+struct Entry {
+    part: Arc<Part>,
+    marker: Option<PrivateFile>,
+    outcome: Result<(), StoreError>,
+}
+
+impl Entry {
+    fn new(part: Arc<Part>) -> Self {
+        Self { part, marker: None, outcome: Ok(()) }
+    }
+
+    /// Removes the marker of the object that this one replaces; makes the object's directory on the way.
+    fn retire_marker(
+        &mut self,
+        shared: &Shared,
+        touched: &mut BTreeSet<Vec<u8>>,
+        retired: &mut BTreeSet<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let mut made = Vec::new();
+        let directory = shared.make_parent(self.part.name(), &mut made);
+        touched.extend(made);
+        let (directory, entry) = directory?;
+        let removed = remove_entry(directory.as_fd(), &marker_name(entry))
+            .map_err(|errno| self.io(shared, "remove the old marker of", errno))?;
+        if removed {
+            retired.insert(self.parent());
+        }
+        Ok(())
+    }
+
+    fn rename_object(&mut self, shared: &Shared, touched: &mut BTreeSet<Vec<u8>>) -> Result<(), StoreError> {
+        let (directory, entry) = shared.make_parent(self.part.name(), &mut Vec::new())?;
+        self.part
+            .file()
+            .rename_to(directory.as_fd(), entry)
+            .map_err(|errno| self.io(shared, "rename a finished part to", errno))?;
+        touched.insert(self.parent());
+        Ok(())
+    }
+
+    fn rename_marker(&mut self, shared: &Shared, marked: &mut BTreeSet<Vec<u8>>) -> Result<(), StoreError> {
+        let (parent, entry) = resolve::split(self.part.name().as_bytes());
+        let directory = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow)
+            .map_err(|errno| self.io(shared, "open the directory of", errno))?;
+        if let Some(marker) = &self.marker {
+            marker
+                .rename_to(directory.as_fd(), &marker_name(entry))
+                .map_err(|errno| self.io(shared, "write the marker of", errno))?;
+        }
+        marked.insert(self.parent());
+        Ok(())
+    }
+
+    /// The outcome. A marker that stands but may not be durable is taken back.
+    fn finish(self, shared: &Shared) -> Result<(), StoreError> {
+        if self.outcome.is_err() && self.marker.as_ref().is_some_and(PrivateFile::is_moved) {
+            let (parent, entry) = resolve::split(self.part.name().as_bytes());
+            if let Ok(directory) = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow) {
+                // The failure is reported already, and this one has the same cause.
+                let _ = remove_entry(directory.as_fd(), &marker_name(entry));
+            }
+        }
+        self.outcome
+    }
+
+    fn parent(&self) -> Vec<u8> {
+        resolve::split(self.part.name().as_bytes()).0.to_vec()
+    }
+
+    fn io(&self, shared: &Shared, operation: &'static str, errno: Errno) -> StoreError {
+        StoreError::io(&shared.path, Some(self.part.name()), operation, errno)
+    }
+}
+
+/// Writes a part's marker under a private name.
+fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreError> {
+    let marker = PrivateFile::create(shared, part.name())?;
+    let text = Marker::now(part.size()).to_text();
+    let written =
+        marker.as_fd().try_clone_to_owned().map(File::from).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| match errno_of(&error) {
+        Errno::ENOSPC | Errno::EDQUOT => shared.full(part.name(), part.size()),
+        errno => StoreError::io(&shared.path, Some(part.name()), "write the marker of", errno),
+    })?;
+    Ok(marker)
+}
+
+/// Whether an object lies in `directory` or in one below it; the empty path is the root.
+fn is_below(name: &[u8], directory: &[u8]) -> bool {
+    directory.is_empty() || name.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
+}

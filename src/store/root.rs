@@ -1,0 +1,415 @@
+//! A root directory, held by descriptor.
+//!
+//! Whoever moves the directory away or replaces it by a link does not change where a running node reads and
+//! writes. One process writes a root at a time: it holds a lock in the private directory for as long as the
+//! root, or any part in it, lives.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+
+use super::error::{SourceError, StoreError, check_name};
+use super::marker::Marker;
+use super::part::{Part, errno_of};
+use super::resolve::{self, Links};
+use super::source::{Origin, Source, Stamp};
+use crate::limits;
+use crate::units::{ByteCount, ObjectName};
+
+/// A root directory. Every name is resolved beneath it; shared as `Arc<Root>`.
+#[derive(Debug)]
+pub struct Root {
+    shared: Arc<Shared>,
+}
+
+/// Whether an object is here for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// Its marker stands, and so does the file, in the size that the marker names.
+    Yes(ByteCount),
+    /// No marker: whatever stands under the name was never finished here.
+    MarkerMissing,
+    /// The marker contradicts itself.
+    MarkerDamaged,
+    /// The marker stands alone.
+    FileMissing,
+    /// The file is not the one that was marked.
+    SizeDiffers {
+        /// What the marker says.
+        marked: ByteCount,
+        /// What the file has.
+        found: ByteCount,
+    },
+}
+
+impl Done {
+    /// Whether nothing is left to fetch.
+    pub fn is_yes(self) -> bool {
+        matches!(self, Self::Yes(_))
+    }
+}
+
+impl Root {
+    /// Opens a root for reading. It must exist and be a directory.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let dir = open_root(path)?;
+        Ok(Self { shared: Arc::new(Shared { path: path.into(), dir, writer: None }) })
+    }
+
+    /// Opens a root for writing, making it where it is missing: takes its lock and removes the parts that an
+    /// interrupted run left.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        make_root(path).map_err(|error| StoreError::io(path, None, "make the directory", errno_of(&error)))?;
+        let dir = open_root(path)?;
+        let writer = Writer::open(path, dir.as_fd())?;
+        Ok(Self { shared: Arc::new(Shared { path: path.into(), dir, writer: Some(writer) }) })
+    }
+
+    /// Where it was opened; for messages only.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// How many parts of an interrupted run were removed when the root was opened.
+    pub fn leftovers(&self) -> u64 {
+        self.shared.writer.as_ref().map_or(0, |writer| writer.leftovers)
+    }
+
+    /// Opens an object to send it.
+    pub fn open_source(&self, name: &ObjectName) -> Result<Source, StoreError> {
+        // Opening a pipe would wait for its writer.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let (file, stat) = self.shared.open_object(name, "open", flags)?;
+        Source::new(Arc::clone(&self.shared.path), name.clone(), file, Stamp::of(&stat), Origin::Object)
+            .map_err(|error| self.shared.of_source(error))
+    }
+
+    /// Begins an object of `size` bytes that is to arrive. A full disk shows here, as [`StoreError::Full`].
+    pub fn create_part(&self, name: &ObjectName, size: ByteCount) -> Result<Part, StoreError> {
+        self.shared.check(name)?;
+        Part::create(&self.shared, name, size)
+    }
+
+    /// Removes an object with its marker, and the directories that are empty then. Nothing to remove is fine.
+    pub fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.shared.check(name)?;
+        self.shared.writer()?;
+        let io = |errno| StoreError::of_name(&self.shared.path, name, "remove", errno);
+        let _tree = self.shared.hold_tree();
+        let (parent, entry) = resolve::split(name.as_bytes());
+        let directory = match resolve::open_directory(self.shared.dir.as_fd(), parent, Links::Follow) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            outcome => outcome.map_err(io)?,
+        };
+        remove_entry(directory.as_fd(), &marker_name(entry)).map_err(io)?;
+        remove_entry(directory.as_fd(), entry).map_err(io)?;
+        self.shared.prune(parent);
+        Ok(())
+    }
+
+    /// The size of an object, `None` where there is no such regular file.
+    pub fn size_of(&self, name: &ObjectName) -> Result<Option<ByteCount>, StoreError> {
+        match self.shared.open_object(name, "look at", OFlag::O_PATH) {
+            Ok((_, stat)) => Ok(Some(Stamp::of(&stat).size)),
+            Err(StoreError::NotFound { .. } | StoreError::NotRegular { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an object needs no fetching: its marker stands, and the file is the one that was marked.
+    pub fn is_done(&self, name: &ObjectName) -> Result<Done, StoreError> {
+        self.shared.check(name)?;
+        let Some(text) = self.read_marker(name)? else { return Ok(Done::MarkerMissing) };
+        let Ok(marker) = Marker::parse(&text) else { return Ok(Done::MarkerDamaged) };
+        let Some(found) = self.size_of(name)? else { return Ok(Done::FileMissing) };
+        match marker.size {
+            Some(marked) if marked != found => Ok(Done::SizeDiffers { marked, found }),
+            _ => Ok(Done::Yes(found)),
+        }
+    }
+
+    /// What this process may still write to the file system.
+    pub fn free_bytes(&self) -> Result<ByteCount, StoreError> {
+        self.shared.free()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The first bytes of an object's marker, `None` where none stands.
+    fn read_marker(&self, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
+        let io = |errno| StoreError::of_name(&self.shared.path, name, "read the marker of", errno);
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let dir = self.shared.dir.as_fd();
+        let file = match resolve::open_beneath(dir, &marker_name(name.as_bytes()), flags, Links::Follow) {
+            // With the suffix the path is longer than PATH_MAX, but not from its own directory.
+            Err(Errno::ENAMETOOLONG) => {
+                let (parent, entry) = resolve::split(name.as_bytes());
+                resolve::open_directory(dir, parent, Links::Follow).and_then(|directory| {
+                    resolve::open_beneath(directory.as_fd(), &marker_name(entry), flags, Links::Follow)
+                })
+            }
+            outcome => outcome,
+        };
+        let file = match file {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO | Errno::ENODEV) => return Ok(None),
+            outcome => outcome.map_err(io)?,
+        };
+        if !is_regular(&fstat(&file).map_err(io)?) {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        let mut file = File::from(file).take(limits::MARKER_BYTES_MAX as u64);
+        file.read_to_end(&mut text).map_err(|error| io(errno_of(&error)))?;
+        Ok(Some(text))
+    }
+}
+
+/// What a root and the parts in it hold together.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) path: Arc<Path>,
+    pub(super) dir: OwnedFd,
+    writer: Option<Writer>,
+}
+
+impl Shared {
+    /// The writing side; an error for a root that was opened for reading.
+    pub(super) fn writer(&self) -> Result<&Writer, StoreError> {
+        self.writer.as_ref().ok_or_else(|| StoreError::ReadOnly { root: self.path.to_path_buf() })
+    }
+
+    pub(super) fn check(&self, name: &ObjectName) -> Result<(), StoreError> {
+        check_name(name).map_err(|reason| StoreError::BadName {
+            root: self.path.to_path_buf(),
+            object: name.clone(),
+            reason,
+        })
+    }
+
+    /// Opens a regular file by its name.
+    fn open_object(
+        &self,
+        name: &ObjectName,
+        operation: &'static str,
+        flags: OFlag,
+    ) -> Result<(OwnedFd, FileStat), StoreError> {
+        self.check(name)?;
+        let io = |errno| StoreError::of_name(&self.path, name, operation, errno);
+        let file = match resolve::open_beneath(self.dir.as_fd(), name.as_bytes(), flags, Links::Follow) {
+            // What open(2) says of a socket, and of a device without a driver.
+            Err(Errno::ENXIO | Errno::ENODEV) => {
+                return Err(StoreError::NotRegular { root: self.path.to_path_buf(), object: name.clone() });
+            }
+            outcome => outcome.map_err(io)?,
+        };
+        let stat = fstat(&file).map_err(io)?;
+        if !is_regular(&stat) {
+            return Err(StoreError::NotRegular { root: self.path.to_path_buf(), object: name.clone() });
+        }
+        Ok((file, stat))
+    }
+
+    /// Opens the directory of an object, making it where it is missing, and gives the object's last component.
+    /// The caller holds the tree.
+    pub(super) fn make_parent<'n>(
+        &self,
+        name: &'n ObjectName,
+        touched: &mut Vec<Vec<u8>>,
+    ) -> Result<(OwnedFd, &'n [u8]), StoreError> {
+        let (parent, entry) = resolve::split(name.as_bytes());
+        let directory = resolve::make_directory(self.dir.as_fd(), parent, touched).map_err(|errno| match errno {
+            Errno::EXDEV => StoreError::of_name(&self.path, name, "make the directory of", errno),
+            Errno::ENOSPC | Errno::EDQUOT => self.full(name, ByteCount(0)),
+            _ => StoreError::io(&self.path, Some(name), "make the directory of", errno),
+        })?;
+        Ok((directory, entry))
+    }
+
+    /// While this is held no directory of the root is made or pruned by another thread of this process.
+    pub(super) fn hold_tree(&self) -> Option<MutexGuard<'_, ()>> {
+        // The lock guards no data, so a thread that panicked with it left nothing half done.
+        self.writer.as_ref().map(|writer| writer.tree.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What an unprivileged process may still write.
+    pub(super) fn free(&self) -> Result<ByteCount, StoreError> {
+        let stat = fstatvfs(&self.dir).map_err(|errno| StoreError::io(&self.path, None, "look at", errno))?;
+        Ok(ByteCount(stat.blocks_available().saturating_mul(stat.fragment_size())))
+    }
+
+    /// What even a privileged process cannot exceed.
+    pub(super) fn free_at_most(&self) -> Result<ByteCount, StoreError> {
+        let stat = fstatvfs(&self.dir).map_err(|errno| StoreError::io(&self.path, None, "look at", errno))?;
+        Ok(ByteCount(stat.blocks_free().saturating_mul(stat.fragment_size())))
+    }
+
+    pub(super) fn full(&self, name: &ObjectName, needed: ByteCount) -> StoreError {
+        let free = self.free().unwrap_or_default();
+        StoreError::Full { root: self.path.to_path_buf(), object: name.clone(), needed, free }
+    }
+
+    pub(super) fn of_source(&self, error: SourceError) -> StoreError {
+        match error {
+            SourceError::Io { root, name, operation, cause } => {
+                StoreError::Io { root, object: Some(name), operation, cause }
+            }
+            SourceError::Shrunk { name, .. } | SourceError::Changed { name } => {
+                StoreError::NotFound { root: self.path.to_path_buf(), object: name }
+            }
+        }
+    }
+
+    /// Removes `path` and the directories above it, as long as they are empty. The caller holds the tree.
+    fn prune(&self, mut path: &[u8]) {
+        while !path.is_empty() {
+            let (parent, entry) = resolve::split(path);
+            let Ok(directory) = resolve::open_directory(self.dir.as_fd(), parent, Links::Follow) else { return };
+            if unlinkat(&directory, entry, UnlinkatFlags::RemoveDir).is_err() {
+                return;
+            }
+            path = parent;
+        }
+    }
+}
+
+/// What only the one process that writes a root has.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) parts: OwnedFd,
+    next_entry: AtomicU64,
+    tree: Mutex<()>,
+    /// Set when flushing the whole file system failed once: the kernel reports such a failure a single time, so
+    /// from then on every file is flushed, and answers, for itself.
+    pub(super) sync_each: AtomicBool,
+    leftovers: u64,
+    /// Released last.
+    _lock: Flock<OwnedFd>,
+}
+
+impl Writer {
+    fn open(path: &Path, root: BorrowedFd<'_>) -> Result<Self, StoreError> {
+        let io = |operation| move |errno| StoreError::io(path, None, operation, errno);
+        let private = make_private(root, limits::PRIVATE_DIR).map_err(io("make the private directory"))?;
+        let lock = take_lock(path, private.as_fd())?;
+        let parts = make_private(private.as_fd(), "parts").map_err(io("make the private directory"))?;
+        let listing = resolve::open_directory(parts.as_fd(), b"", Links::Refuse).map_err(io("list the parts"))?;
+        let leftovers = remove_leftovers(listing).map_err(io("remove the parts of an interrupted run"))?;
+        Ok(Self {
+            parts,
+            next_entry: AtomicU64::new(0),
+            tree: Mutex::new(()),
+            sync_each: AtomicBool::new(false),
+            leftovers,
+            _lock: lock,
+        })
+    }
+
+    /// A name that nothing in the private directory has.
+    pub(super) fn next_entry(&self) -> String {
+        format!("{:016x}", self.next_entry.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// `NAME.success` for a name or its last component.
+pub(super) fn marker_name(name: &[u8]) -> Vec<u8> {
+    [name, limits::SUCCESS_SUFFIX.as_bytes()].concat()
+}
+
+/// Unlinks a file; whether there was one.
+pub(super) fn remove_entry(directory: BorrowedFd<'_>, entry: &[u8]) -> nix::Result<bool> {
+    match unlinkat(directory, entry, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_regular(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, StoreError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::ENOTDIR => StoreError::NotDirectory { root: path.into() },
+        _ => StoreError::io(path, None, "open the directory", errno),
+    })?;
+    // A kernel or a sandbox without openat2 shows here, not at the first object.
+    resolve::open_directory(dir.as_fd(), b"", Links::Follow)
+        .map_err(|errno| StoreError::io(path, None, "resolve names beneath the directory", errno))?;
+    Ok(dir)
+}
+
+/// Makes the directory and those above it, durably.
+fn make_root(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_root(above)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    Ok(fsync(File::open(above)?)?)
+}
+
+/// Makes (or finds) a directory that only this program looks into.
+fn make_private(above: BorrowedFd<'_>, entry: &str) -> nix::Result<OwnedFd> {
+    match mkdirat(above, entry, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    resolve::open_directory(above, entry.as_bytes(), Links::Refuse)
+}
+
+/// Takes the root's lock, or says who has it.
+fn take_lock(path: &Path, private: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, StoreError> {
+    let io = |errno| StoreError::io(path, None, "lock the directory", errno);
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT;
+    let file = resolve::open_beneath(private, b"lock", flags, Links::Refuse).map_err(io)?;
+    let mut note = File::from(file.try_clone().map_err(|error| io(errno_of(&error)))?);
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => {
+            // The process's number is a help for people; the lock holds without it.
+            let _ = note.set_len(0).and_then(|()| writeln!(note, "{}", std::process::id()));
+            Ok(lock)
+        }
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            let _ = note.take(32).read_to_string(&mut text);
+            let holder = match text.trim().parse::<u32>() {
+                Ok(process) => format!("process {process}"),
+                Err(_) => "another process".to_owned(),
+            };
+            Err(StoreError::Locked { root: path.into(), holder })
+        }
+        Err((_, errno)) => Err(io(errno)),
+    }
+}
+
+/// Unlinks every file in the parts' directory; how many.
+fn remove_leftovers(parts: OwnedFd) -> nix::Result<u64> {
+    let mut names = Vec::new();
+    let handle = parts.try_clone().map_err(|error| errno_of(&error))?;
+    resolve::list(parts, |_, entry, _| {
+        names.push(entry.to_vec());
+        std::ops::ControlFlow::Continue(())
+    })?;
+    let mut removed = 0;
+    for name in names {
+        removed += u64::from(remove_entry(handle.as_fd(), &name)?);
+    }
+    Ok(removed)
+}

@@ -1,0 +1,201 @@
+//! What is in a root: its regular files, by name.
+//!
+//! The walk opens one directory at a time, by descriptor, and follows no symbolic link, so that it can neither
+//! leave the root nor go in circles. Markers and the private directory are not data. What cannot be an
+//! object is listed with the reason; a file that disappears while the walk goes on was never there.
+
+use std::ffi::OsStr;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use nix::dir::Type;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, SFlag, fstatat};
+
+use super::error::{Refusal, StoreError, check_name};
+use super::resolve::{self, Links};
+use super::root::Root;
+use super::source::Stamp;
+use crate::limits;
+use crate::units::{ByteCount, ObjectName};
+
+/// The first of many, and how many there were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample<T> {
+    /// At most [`limits::SCAN_LIST_MAX`].
+    pub first: Vec<T>,
+    /// Of all.
+    pub count: u64,
+}
+
+impl<T> Default for Sample<T> {
+    fn default() -> Self {
+        Self { first: Vec::new(), count: 0 }
+    }
+}
+
+impl<T> Sample<T> {
+    /// Counts one more, and keeps it while there is room.
+    pub fn push(&mut self, item: T) {
+        self.count += 1;
+        if self.first.len() < limits::SCAN_LIST_MAX {
+            self.first.push(item);
+        }
+    }
+}
+
+/// What an entry that is never replicated is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkippedKind {
+    /// A symbolic link.
+    Symlink,
+    /// A device, a socket or a pipe.
+    Special,
+}
+
+/// An entry that is never replicated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Relative to the root.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: SkippedKind,
+}
+
+/// An entry that would be replicated but for its name, or that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Relative to the root.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: Refusal,
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScanReport {
+    /// Every object, in the order of their names' bytes.
+    pub objects: Vec<(ObjectName, Stamp)>,
+    /// Their sizes' sum.
+    pub bytes: ByteCount,
+    /// Links and special files.
+    pub skipped: Sample<Skipped>,
+    /// What a person should rename or give access to.
+    pub refused: Sample<Refused>,
+}
+
+/// Walks a root. Fails where the root itself cannot be read, and beyond [`limits::OBJECTS_MAX`].
+pub fn scan(root: &Root) -> Result<ScanReport, StoreError> {
+    let mut walk = Walk { report: ScanReport::default(), pending: vec![Vec::new()], overflow: false };
+    while let Some(directory) = walk.pending.pop() {
+        if let Err(errno) = walk.directory(root.shared().dir.as_fd(), &directory) {
+            if directory.is_empty() {
+                return Err(StoreError::io(root.path(), None, "list the directory", errno));
+            }
+            walk.unreadable(&directory, errno);
+        }
+        if walk.overflow {
+            return Err(StoreError::TooManyObjects { root: root.path().into() });
+        }
+    }
+    walk.report.objects.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(walk.report)
+}
+
+struct Walk {
+    report: ScanReport,
+    /// Directories that were seen and not walked yet, relative to the root.
+    pending: Vec<Vec<u8>>,
+    overflow: bool,
+}
+
+impl Walk {
+    fn directory(&mut self, root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<()> {
+        let directory = resolve::open_directory(root, path, Links::Refuse)?;
+        resolve::list(directory, |directory, entry, kind| {
+            if !path.is_empty() || entry != limits::PRIVATE_DIR.as_bytes() {
+                let full = resolve::join(path, entry);
+                match kind {
+                    Some(Type::Directory) => self.below(full),
+                    Some(Type::Symlink) => self.skip(&full, SkippedKind::Symlink),
+                    Some(Type::File) if is_marker(entry) => {}
+                    // A file system need not tell the type in its listing.
+                    Some(Type::File) | None => self.look(directory, entry, full),
+                    Some(_) => self.skip(&full, SkippedKind::Special),
+                }
+            }
+            self.overflow = self.report.objects.len() > limits::OBJECTS_MAX || self.pending.len() > limits::OBJECTS_MAX;
+            if self.overflow { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    fn look(&mut self, directory: BorrowedFd<'_>, entry: &[u8], full: Vec<u8>) {
+        let stat = match fstatat(directory, entry, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(errno) => return self.unreadable(&full, errno),
+        };
+        match kind_of(&stat) {
+            SFlag::S_IFREG if is_marker(entry) => {}
+            SFlag::S_IFREG => self.file(&full, Stamp::of(&stat)),
+            SFlag::S_IFDIR => self.below(full),
+            SFlag::S_IFLNK => self.skip(&full, SkippedKind::Symlink),
+            _ => self.skip(&full, SkippedKind::Special),
+        }
+    }
+
+    fn file(&mut self, full: &[u8], stamp: Stamp) {
+        match object_name(full) {
+            Ok(name) => {
+                self.report.bytes = ByteCount(self.report.bytes.0.saturating_add(stamp.size.0));
+                self.report.objects.push((name, stamp));
+            }
+            Err(reason) => self.refuse(full, reason),
+        }
+    }
+
+    /// A directory's name is checked like an object's: nothing below a refused one could be an object.
+    fn below(&mut self, full: Vec<u8>) {
+        match object_name(&full) {
+            Ok(_) => self.pending.push(full),
+            Err(reason) => self.refuse(&full, reason),
+        }
+    }
+
+    fn unreadable(&mut self, full: &[u8], errno: Errno) {
+        match errno {
+            // Removed, or replaced by something else, since it was listed.
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {}
+            _ => self.refuse(full, Refusal::Unreadable(std::io::Error::from(errno).kind())),
+        }
+    }
+
+    fn skip(&mut self, full: &[u8], kind: SkippedKind) {
+        self.report.skipped.push(Skipped { path: path_of(full), kind });
+    }
+
+    fn refuse(&mut self, full: &[u8], reason: Refusal) {
+        self.report.refused.push(Refused { path: path_of(full), reason });
+    }
+}
+
+/// A path below a root as an object's name.
+fn object_name(full: &[u8]) -> Result<ObjectName, Refusal> {
+    let name = ObjectName::new(full)?;
+    check_name(&name)?;
+    Ok(name)
+}
+
+pub(super) fn is_marker(entry: &[u8]) -> bool {
+    entry.ends_with(limits::SUCCESS_SUFFIX.as_bytes())
+}
+
+fn kind_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}

@@ -1,0 +1,226 @@
+//! Parts and commits: what stands on disk before, between and after.
+
+use std::fs;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::super::*;
+use super::{Site, name};
+use crate::limits;
+use crate::units::{ByteCount, Offset};
+
+#[test]
+fn an_object_appears_whole_and_marked_or_not_at_all() {
+    let site = Site::new();
+    let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
+    let part = site.root.create_part(&name("a/b/object"), ByteCount(200_000)).expect("room");
+    let (front, back) = bytes.split_at(70_000);
+    part.write_vectored_at(&[IoSlice::new(back)], Offset(70_000)).expect("written");
+    assert_eq!(site.parts_left(), 1);
+    assert!(!site.path.join("a").exists(), "nothing under the final name yet");
+    assert_eq!(site.root.is_done(&name("a/b/object")).expect("readable"), Done::MarkerMissing);
+    part.write_vectored_at(&[IoSlice::new(&front[..1]), IoSlice::new(&[]), IoSlice::new(&front[1..])], Offset(0))
+        .expect("written");
+    let outcome = Committer::commit_batch(&site.root, vec![("token", Arc::new(part))]);
+    assert!(matches!(outcome[..], [("token", Ok(()))]), "{outcome:?}");
+    assert_eq!(site.read("a/b/object").expect("stands"), bytes);
+    let marker = Marker::parse(&site.read("a/b/object.success").expect("stands")).expect("ours");
+    assert_eq!(marker.size, Some(ByteCount(200_000)));
+    assert!(marker.committed.is_some());
+    assert_eq!(site.root.is_done(&name("a/b/object")).expect("readable"), Done::Yes(ByteCount(200_000)));
+    assert_eq!(site.parts_left(), 0);
+}
+
+#[test]
+fn an_empty_object_is_an_object() {
+    let site = Site::new();
+    site.commit("empty", b"").expect("committed");
+    assert_eq!(site.read("empty").expect("stands"), b"");
+    assert_eq!(site.root.is_done(&name("empty")).expect("readable"), Done::Yes(ByteCount(0)));
+    let source = site.root.open_source(&name("empty")).expect("opened");
+    assert!(source.map().is_none());
+    source.advise_sequential();
+    source.populate(Offset(0), ByteCount(1));
+    source.verify_unchanged().expect("unchanged");
+}
+
+#[test]
+fn a_large_batch_commits_every_object_in_its_own_directory() {
+    let site = Site::new();
+    let count = 4 * limits::COMMIT_SYNC_EACH_MAX;
+    let parts = (0..count).map(|i| (i, site.part(&format!("d{}/o{i}", i % 5), format!("{i}").as_bytes()))).collect();
+    let outcome = Committer::commit_batch(&site.root, parts);
+    assert_eq!(outcome.iter().map(|(token, _)| *token).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+    for (i, outcome) in outcome {
+        outcome.expect("committed");
+        let text = format!("d{}/o{i}", i % 5);
+        assert_eq!(site.read(&text).expect("stands"), format!("{i}").as_bytes());
+        assert!(site.root.is_done(&name(&text)).expect("readable").is_yes(), "{text}");
+    }
+    assert_eq!(site.parts_left(), 0);
+}
+
+#[test]
+fn one_failed_object_does_not_hold_up_its_batch() {
+    let site = Site::new();
+    site.write("file", b"in the way");
+    fs::create_dir_all(site.path.join("directory/below")).expect("made");
+    let texts = ["before", "file/below", "directory", "after"];
+    let parts = texts.map(|text| (text, site.part(text, b"new"))).into();
+    let outcome: Vec<_> = Committer::commit_batch(&site.root, parts);
+    assert_eq!(outcome.iter().map(|(_, outcome)| outcome.is_ok()).collect::<Vec<_>>(), [true, false, false, true]);
+    drop(outcome);
+    assert!(site.root.is_done(&name("before")).expect("readable").is_yes());
+    assert!(site.root.is_done(&name("after")).expect("readable").is_yes());
+    assert!(!site.path.join("directory.success").exists());
+    assert_eq!(site.read("file").expect("stands"), b"in the way");
+    assert_eq!(site.parts_left(), 0);
+}
+
+#[test]
+fn a_failed_replacement_leaves_no_marker_of_the_object_before() {
+    let site = Site::new();
+    site.commit("object", b"old").expect("committed");
+    fs::remove_file(site.path.join("object")).expect("removed");
+    fs::create_dir_all(site.path.join("object/below")).expect("made");
+    site.commit("object", b"new").expect_err("a directory is in the way");
+    assert!(!site.path.join("object.success").exists());
+}
+
+#[test]
+fn replacing_an_object_replaces_its_marker() {
+    let site = Site::new();
+    site.commit("object", b"old").expect("committed");
+    let before = site.root.open_source(&name("object")).expect("opened");
+    site.commit("object", b"newer").expect("committed");
+    assert_eq!(site.root.is_done(&name("object")).expect("readable"), Done::Yes(ByteCount(5)));
+    assert_eq!(site.read("object").expect("stands"), b"newer");
+    // Who was sending the old one still has it whole.
+    let mut old = [0; 3];
+    before.read_exact_at(&mut old, Offset(0)).expect("whole");
+    assert_eq!(&old, b"old");
+    before.verify_unchanged().expect("the old version, unchanged");
+    assert!(before.is_removed());
+}
+
+#[test]
+fn a_dropped_part_leaves_nothing() {
+    let site = Site::new();
+    let part = site.part("a/b", b"bytes");
+    assert_eq!(site.parts_left(), 1);
+    drop(part);
+    assert_eq!(site.parts_left(), 0);
+    assert_eq!(scan(&site.root).expect("readable").objects, []);
+    assert!(!site.path.join("a").exists());
+}
+
+#[test]
+fn a_write_beyond_the_size_is_refused() {
+    let site = Site::new();
+    let part = site.root.create_part(&name("a"), ByteCount(4)).expect("room");
+    let check = |bytes: &[u8], offset, expected: bool| {
+        let outcome = part.write_vectored_at(&[IoSlice::new(bytes)], Offset(offset));
+        match outcome {
+            Err(StoreError::BeyondEnd { .. }) => assert!(!expected, "{offset}"),
+            outcome => assert!(outcome.is_ok() && expected, "{offset}: {outcome:?}"),
+        }
+    };
+    check(b"abcd", 0, true);
+    check(b"", 4, true);
+    check(b"x", 4, false);
+    check(b"abcde", 0, false);
+    check(b"x", u64::MAX, false);
+    check(b"", u64::MAX, false);
+    drop(part);
+    assert_eq!(site.parts_left(), 0);
+}
+
+#[test]
+fn a_write_of_more_slices_than_one_call_takes_is_whole() {
+    let site = Site::new();
+    let count = 2 * limits::TRAIN_IOVECS_MAX + 7;
+    let bytes: Vec<u8> = (0..count * 3).map(|i| i as u8).collect();
+    let slices: Vec<_> = bytes.chunks(3).map(IoSlice::new).collect();
+    let part = site.root.create_part(&name("a"), ByteCount(bytes.len() as u64 + 1)).expect("room");
+    part.write_vectored_at(&slices, Offset(1)).expect("written");
+    Committer::commit_batch(&site.root, vec![((), Arc::new(part))]).pop().expect("one").1.expect("committed");
+    let found = site.read("a").expect("stands");
+    assert_eq!((found[0], &found[1..]), (0, &bytes[..]));
+}
+
+#[test]
+#[should_panic(expected = "after it was committed")]
+fn a_committed_object_is_never_written_to() {
+    let site = Site::new();
+    let part = site.part("a", b"bytes");
+    Committer::commit_batch(&site.root, vec![((), Arc::clone(&part))]).pop().expect("one").1.expect("committed");
+    let _ = part.write_vectored_at(&[IoSlice::new(b"x")], Offset(0));
+}
+
+#[test]
+fn a_part_is_served_while_it_arrives_and_after() {
+    let site = Site::new();
+    let part = site.root.create_part(&name("a"), ByteCount(8)).expect("room");
+    let source = part.source().expect("served");
+    assert_eq!(source.size(), ByteCount(8));
+    assert_eq!(source.map().expect("not empty").len(), 8);
+    let read = |offset| {
+        let mut bytes = [0; 4];
+        source.read_exact_at(&mut bytes, Offset(offset)).expect("reserved");
+        bytes
+    };
+    part.write_vectored_at(&[IoSlice::new(b"abcd")], Offset(0)).expect("written");
+    assert_eq!(&read(0), b"abcd");
+    source.verify_unchanged().expect("ours");
+    part.write_vectored_at(&[IoSlice::new(b"efgh")], Offset(4)).expect("written");
+    Committer::commit_batch(&site.root, vec![((), Arc::new(part))]).pop().expect("one").1.expect("committed");
+    assert_eq!(&read(4), b"efgh");
+    source.verify_unchanged().expect("ours");
+    assert!(!source.is_removed());
+
+    let lost = site.part("b", b"bytes");
+    let source = lost.source().expect("served");
+    drop(lost);
+    assert!(source.is_removed());
+    let mut bytes = [0; 5];
+    source.read_exact_at(&mut bytes, Offset(0)).expect("the bytes stay");
+    assert_eq!(&bytes, b"bytes");
+}
+
+#[test]
+fn done_says_what_is_not_done() {
+    let site = Site::new();
+    let check = |text: &str, expected: Done| {
+        assert_eq!(site.root.is_done(&name(text)).expect("readable"), expected, "{text}");
+    };
+    site.write("unmarked", b"four");
+    check("unmarked", Done::MarkerMissing);
+    check("nowhere/at/all", Done::MarkerMissing);
+    site.write("alone.success", b"size 4\n");
+    check("alone", Done::FileMissing);
+    site.write("cut", b"fou");
+    site.write("cut.success", b"size 4\n");
+    check("cut", Done::SizeDiffers { marked: ByteCount(4), found: ByteCount(3) });
+    site.write("damaged", b"four");
+    site.write("damaged.success", b"size four\n");
+    check("damaged", Done::MarkerDamaged);
+    site.write("foreign", b"four");
+    site.write("foreign.success", b"");
+    check("foreign", Done::Yes(ByteCount(4)));
+    site.write("long", b"four");
+    site.write("long.success", &[&b"size 4\n"[..], &[b'x'; 3 * limits::MARKER_BYTES_MAX]].concat());
+    check("long", Done::Yes(ByteCount(4)));
+    fs::create_dir(site.path.join("directory.success")).expect("made");
+    site.write("directory", b"four");
+    check("directory", Done::MarkerMissing);
+}
+
+#[test]
+fn removing_takes_the_marker_along() {
+    let site = Site::new();
+    site.commit("a/b", b"x").expect("committed");
+    site.root.remove(&name("a/b")).expect("removed");
+    assert!(!site.path.join("a").exists());
+    assert!(site.path.exists());
+    site.root.remove(&name("a/b")).expect("gone already");
+}

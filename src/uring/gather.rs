@@ -1,0 +1,376 @@
+//! What one send carries: pieces of memory in order, and what keeps them alive.
+//!
+//! Small things (headers, tails) are copied into an arena of the train's own; static bytes, padding and mapped files
+//! are pointers. A mapped file is never looked at here: its address and length go to the kernel, so a file cut short
+//! under us is an EFAULT from the send.
+//!
+//! Life of a train: `push_*` until it is full or nothing is left, then [`Ring::send`](super::Ring::send), which gives
+//! it back advanced by what went out; sent again until [`Gather::is_done`]; then [`Gather::clear`] and over again.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::MmapRaw;
+use nix::libc;
+
+use crate::limits::{TRAIN_BYTES_MAX, TRAIN_IOVECS_MAX};
+
+/// How a train is sent, from a ring or by a plain system call: all of it if possible, and an error, not SIGPIPE.
+pub(super) const SEND_FLAGS: libc::c_int = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+/// A train of bytes for one send, at most [`TRAIN_BYTES_MAX`] in at most [`TRAIN_IOVECS_MAX`] pieces.
+pub struct Gather {
+    arena: Arena,
+    /// Bytes of the arena in use.
+    arena_used: usize,
+    /// The last piece ends at the arena's end, so that more arena bytes make it longer.
+    open: bool,
+    /// Every piece is readable by the kernel, or refused by it with EFAULT, while `self` is unchanged: it lies in
+    /// `arena`, in static memory, or in what `keep` holds.
+    pieces: Vec<libc::iovec>,
+    keep: Vec<Keep>,
+    /// First piece that is not wholly sent.
+    first: usize,
+    /// Bytes of all pieces from `first` on.
+    rest: usize,
+    sent: usize,
+}
+
+/// A place in a train that [`Gather::truncate_to`] goes back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pieces: usize,
+    last_len: usize,
+    arena_used: usize,
+}
+
+enum Keep {
+    Shared(Arc<[u8]>),
+    Mapped(Arc<MmapRaw>),
+}
+
+// SAFETY: the raw pointers in `pieces` lead to memory that is static, or owned by this value through `arena` and
+// `keep`, whose types may all be sent. Nothing is tied to a thread.
+unsafe impl Send for Gather {}
+// SAFETY: through `&Gather` only numbers can be had; no memory behind a pointer is read or written.
+unsafe impl Sync for Gather {}
+
+impl Gather {
+    /// A train whose arena could hold all of it. Memory is used only as it is filled.
+    pub fn new() -> Gather {
+        Gather::with_arena(TRAIN_BYTES_MAX)
+    }
+
+    /// A train with room for `bytes` copied bytes.
+    pub fn with_arena(bytes: usize) -> Gather {
+        Gather {
+            arena: Arena::new(bytes),
+            arena_used: 0,
+            open: false,
+            pieces: Vec::with_capacity(TRAIN_IOVECS_MAX),
+            keep: Vec::new(),
+            first: 0,
+            rest: 0,
+            sent: 0,
+        }
+    }
+
+    /// Adds a copy of `bytes`. False: they do not fit, and nothing changed.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> bool {
+        let Some(space) = self.arena_mut(bytes.len()) else { return false };
+        space.copy_from_slice(bytes);
+        true
+    }
+
+    /// Adds `len` bytes of the arena for the caller to fill. None: they do not fit, and nothing changed. Until they are
+    /// filled they hold zeroes or what an earlier train had there: undo with [`Gather::truncate_to`] what was not.
+    pub fn arena_mut(&mut self, len: usize) -> Option<&mut [u8]> {
+        let lengthens = self.open && len > 0;
+        if len > self.arena.bytes - self.arena_used || !self.has_room(len, !lengthens) {
+            return None;
+        }
+        // SAFETY: `arena_used + len <= arena.bytes`, so the place lies within the arena or just behind it.
+        let place = unsafe { self.arena.start.add(self.arena_used) };
+        if len > 0 {
+            match self.pieces.last_mut() {
+                Some(last) if lengthens => last.iov_len += len,
+                _ => self.pieces.push(libc::iovec { iov_base: place.as_ptr().cast(), iov_len: len }),
+            }
+            self.open = true;
+            self.arena_used += len;
+            self.rest += len;
+        }
+        // SAFETY: `place` points to `len` bytes of the arena, initialised when it was made, which nobody else reaches
+        // while `self` is borrowed mutably; the arena never moves and outlives the borrow.
+        Some(unsafe { std::slice::from_raw_parts_mut(place.as_ptr(), len) })
+    }
+
+    /// Adds `bytes` without copying. False: the train is full, and nothing changed.
+    pub fn push_static(&mut self, bytes: &'static [u8]) -> bool {
+        self.has_room(bytes.len(), true) && {
+            self.push_piece(bytes.as_ptr(), bytes.len());
+            true
+        }
+    }
+
+    /// Adds `bytes[range]` without copying. False: the train is full, and nothing changed.
+    ///
+    /// # Panics
+    /// When `range` is not within `bytes`.
+    pub fn push_shared(&mut self, bytes: &Arc<[u8]>, range: Range<usize>) -> bool {
+        let piece = &bytes[range];
+        if !self.has_room(piece.len(), true) {
+            return false;
+        }
+        let kept = matches!(self.keep.last(), Some(Keep::Shared(last)) if Arc::ptr_eq(last, bytes));
+        if !kept && !piece.is_empty() {
+            self.keep.push(Keep::Shared(Arc::clone(bytes)));
+        }
+        self.push_piece(piece.as_ptr(), piece.len());
+        true
+    }
+
+    /// Adds `len` bytes from `offset` of a mapped file, as address and length. False: the train is full, and nothing
+    /// changed. The file may be shorter by now than its mapping: then the send fails with EFAULT.
+    ///
+    /// # Panics
+    /// When the range is not within the mapping: what may be asked for was checked against the object's size.
+    pub fn push_mapped(&mut self, map: &Arc<MmapRaw>, offset: u64, len: usize) -> bool {
+        let start = usize::try_from(offset).ok().filter(|start| *start <= map.len() && len <= map.len() - start);
+        let Some(start) = start else { panic!("{len} bytes at {offset} of a mapping of {}", map.len()) };
+        if !self.has_room(len, true) {
+            return false;
+        }
+        let kept = matches!(self.keep.last(), Some(Keep::Mapped(last)) if Arc::ptr_eq(last, map));
+        if !kept && len > 0 {
+            self.keep.push(Keep::Mapped(Arc::clone(map)));
+        }
+        // SAFETY: `start <= map.len()` was checked above, so the result is within the mapping or just behind it.
+        self.push_piece(unsafe { map.as_ptr().add(start) }, len);
+        true
+    }
+
+    /// The present end of the train, for [`Gather::truncate_to`].
+    pub fn mark(&self) -> Mark {
+        let last_len = self.pieces.last().map_or(0, |last| last.iov_len);
+        Mark { pieces: self.pieces.len(), last_len, arena_used: self.arena_used }
+    }
+
+    /// Undoes what was added since `mark` was taken.
+    ///
+    /// # Panics
+    /// When this train has been sent from, or `mark` is behind its end: of another train, or from before a `clear`.
+    pub fn truncate_to(&mut self, mark: Mark) {
+        assert!(self.sent == 0, "a train that is being sent is not shortened");
+        assert!(mark.pieces <= self.pieces.len() && mark.arena_used <= self.arena_used, "the mark is behind the end");
+        self.pieces.truncate(mark.pieces);
+        if let Some(last) = self.pieces.last_mut() {
+            assert!(mark.last_len <= last.iov_len, "the mark is behind the end");
+            last.iov_len = mark.last_len;
+        }
+        // What was kept alive since stays so until `clear`: whatever pieces are left, they stay valid. The rest is worked
+        // out from the pieces, so that no mark, however old, could make a piece longer than its memory.
+        self.arena_used = mark.arena_used;
+        self.open = self.pieces.last().is_some_and(|last| self.arena.ends_at(last, self.arena_used));
+        self.rest = self.pieces.iter().map(|piece| piece.iov_len).sum();
+    }
+
+    /// Bytes that are still to be sent.
+    pub fn len_bytes(&self) -> usize {
+        self.rest
+    }
+
+    /// Nothing has been added since [`Gather::clear`].
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// All that was added has been sent (or nothing was added).
+    pub fn is_done(&self) -> bool {
+        self.rest == 0
+    }
+
+    /// Bytes sent so far of this train.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Pieces that still fit.
+    pub fn iovecs_left(&self) -> usize {
+        TRAIN_IOVECS_MAX - self.pieces.len()
+    }
+
+    /// Bytes that still fit into the arena.
+    pub fn arena_left(&self) -> usize {
+        self.arena.bytes - self.arena_used
+    }
+
+    /// Empties the train for its next use and lets go of what it kept alive.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.keep.clear();
+        self.arena_used = 0;
+        self.open = false;
+        self.first = 0;
+        self.rest = 0;
+        self.sent = 0;
+    }
+
+    /// After a send failed on a mapped piece (EFAULT): ends the train with the packet that is partly sent. The train is
+    /// packets of `packet_bytes` from its start. What that packet still lacks is sent as it was made, except that
+    /// mapped pieces become as many bytes of `padding`, so that its header stays true to the format; all later packets
+    /// are dropped. Returns how many whole packets will have gone out, that one included; when nothing of a next
+    /// packet was sent the train is done.
+    ///
+    /// # Panics
+    /// When `packet_bytes` is 0 or `padding` is shorter than a packet.
+    pub fn cut_at_packet(&mut self, packet_bytes: usize, padding: &Arc<[u8]>) -> usize {
+        assert!(packet_bytes > 0 && padding.len() >= packet_bytes, "padding covers a packet");
+        let packets = self.sent.div_ceil(packet_bytes);
+        let mut lacking = (packets * packet_bytes - self.sent).min(self.rest);
+        self.rest = lacking;
+        self.open = false;
+        let mut end = self.first;
+        while lacking > 0 {
+            let piece = &mut self.pieces[end];
+            piece.iov_len = piece.iov_len.min(lacking);
+            lacking -= piece.iov_len;
+            if self.keep.iter().any(|keep| keep.maps(piece.iov_base)) {
+                piece.iov_base = padding.as_ptr().cast_mut().cast();
+            }
+            end += 1;
+        }
+        self.pieces.truncate(end);
+        self.keep.push(Keep::Shared(Arc::clone(padding)));
+        packets
+    }
+
+    /// Sends once with a plain system call, for the engine without a ring, and advances by what went out.
+    ///
+    /// # Errors
+    /// What `sendmsg` says; EFAULT when a mapped file is shorter than its mapping.
+    pub fn send_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
+        let message = self.message();
+        // SAFETY: `message` points to `pieces` from `first` on, which are valid for the kernel to read, and not changed
+        // during the call because `self` is borrowed mutably; the kernel keeps no pointer after it returns.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, SEND_FLAGS) };
+        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+        self.advance(sent);
+        Ok(sent)
+    }
+
+    /// Counts `n` more bytes as sent.
+    pub(super) fn advance(&mut self, n: usize) {
+        assert!(n <= self.rest, "{n} bytes sent of {}", self.rest);
+        self.sent += n;
+        self.rest -= n;
+        let mut left = n;
+        while left > 0 {
+            let piece = &mut self.pieces[self.first];
+            if left >= piece.iov_len {
+                left -= piece.iov_len;
+                self.first += 1;
+            } else {
+                // SAFETY: `left < iov_len`, so the result stays within the same piece.
+                piece.iov_base = unsafe { piece.iov_base.cast::<u8>().add(left) }.cast();
+                piece.iov_len -= left;
+                left = 0;
+            }
+        }
+    }
+
+    /// What `sendmsg` is given. It points into this value, which must not be changed or dropped until the send is over;
+    /// it may be moved.
+    pub(super) fn message(&self) -> libc::msghdr {
+        let rest = &self.pieces[self.first..];
+        // SAFETY: a message header is integers and pointers, for which all zeroes is a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = rest.as_ptr().cast_mut();
+        message.msg_iovlen = rest.len() as _;
+        message
+    }
+
+    fn has_room(&self, len: usize, new_piece: bool) -> bool {
+        debug_assert!(self.sent == 0, "a train that is being sent does not grow");
+        len <= TRAIN_BYTES_MAX - self.rest && (!new_piece || self.pieces.len() < TRAIN_IOVECS_MAX || len == 0)
+    }
+
+    fn push_piece(&mut self, start: *const u8, len: usize) {
+        if len > 0 {
+            self.pieces.push(libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len });
+            self.rest += len;
+            self.open = false;
+        }
+    }
+}
+
+impl Default for Gather {
+    fn default() -> Gather {
+        Gather::new()
+    }
+}
+
+impl fmt::Debug for Gather {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather")
+            .field("pieces", &self.pieces.len())
+            .field("rest", &self.rest)
+            .field("sent", &self.sent)
+            .finish()
+    }
+}
+
+impl Keep {
+    /// Whether `address` lies in a mapped file kept here.
+    fn maps(&self, address: *const libc::c_void) -> bool {
+        match self {
+            Keep::Shared(_) => false,
+            Keep::Mapped(map) => address.addr().wrapping_sub(map.as_ptr().addr()) < map.len(),
+        }
+    }
+}
+
+/// Memory that stays where it is, initialised, and is reached through one raw pointer only: a box would claim to be
+/// alone with its bytes each time it is moved, while the pieces point into them.
+struct Arena {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Arena {
+    fn new(bytes: usize) -> Arena {
+        let layout = Arena::layout(bytes);
+        if layout.size() == 0 {
+            return Arena { start: NonNull::dangling(), bytes };
+        }
+        // SAFETY: the layout's size is not zero (checked above).
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Arena { start, bytes }
+    }
+
+    /// Whether `piece` is a part of this arena that ends `used` bytes from its start.
+    fn ends_at(&self, piece: &libc::iovec, used: usize) -> bool {
+        let from = piece.iov_base.addr().wrapping_sub(self.start.as_ptr().addr());
+        from < self.bytes && from + piece.iov_len == used
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        Layout::array::<u8>(bytes).expect("an arena is smaller than the address space")
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: allocated in `new` with the same layout and freed only here. No send is reading it: while one is in
+            // flight the ring owns the train.
+            unsafe { dealloc(self.start.as_ptr(), Arena::layout(self.bytes)) };
+        }
+    }
+}
