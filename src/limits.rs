@@ -94,6 +94,12 @@ pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
 pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
 pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
+/// A spool forgets an object that was delivered after this time, ...
+pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
+/// ... and one that nobody asked for after this.
+pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
+/// Directories that a root remembers as durable; when there are more it flushes them again.
+pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 /// Objects that one commit takes at once.
 pub const COMMIT_BATCH_MAX: usize = 1024;
 /// After the store could not take an object, nothing new is fetched for this time, doubling ...

@@ -1,12 +1,12 @@
 //! What other threads tell a worker, and how they get its attention.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::NewLink;
 use super::connection::LinkStats;
-use crate::units::LinkId;
+use crate::units::{LinkId, Time};
 use crate::uring::Waker;
 
 /// Something for a worker to do.
@@ -29,6 +29,8 @@ pub(super) struct Inbox {
     /// The worker will look into the queue before it waits.
     awake: AtomicBool,
     waker: OnceLock<Waker>,
+    /// When the worker last took from the queue, nanoseconds of the node's clock.
+    turn: AtomicU64,
 }
 
 impl Inbox {
@@ -45,6 +47,11 @@ impl Inbox {
         }
     }
 
+    /// When the worker last took from the queue.
+    pub(super) fn last_turn(&self) -> Time {
+        Time(Duration::from_nanos(self.turn.load(Ordering::Relaxed)))
+    }
+
     /// The worker is about to wait. `false`: there is something in the queue, it must not.
     pub(super) fn may_wait(&self) -> bool {
         self.awake.store(false, Ordering::SeqCst);
@@ -52,7 +59,8 @@ impl Inbox {
     }
 
     /// The worker is at work again; everything that was told it so far.
-    pub(super) fn take(&self) -> Vec<Message> {
+    pub(super) fn take(&self, now: Time) -> Vec<Message> {
+        self.turn.store(now.0.as_nanos() as u64, Ordering::Relaxed);
         self.awake.store(true, Ordering::SeqCst);
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -23,9 +23,8 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -107,9 +106,10 @@ pub enum Notice {
 }
 
 /// The running data plane of one node.
+#[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -125,7 +125,7 @@ impl Engine {
         }
         threads.push(writer::spawn_writer(Arc::clone(&shared), write_queue)?);
         threads.push(writer::spawn_committer(Arc::clone(&shared), commit_queue)?);
-        Ok(Self { shared, threads })
+        Ok(Self { shared, threads: Mutex::new(threads) })
     }
 
     /// Hands a connection to the worker with the fewest links.
@@ -153,27 +153,36 @@ impl Engine {
         self.shared.views()
     }
 
+    /// The longest time since a worker last went through its loop.
+    pub fn longest_turn(&self) -> Duration {
+        let now = self.shared.now();
+        let turns = self.shared.inboxes.iter().map(|inbox| now.since(inbox.last_turn()));
+        turns.max().unwrap_or_default()
+    }
+
     /// Bytes of objects that were committed since the start.
     pub fn committed_bytes(&self) -> u64 {
         self.shared.committed_bytes.load(Ordering::Relaxed)
     }
 
     /// Ends in good order: every link finishes its packet, what is whole is committed. Takes at most about `within`.
-    pub fn drain(self, within: Duration) {
+    pub fn drain(&self, within: Duration) {
         self.stop(Message::Drain(within));
     }
 
     /// Ends at once, as a crash would: what is in flight is lost.
-    pub fn kill(self) {
+    pub fn kill(&self) {
         self.shared.dead.store(true, Ordering::Release);
         self.stop(Message::Drain(Duration::ZERO));
     }
 
-    fn stop(mut self, message: Message) {
+    fn stop(&self, message: Message) {
         self.shared.broadcast(&message);
+        let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // Workers first: they give the writer its last work; then the writer, which gives the committer its.
-        let tail = self.threads.split_off(self.threads.len() - 2);
-        join(self.threads);
+        let Some(disk) = threads.len().checked_sub(2) else { return };
+        let tail = threads.split_off(disk);
+        join(threads);
         let mut tail = tail.into_iter();
         self.shared.stop_writer();
         join(tail.next());

@@ -34,6 +34,12 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("stores", &self.stores).finish_non_exhaustive()
+    }
+}
+
 /// One attempt at one object of one flow.
 pub(super) type PartKey = (FlowId, ObjectId, Generation);
 

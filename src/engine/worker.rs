@@ -86,7 +86,7 @@ impl Worker {
             while let Some(completion) = self.ring.next_completion() {
                 self.handle_completion(completion);
             }
-            for message in self.shared.inboxes[self.index].take() {
+            for message in self.shared.inboxes[self.index].take(self.shared.now()) {
                 self.handle_message(message);
             }
             if self.pool.available() > 0 {

@@ -35,25 +35,22 @@ pub struct Committer;
 impl Committer {
     /// Commits `parts`, which must be whole, of `root`, and neither committed nor kept yet. Blocks until the disk
     /// has them. The answers come in the order of the parts, each with its token; after an `Err` no marker
-    /// stands beside the object, so it will be fetched again.
+    /// stands beside the object, so it will be fetched again. A batch opens one more descriptor for each part.
+    ///
+    /// Panics when a part is of another root.
     pub fn commit_batch<T>(root: &Root, parts: Vec<(T, Arc<Part>)>) -> Vec<(T, Result<(), StoreError>)> {
         let shared = root.shared();
         let (tokens, parts): (Vec<T>, Vec<Arc<Part>>) = parts.into_iter().unzip();
+        assert!(parts.iter().all(|part| part.is_of(shared)), "a part is committed in the root that it was made in");
         let mut batch = Batch { shared, entries: parts.into_iter().map(Entry::new).collect() };
         batch.each(|shared, entry| {
             entry.marker = Some(write_marker(shared, &entry.part)?);
             Ok(())
         });
         batch.sync_contents();
-        let mut touched = BTreeSet::new();
-        {
-            let _tree = shared.hold_tree();
-            let mut retired = BTreeSet::new();
-            batch.each(|shared, entry| entry.retire_marker(shared, &mut touched, &mut retired));
-            batch.sync_directories(&retired);
-            batch.each(|shared, entry| entry.rename_object(shared, &mut touched));
-        }
+        let touched = batch.rename_objects();
         batch.sync_directories(&touched);
+        batch.remember_directories();
         let mut marked = BTreeSet::new();
         batch.each(|shared, entry| entry.rename_marker(shared, &mut marked));
         batch.sync_directories(&marked);
@@ -92,6 +89,38 @@ impl Batch<'_> {
             fdatasync(entry.part.file()).map_err(io)?;
             entry.marker.as_ref().map_or(Ok(()), |marker| fdatasync(marker).map_err(io))
         });
+    }
+
+    /// Removes the markers of objects that are replaced, and gives the parts their final names. The directories to
+    /// flush: those that got a name, and those above a directory that is not known to be durable.
+    fn rename_objects(&mut self) -> BTreeSet<Vec<u8>> {
+        let (mut retired, mut touched) = (BTreeSet::new(), BTreeSet::new());
+        let shared = Arc::clone(self.shared);
+        let Ok(durable) = shared.hold_tree() else { return touched };
+        self.each(|shared, entry| entry.retire_marker(shared, &mut touched, &mut retired));
+        self.sync_directories(&retired);
+        self.each(|shared, entry| {
+            let name = entry.part.name().as_bytes();
+            let unsure = resolve::directories_of(name).filter(|&directory| !durable.contains(directory));
+            touched.extend(unsure.map(|directory| resolve::split(directory).0.to_vec()));
+            entry.rename_object(shared, &mut touched)
+        });
+        touched
+    }
+
+    /// Notes the directories of all objects that got this far: they need no flushing on behalf of later ones.
+    fn remember_directories(&mut self) {
+        let Ok(mut durable) = self.shared.hold_tree() else { return };
+        for entry in self.entries.iter().filter(|entry| entry.outcome.is_ok()) {
+            for directory in resolve::directories_of(entry.part.name().as_bytes()) {
+                if !durable.contains(directory) {
+                    if durable.len() >= limits::DURABLE_DIRECTORIES_MAX {
+                        durable.clear();
+                    }
+                    durable.insert(directory.to_vec());
+                }
+            }
+        }
     }
 
     /// Flushes each of `directories` once; a failure is one of every object in it or below it.
@@ -142,7 +171,10 @@ impl Entry {
     }
 
     fn rename_object(&mut self, shared: &Shared, touched: &mut BTreeSet<Vec<u8>>) -> Result<(), StoreError> {
-        let (directory, entry) = shared.make_parent(self.part.name(), &mut Vec::new())?;
+        let mut made = Vec::new();
+        let directory = shared.make_parent(self.part.name(), &mut made);
+        touched.extend(made);
+        let (directory, entry) = directory?;
         self.part
             .file()
             .rename_to(directory.as_fd(), entry)

@@ -104,11 +104,15 @@ impl Part {
     /// object of that name is replaced. Only to be trusted until the host restarts.
     pub fn keep_unsynced(&self) -> Result<(), StoreError> {
         let shared = &self.file.shared;
-        let _tree = shared.hold_tree();
+        let _tree = shared.hold_tree()?;
         let (directory, entry) = shared.make_parent(&self.name, &mut Vec::new())?;
         self.file
             .rename_to(directory.as_fd(), entry)
             .map_err(|errno| StoreError::io(&shared.path, Some(&self.name), "rename a finished part to", errno))
+    }
+
+    pub(super) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.file.shared, shared)
     }
 
     pub(super) fn file(&self) -> &PrivateFile {

@@ -80,6 +80,11 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// The directories that a name lies in, outermost first, without the root.
+pub(super) fn directories_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(slash, _)| &name[..slash])
+}
+
 /// `entry` within the directory `path`.
 pub(super) fn join(path: &[u8], entry: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(path.len() + 1 + entry.len());

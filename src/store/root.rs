@@ -4,6 +4,7 @@
 //! writes. One process writes a root at a time: it holds a lock in the private directory for as long as the
 //! root, or any part in it, lives.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -102,9 +103,8 @@ impl Root {
     /// Removes an object with its marker, and the directories that are empty then. Nothing to remove is fine.
     pub fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.shared.check(name)?;
-        self.shared.writer()?;
         let io = |errno| StoreError::of_name(&self.shared.path, name, "remove", errno);
-        let _tree = self.shared.hold_tree();
+        let mut durable = self.shared.hold_tree()?;
         let (parent, entry) = resolve::split(name.as_bytes());
         let directory = match resolve::open_directory(self.shared.dir.as_fd(), parent, Links::Follow) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
@@ -112,7 +112,7 @@ impl Root {
         };
         remove_entry(directory.as_fd(), &marker_name(entry)).map_err(io)?;
         remove_entry(directory.as_fd(), entry).map_err(io)?;
-        self.shared.prune(parent);
+        self.shared.prune(parent, &mut durable);
         Ok(())
     }
 
@@ -236,10 +236,10 @@ impl Shared {
         Ok((directory, entry))
     }
 
-    /// While this is held no directory of the root is made or pruned by another thread of this process.
-    pub(super) fn hold_tree(&self) -> Option<MutexGuard<'_, ()>> {
-        // The lock guards no data, so a thread that panicked with it left nothing half done.
-        self.writer.as_ref().map(|writer| writer.tree.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The directories that are known to be durable; holding them keeps the tree as it is.
+    pub(super) fn hold_tree(&self) -> Result<MutexGuard<'_, BTreeSet<Vec<u8>>>, StoreError> {
+        // Each change of the set is one insertion or removal: a thread that panicked left nothing half done.
+        Ok(self.writer()?.durable.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What an unprivileged process may still write.
@@ -270,14 +270,15 @@ impl Shared {
         }
     }
 
-    /// Removes `path` and the directories above it, as long as they are empty. The caller holds the tree.
-    fn prune(&self, mut path: &[u8]) {
+    /// Removes `path` and the directories above it, as long as they are empty.
+    fn prune(&self, mut path: &[u8], durable: &mut BTreeSet<Vec<u8>>) {
         while !path.is_empty() {
             let (parent, entry) = resolve::split(path);
             let Ok(directory) = resolve::open_directory(self.dir.as_fd(), parent, Links::Follow) else { return };
             if unlinkat(&directory, entry, UnlinkatFlags::RemoveDir).is_err() {
                 return;
             }
+            durable.remove(path);
             path = parent;
         }
     }
@@ -288,7 +289,9 @@ impl Shared {
 pub(super) struct Writer {
     pub(super) parts: OwnedFd,
     next_entry: AtomicU64,
-    tree: Mutex<()>,
+    /// Directories whose own entry is known to be durable. While it is held no directory of the root is made or
+    /// pruned by another thread of this process.
+    durable: Mutex<BTreeSet<Vec<u8>>>,
     /// Set when flushing the whole file system failed once: the kernel reports such a failure a single time, so
     /// from then on every file is flushed, and answers, for itself.
     pub(super) sync_each: AtomicBool,
@@ -308,7 +311,7 @@ impl Writer {
         Ok(Self {
             parts,
             next_entry: AtomicU64::new(0),
-            tree: Mutex::new(()),
+            durable: Mutex::new(BTreeSet::new()),
             sync_each: AtomicBool::new(false),
             leftovers,
             _lock: lock,

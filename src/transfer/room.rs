@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::limits;
 use crate::units::{ByteCount, ObjectId, Time};
 
 #[derive(Debug)]
@@ -65,6 +66,17 @@ impl Room {
         if self.evictable.remove(&(!delivered, last_use, id, size)) {
             self.evictable_bytes -= size;
         }
+    }
+
+    /// Who has been kept for no one longer than need be.
+    pub(super) fn expired(&self, now: Time) -> Option<ObjectId> {
+        let delivered = self.evictable.first().filter(|entry| !entry.0);
+        let undelivered = self.evictable.range((true, Time::ZERO, ObjectId(0), ByteCount(0))..).next();
+        let keep = |entry: &&(bool, Time, ObjectId, ByteCount)| {
+            let time = if entry.0 { limits::KEEP_UNDELIVERED } else { limits::KEEP_DELIVERED };
+            now.since(entry.1) >= time
+        };
+        delivered.filter(keep).or(undelivered.filter(keep)).map(|entry| entry.2)
     }
 
     /// Who goes next.

@@ -124,6 +124,14 @@ impl Flow {
         }
     }
 
+    /// Throws away what a spool need not keep: what was delivered and not asked for again for a while, and what nobody
+    /// asked for in a longer while. A spool that kept such objects could serve them when their source has long changed.
+    pub fn expire(&mut self, now: Time) {
+        while let Some(id) = self.room.as_ref().and_then(|room| room.expired(now)) {
+            self.evict(id);
+        }
+    }
+
     // -- room in a spool ---------------------------------------------------------------------------------------------
 
     /// Whether another object may be asked for: there is room for one as long as the longest met so far besides
@@ -150,20 +158,24 @@ impl Flow {
                 return false;
             }
             let Some(id) = room.next_to_go() else { return false };
-            self.unmark_evictable(id);
-            let size = self.at(id).footprint();
-            if let Some(room) = &mut self.room {
-                room.give_back(size);
-            }
-            self.totals.present -= 1;
-            self.totals.present_bytes -= size;
-            let object = self.at_mut(id);
-            object.state = ObjectState::Absent;
-            object.delivered = false;
-            let name = object.name.clone();
-            self.actions.push_back(Action::Evict { id, name });
-            self.forget_if_idle(id);
+            self.evict(id);
         }
+    }
+
+    fn evict(&mut self, id: ObjectId) {
+        self.unmark_evictable(id);
+        let size = self.at(id).footprint();
+        if let Some(room) = &mut self.room {
+            room.give_back(size);
+        }
+        self.totals.present -= 1;
+        self.totals.present_bytes -= size;
+        let object = self.at_mut(id);
+        object.state = ObjectState::Absent;
+        object.delivered = false;
+        let name = object.name.clone();
+        self.actions.push_back(Action::Evict { id, name });
+        self.forget_if_idle(id);
     }
 
     pub(super) fn room_take(&mut self, size: ByteCount) {

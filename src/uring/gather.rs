@@ -374,3 +374,209 @@ impl Drop for Arena {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    const FILE_BYTES: usize = 8000;
+
+    fn file_map() -> (Vec<u8>, Arc<MmapRaw>) {
+        let content: Vec<u8> = (0..FILE_BYTES).map(|place| (place % 239) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&content).expect("room for it");
+        (content, Arc::new(memmap2::MmapOptions::new().map_raw_read_only(&file).expect("a mapping")))
+    }
+
+    /// What a peer would read of the rest of `train`; it must fit into a socket's buffer.
+    fn bytes_of(train: &mut Gather) -> Vec<u8> {
+        let (near, mut far) = UnixStream::pair().expect("two sockets");
+        let near = OwnedFd::from(near);
+        while !train.is_done() {
+            assert!(train.send_once(&near).expect("room in the socket") > 0);
+        }
+        drop(near);
+        let mut arrived = Vec::new();
+        far.read_to_end(&mut arrived).expect("an orderly end");
+        arrived
+    }
+
+    #[test]
+    fn copied_bytes_in_a_row_are_one_piece() {
+        let mut train = Gather::with_arena(100);
+        assert!(train.push_bytes(b"B:12:") && train.push_bytes(b"") && train.push_bytes(b"hello"));
+        assert_eq!(train.iovecs_left(), TRAIN_IOVECS_MAX - 1);
+        assert!(train.push_static(b"M:") && train.push_bytes(b"x"));
+        assert_eq!(train.iovecs_left(), TRAIN_IOVECS_MAX - 3);
+        assert_eq!((train.len_bytes(), train.arena_left()), (13, 89));
+        assert_eq!(bytes_of(&mut train), b"B:12:helloM:x");
+        assert!(train.is_done() && !train.is_empty());
+        train.clear();
+        assert!(train.is_empty() && train.arena_left() == 100);
+    }
+
+    #[test]
+    fn full_train_takes_nothing_and_stays_as_it_was() {
+        let mut train = Gather::with_arena(3);
+        assert!(!train.push_bytes(b"four"));
+        assert!(train.push_bytes(b"abc") && !train.push_bytes(b"d"));
+        let (content, map) = file_map();
+        while train.iovecs_left() > 0 {
+            assert!(train.push_static(b"-") || train.iovecs_left() == 0);
+            assert!(train.push_mapped(&map, 0, 1) || train.iovecs_left() == 0);
+        }
+        let len = train.len_bytes();
+        assert!(!train.push_static(b"-") && !train.push_mapped(&map, 1, 1) && !train.push_bytes(b"-"));
+        assert!(train.push_bytes(b"") && train.push_static(b""), "nothing fits anywhere");
+        assert_eq!(train.len_bytes(), len);
+        assert_eq!(bytes_of(&mut train)[4], content[0]);
+
+        let padding: Arc<[u8]> = vec![0; TRAIN_BYTES_MAX].into();
+        train.clear();
+        assert!(train.push_shared(&padding, 0..TRAIN_BYTES_MAX) && !train.push_static(b"x"));
+        assert_eq!((train.len_bytes(), train.iovecs_left()), (TRAIN_BYTES_MAX, TRAIN_IOVECS_MAX - 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes at 8000 of a mapping of 8000")]
+    fn range_beyond_the_mapping_is_a_broken_invariant() {
+        let (_, map) = file_map();
+        assert!(Gather::with_arena(0).push_mapped(&map, FILE_BYTES as u64, 0));
+        Gather::with_arena(0).push_mapped(&map, FILE_BYTES as u64, 1);
+    }
+
+    #[test]
+    fn kept_memory_is_let_go_by_clear_only() {
+        let (_, map) = file_map();
+        let mut train = Gather::with_arena(0);
+        let empty = train.mark();
+        assert!((0..100).all(|place| train.push_mapped(&map, place, 1)));
+        assert_eq!(Arc::strong_count(&map), 2, "once for a map in a row");
+        train.truncate_to(empty);
+        assert_eq!((Arc::strong_count(&map), train.len_bytes()), (2, 0));
+        train.clear();
+        assert_eq!(Arc::strong_count(&map), 1);
+    }
+
+    #[test]
+    fn old_mark_never_makes_a_piece_longer() {
+        let mut train = Gather::with_arena(100);
+        assert!(train.push_static(b"M:"));
+        let before = train.mark();
+        assert!(train.push_bytes(b"0123456789"));
+        let copied = train.mark();
+        train.truncate_to(before);
+        assert!(train.push_bytes(b"01234567890") && train.push_static(b"tail"));
+        // The mark's place exists again; going back to it is as if the later bytes were never added.
+        train.truncate_to(copied);
+        assert!(train.push_bytes(b"x"));
+        assert_eq!(bytes_of(&mut train), b"M:0123456789x");
+
+        let mut other = Gather::with_arena(100);
+        assert!(other.push_bytes(b"abc") && other.push_static(b"M:"));
+        other.truncate_to(Mark { pieces: 2, last_len: 2, arena_used: 0 });
+        assert!(other.push_bytes(b"!"), "starts a piece of its own");
+        assert_eq!(other.iovecs_left(), TRAIN_IOVECS_MAX - 3);
+    }
+
+    #[test]
+    fn cut_keeps_the_header_and_pads_what_was_mapped() {
+        let (content, map) = file_map();
+        let padding: Arc<[u8]> = vec![b'#'; 64].into();
+        // Packets of 10: "M:" and eight mapped bytes. (sent, packets, what goes out from there)
+        let cases: [(usize, usize, &[u8]); 6] =
+            [(0, 0, b""), (10, 1, b""), (11, 2, b":########"), (12, 2, b"########"), (19, 2, b"#"), (40, 4, b"")];
+        for (sent, packets, rest) in cases {
+            let mut train = Gather::with_arena(16);
+            for packet in 0..4 {
+                assert!(train.push_static(b"M:") && train.push_mapped(&map, packet * 8, 8));
+            }
+            train.advance(sent);
+            assert_eq!(train.cut_at_packet(10, &padding), packets, "{sent} sent");
+            assert_eq!(train.len_bytes(), rest.len(), "{sent} sent");
+            assert_eq!(bytes_of(&mut train), rest, "{sent} sent");
+        }
+        // Copied bytes over packets' ends, in one piece: what is there is true, so it is kept.
+        let mut train = Gather::with_arena(16);
+        assert!(train.push_bytes(b"0123456789abcde") && train.push_mapped(&map, 0, 5));
+        train.advance(3);
+        assert_eq!(train.cut_at_packet(10, &padding), 1);
+        assert_eq!(bytes_of(&mut train), b"3456789");
+        assert_eq!(content.len(), FILE_BYTES);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Copy(Vec<u8>),
+        Static(usize),
+        Shared(usize, usize),
+        Mapped(usize, usize),
+        Undone(usize),
+        Filled(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..40).prop_map(Step::Copy),
+            (0..8usize).prop_map(Step::Static),
+            (0..500usize, 0..300usize).prop_map(|(start, len)| Step::Shared(start, len)),
+            (0..6000usize, 0..2000usize).prop_map(|(start, len)| Step::Mapped(start, len)),
+            (0..50usize).prop_map(Step::Undone),
+            (0..50usize).prop_map(Step::Filled),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn train_is_what_was_pushed_wherever_it_was_interrupted(
+            steps in proptest::collection::vec(step(), 1..60),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            static WORDS: &[u8] = b"M:N:E:R:";
+            let (content, map) = file_map();
+            let shared: Arc<[u8]> = content.iter().rev().copied().collect();
+            let mut train = Gather::with_arena(1 << 16);
+            let mut expected = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Copy(bytes) => {
+                        prop_assert!(train.push_bytes(&bytes));
+                        expected.extend(bytes);
+                    }
+                    Step::Static(start) => {
+                        prop_assert!(train.push_static(&WORDS[start..]));
+                        expected.extend(&WORDS[start..]);
+                    }
+                    Step::Shared(start, len) => {
+                        prop_assert!(train.push_shared(&shared, start..start + len));
+                        expected.extend(&shared[start..start + len]);
+                    }
+                    Step::Mapped(start, len) => {
+                        prop_assert!(train.push_mapped(&map, start as u64, len));
+                        expected.extend(&content[start..start + len]);
+                    }
+                    Step::Undone(len) => {
+                        let mark = train.mark();
+                        prop_assert!(train.arena_mut(len).is_some() && train.push_mapped(&map, 0, len));
+                        train.truncate_to(mark);
+                    }
+                    Step::Filled(len) => {
+                        let space = train.arena_mut(len).expect("the arena is large");
+                        space.fill(b'f');
+                        expected.resize(expected.len() + len, b'f');
+                    }
+                }
+                prop_assert_eq!(train.len_bytes(), expected.len());
+            }
+            let sent = cut.index(expected.len() + 1);
+            train.advance(sent);
+            prop_assert_eq!((train.sent(), train.len_bytes()), (sent, expected.len() - sent));
+            prop_assert_eq!(bytes_of(&mut train), &expected[sent..]);
+        }
+    }
+}

@@ -39,6 +39,9 @@ const SUBMIT_ATTEMPTS: usize = 4;
 /// What the kernel says when nothing is wrong.
 const PASSING: [i32; 4] = [libc::ETIME, libc::EINTR, libc::EAGAIN, libc::EBUSY];
 
+/// The kernel refuses a time whose seconds do not fit; a wait may always end early.
+const WAIT_MAX: Duration = Duration::from_secs(1 << 30);
+
 /// An io_uring instance; made, used and dropped on one thread.
 pub struct Ring {
     io: IoUring,
@@ -220,7 +223,8 @@ impl Ring {
         if !self.wake_armed {
             self.arm_wake();
         }
-        if !self.ready.is_empty() || timeout == Some(Duration::ZERO) {
+        // With entries of our own still to be submitted, perhaps the wake-up's, a wait could be without end.
+        if !self.ready.is_empty() || !self.backlog.is_empty() || timeout == Some(Duration::ZERO) {
             self.poll()?;
         } else {
             self.enter_and_wait(timeout)?;
@@ -249,7 +253,7 @@ impl Ring {
         let entered = match timeout {
             None => submitter.submit_and_wait(1),
             Some(timeout) => {
-                let timeout = Timespec::from(timeout);
+                let timeout = Timespec::from(timeout.min(WAIT_MAX));
                 submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
             }
         };

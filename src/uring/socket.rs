@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -215,6 +215,10 @@ impl TcpInfo {
     }
 }
 
+/// Sets how many bytes may wait unsent in the socket (TCP_NOTSENT_LOWAT).
+///
+/// # Errors
+/// What `setsockopt` says.
 pub fn set_not_sent_low_water(socket: impl AsFd, bytes: u32) -> nix::Result<()> {
     let socket = socket.as_fd();
     let length = mem::size_of::<u32>() as libc::socklen_t;

@@ -1,1 +1,436 @@
+//! Rings against real sockets and files. Where the kernel refuses rings, each test says so and ends.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::libc;
+
+use super::{Buffer, Gather, Outcome, Pool, Ring, RingError, Token, socket};
+use crate::limits::{TRAIN_BYTES_MAX, TRAIN_IOVECS_MAX};
+
+const PACKET: usize = 1400;
+
+fn ring(entries: u32) -> Option<Ring> {
+    match Ring::new(entries) {
+        Ok(ring) => Some(ring),
+        Err(RingError::Os { call, source }) => panic!("{call}: {source}"),
+        Err(error) => {
+            println!("skipped, no rings here: {error}");
+            None
+        }
+    }
+}
+
+fn unix_pair() -> (Arc<OwnedFd>, UnixStream) {
+    let (near, far) = UnixStream::pair().expect("two sockets");
+    (Arc::new(near.into()), far)
+}
+
+fn tcp_pair() -> (Arc<OwnedFd>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let near = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+    (Arc::new(near.into()), listener.accept().expect("its other end").0)
+}
+
+fn buffer(bytes: usize) -> Buffer {
+    Pool::new(1, bytes).expect("a mapping").take().expect("a new pool is full")
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|place| (place % 251) as u8 ^ (place / 251) as u8).collect()
+}
+
+fn mapped(content: &[u8]) -> (File, Arc<MmapRaw>) {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(content).expect("room for it");
+    let map = MmapOptions::new().map_raw_read_only(&file).expect("a mapping");
+    (file, Arc::new(map))
+}
+
+/// Packets of `M:` and payload from the map, as many as fit, and the bytes that they are.
+fn packets_from(map: &Arc<MmapRaw>, content: &[u8]) -> (Gather, Vec<u8>) {
+    let mut train = Gather::new();
+    let mut expected = Vec::new();
+    let mut offset = 0;
+    while offset + PACKET - 2 <= content.len() && train.iovecs_left() >= 2 {
+        assert!(train.push_static(b"M:") && train.push_mapped(map, offset as u64, PACKET - 2));
+        expected.extend_from_slice(b"M:");
+        expected.extend_from_slice(&content[offset..offset + PACKET - 2]);
+        offset += PACKET - 2;
+    }
+    (train, expected)
+}
+
+fn next(ring: &mut Ring) -> (Token, Outcome) {
+    loop {
+        if let Some(completion) = ring.next_completion() {
+            return (completion.token, completion.outcome);
+        }
+        ring.wait(None).expect("the ring works");
+    }
+}
+
+fn next_sent(ring: &mut Ring) -> (Gather, io::Result<usize>) {
+    match next(ring) {
+        (_, Outcome::Sent { train, result }) => (train, result),
+        (token, Outcome::Received { .. }) => panic!("{token:?} received"),
+    }
+}
+
+fn next_received(ring: &mut Ring) -> (Buffer, io::Result<usize>) {
+    match next(ring) {
+        (_, Outcome::Received { buffer, result }) => (buffer, result),
+        (token, Outcome::Sent { .. }) => panic!("{token:?} sent"),
+    }
+}
+
+/// Sends all of it, again and again where it stopped.
+fn send_all(ring: &mut Ring, socket: &Arc<OwnedFd>, mut train: Gather) -> Gather {
+    while !train.is_done() {
+        ring.send(Token(7), socket, train).expect("room in the ring");
+        let (back, result) = next_sent(ring);
+        assert!(result.expect("the peer reads") > 0);
+        train = back;
+    }
+    train
+}
+
+fn errno(result: &io::Result<usize>) -> Option<i32> {
+    result.as_ref().err().and_then(io::Error::raw_os_error)
+}
+
+#[test]
+fn echo_returns_every_byte_over_a_narrow_socket() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, mut far) = unix_pair();
+    let options = nix::sys::socket::sockopt::SndBuf;
+    nix::sys::socket::setsockopt(&near, options, &4096).expect("an option");
+    let echo = thread::spawn(move || {
+        let mut bytes = [0; 3000];
+        while let Ok(count @ 1..) = far.read(&mut bytes) {
+            far.write_all(&bytes[..count]).expect("the ring reads");
+        }
+    });
+
+    let sent = pattern(TRAIN_BYTES_MAX);
+    let mut train = Gather::new();
+    assert!(train.push_bytes(&sent));
+    assert!(!train.push_bytes(b"x"), "the train is full");
+    let mut received = Vec::new();
+    ring.send(Token(1), &near, train).expect("room in the ring");
+    ring.recv(Token(1), &near, buffer(64 << 10)).expect("room in the ring");
+    let mut all_sent = false;
+    while received.len() < sent.len() || !all_sent {
+        match next(&mut ring) {
+            (Token(1), Outcome::Sent { train, result }) => {
+                result.expect("the peer reads");
+                all_sent = train.is_done();
+                if !all_sent {
+                    ring.send(Token(1), &near, train).expect("room in the ring");
+                }
+            }
+            (Token(1), Outcome::Received { mut buffer, result }) => {
+                let count = result.expect("the peer writes");
+                assert_eq!(buffer.filled().len(), count);
+                received.extend_from_slice(buffer.filled());
+                buffer.clear();
+                ring.recv(Token(1), &near, buffer).expect("room in the ring");
+            }
+            (token, _) => panic!("{token:?} is nobody's"),
+        }
+    }
+    assert!(received == sent);
+
+    socket::shutdown(&near, Shutdown::Write).expect("a connected socket");
+    let (_, result) = next_received(&mut ring);
+    assert_eq!(result.expect("the echo has ended"), 0);
+    echo.join().expect("the echo");
+    assert_eq!(ring.in_flight(), 0);
+}
+
+#[test]
+fn gather_of_1024_pieces_from_a_map_arrives_as_it_was_made() {
+    let Some(mut ring) = ring(8) else { return };
+    let content = pattern(600 * (PACKET - 2));
+    let (_file, map) = mapped(&content);
+    let (near, mut far) = tcp_pair();
+    let (train, expected) = packets_from(&map, &content);
+    assert_eq!((train.iovecs_left(), train.len_bytes()), (0, TRAIN_IOVECS_MAX / 2 * PACKET));
+    let reader = thread::spawn(move || {
+        let mut arrived = vec![0; TRAIN_IOVECS_MAX / 2 * PACKET];
+        far.read_exact(&mut arrived).expect("all of it");
+        arrived
+    });
+    let train = send_all(&mut ring, &near, train);
+    assert_eq!(train.sent(), expected.len());
+    assert!(reader.join().expect("the reader") == expected);
+}
+
+#[test]
+fn receive_continues_behind_a_partial_packet() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, mut far) = unix_pair();
+    let mut buffer = buffer(4096);
+    buffer.copy_from(b"first half, ");
+    far.write_all(b"second half").expect("room in the socket");
+    ring.recv(Token(1), &near, buffer).expect("room in the ring");
+    let (buffer, result) = next_received(&mut ring);
+    assert_eq!(result.expect("bytes are there"), 11);
+    assert_eq!(buffer.filled(), b"first half, second half");
+}
+
+#[test]
+fn truncated_file_is_an_error_and_the_packet_is_completed() {
+    let Some(mut ring) = ring(8) else { return };
+    let content = pattern(512 * (PACKET - 2));
+    let (file, map) = mapped(&content);
+    let (near, mut far) = tcp_pair();
+    let (mut train, expected) = packets_from(&map, &content);
+    let kept = 300_000;
+    file.set_len(kept).expect("a shorter file");
+    let reader = thread::spawn(move || {
+        let mut arrived = Vec::new();
+        far.read_to_end(&mut arrived).expect("an orderly end");
+        arrived
+    });
+
+    let result = loop {
+        ring.send(Token(1), &near, train).expect("room in the ring");
+        let (back, result) = next_sent(&mut ring);
+        train = back;
+        if result.is_err() {
+            break result;
+        }
+        assert!(!train.is_done(), "half of it is not there any more");
+    };
+    assert_eq!(errno(&result), Some(libc::EFAULT));
+    let sent = train.sent();
+    let padding: Arc<[u8]> = vec![b'#'; 2 * PACKET].into();
+    let packets = train.cut_at_packet(PACKET, &padding);
+    assert_eq!(packets, sent.div_ceil(PACKET));
+    let train = send_all(&mut ring, &near, train);
+    assert_eq!(train.sent(), packets * PACKET);
+
+    socket::shutdown(&near, Shutdown::Write).expect("a connected socket");
+    let arrived = reader.join().expect("the reader");
+    assert_eq!(arrived.len(), packets * PACKET);
+    // The kernel may serve the rest of the last page, as zeroes.
+    let true_bytes = sent.min(kept as usize);
+    assert!(arrived[..true_bytes] == expected[..true_bytes]);
+    assert!(arrived.chunks(PACKET).all(|packet| packet.starts_with(b"M:")));
+    assert!(arrived[sent..].iter().skip(2).all(|&byte| byte == b'#'));
+}
+
+#[test]
+fn cancelled_receive_gives_the_buffer_back() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, _far) = unix_pair();
+    let mut buffer = buffer(4096);
+    buffer.copy_from(b"kept");
+    ring.recv(Token(3), &near, buffer).expect("room in the ring");
+    ring.wait(Some(Duration::ZERO)).expect("the ring works");
+    assert!(ring.next_completion().is_none());
+    assert_eq!(ring.in_flight(), 1);
+    ring.cancel(Token(4));
+    ring.cancel(Token(3));
+    ring.cancel(Token(3));
+    let (buffer, result) = next_received(&mut ring);
+    assert_eq!(errno(&result), Some(libc::ECANCELED));
+    assert_eq!(buffer.filled(), b"kept");
+    assert_eq!(ring.in_flight(), 0);
+    ring.recv(Token(3), &near, buffer).expect("the token is free again");
+}
+
+#[test]
+fn cancelled_send_goes_on_where_it_stopped() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, mut far) = unix_pair();
+    let sent = pattern(TRAIN_BYTES_MAX);
+    let mut train = Gather::new();
+    assert!(train.push_bytes(&sent));
+    ring.send(Token(1), &near, train).expect("room in the ring");
+    ring.wait(Some(Duration::ZERO)).expect("the ring works");
+    ring.cancel(Token(1));
+    let (train, result) = next_sent(&mut ring);
+    let count = result.expect("the socket's buffer took some");
+    assert!(count > 0 && count < sent.len() && train.sent() == count, "{count} bytes");
+
+    let reader = thread::spawn(move || {
+        let mut arrived = vec![0; TRAIN_BYTES_MAX];
+        far.read_exact(&mut arrived).expect("all of it");
+        arrived
+    });
+    let train = send_all(&mut ring, &near, train);
+    assert!(train.is_done());
+    assert!(reader.join().expect("the reader") == sent);
+}
+
+#[test]
+fn dropped_ring_gives_everything_back() {
+    let pool = Pool::new(4, 1 << 20).expect("a mapping");
+    let padding: Arc<[u8]> = vec![b'#'; TRAIN_BYTES_MAX].into();
+    let Some(mut ring) = ring(16) else { return };
+    let waker = ring.waker();
+    let sockets: Vec<_> = (0..4).map(|_| unix_pair()).collect();
+    for (token, (near, _)) in (0..).map(Token).zip(&sockets) {
+        ring.recv(token, near, pool.take().expect("one each")).expect("room in the ring");
+        if token.0 == 2 {
+            // Two of the receives are with the kernel, two will not have been submitted.
+            ring.wait(Some(Duration::ZERO)).expect("the ring works");
+        }
+        let mut train = Gather::with_arena(0);
+        assert!(train.push_shared(&padding, 0..padding.len()));
+        ring.send(token, near, train).expect("room in the ring");
+    }
+    assert_eq!(pool.available(), 0);
+    drop(ring);
+    assert_eq!(pool.available(), 4);
+    assert_eq!(Arc::strong_count(&padding), 1);
+    assert!(sockets.iter().all(|(near, _)| Arc::strong_count(near) == 1));
+    waker.wake();
+}
+
+#[test]
+fn failed_peer_is_an_error_not_a_signal() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, far) = unix_pair();
+    drop(far);
+    let mut train = Gather::with_arena(16);
+    assert!(train.push_bytes(b"nobody reads it"));
+    ring.send(Token(1), &near, train).expect("room in the ring");
+    let (train, result) = next_sent(&mut ring);
+    assert_eq!(errno(&result), Some(libc::EPIPE));
+    assert_eq!(train.sent(), 0);
+}
+
+#[test]
+fn wakes_from_other_threads_are_never_lost() {
+    const EACH: usize = 2000;
+    let Some(mut ring) = ring(8) else { return };
+    let queued = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let (waker, queued) = (ring.waker(), Arc::clone(&queued));
+            thread::spawn(move || {
+                for _ in 0..EACH {
+                    queued.fetch_add(1, Ordering::Relaxed);
+                    waker.wake();
+                }
+            })
+        })
+        .collect();
+    // A lost wake-up would be a wait without end.
+    while queued.load(Ordering::Relaxed) < 2 * EACH {
+        ring.wait(None).expect("the ring works");
+    }
+    threads.into_iter().for_each(|thread| thread.join().expect("a waking thread"));
+}
+
+#[test]
+fn returned_buffer_wakes_the_worker_that_had_none() {
+    let Some(mut ring) = ring(8) else { return };
+    let pool = Pool::new(1, 4096).expect("a mapping");
+    let waker = ring.waker();
+    pool.on_return(move || waker.wake());
+    let taken = pool.take().expect("a new pool is full");
+    assert!(pool.take().is_none());
+    let writer = thread::spawn(move || drop(taken));
+    let buffer = loop {
+        ring.wait(None).expect("the ring works");
+        if let Some(buffer) = pool.take() {
+            break buffer;
+        }
+    };
+    assert!(buffer.filled().is_empty());
+    writer.join().expect("the writer");
+}
+
+#[test]
+fn wait_ends_with_its_timeout() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, _far) = unix_pair();
+    ring.recv(Token(1), &near, buffer(4096)).expect("room in the ring");
+    for timeout in [Duration::ZERO, Duration::from_millis(1), Duration::ZERO] {
+        ring.wait(Some(timeout)).expect("the ring works");
+        assert!(ring.next_completion().is_none());
+    }
+    ring.waker().wake();
+    ring.wait(Some(Duration::MAX)).expect("any time will do");
+}
+
+#[test]
+fn full_ring_returns_what_it_does_not_take() {
+    let Some(mut ring) = ring(8) else { return };
+    let pool = Pool::new(9, 4096).expect("a mapping");
+    let sockets: Vec<_> = (0..9).map(|_| unix_pair()).collect();
+    let mut rejected = None;
+    for (token, (near, _)) in (0..).map(Token).zip(&sockets) {
+        let mut buffer = pool.take().expect("one each");
+        buffer.copy_from(b"mine");
+        if let Err(error) = ring.recv(token, near, buffer) {
+            rejected = Some((token, error));
+        }
+    }
+    let (token, rejected) = rejected.expect("nine do not fit into eight");
+    assert_eq!(token, Token(8));
+    assert!(matches!(rejected.error, RingError::Full { in_flight: 8 }), "{:?}", rejected.error);
+    assert_eq!(rejected.returned.filled(), b"mine");
+    // The submission queue is full of receives: these make room for themselves.
+    (0..8).map(Token).for_each(|token| ring.cancel(token));
+    for _ in 0..8 {
+        assert_eq!(errno(&next_received(&mut ring).1), Some(libc::ECANCELED));
+    }
+    ring.recv(token, &sockets[8].0, rejected.returned).expect("there is room now");
+}
+
+#[test]
+fn many_links_on_one_ring_each_get_their_own_bytes() {
+    let Some(mut ring) = ring(64) else { return };
+    let pool = Pool::new(16, 4096).expect("a mapping");
+    let pairs: Vec<_> = (0..16).map(|_| unix_pair()).collect();
+    let mut seen = [0u32; 16];
+    for (token, (near, _)) in (0..).map(Token).zip(&pairs) {
+        ring.recv(token, near, pool.take().expect("one each")).expect("room in the ring");
+    }
+    for round in 0..50u32 {
+        for (index, (_, far)) in pairs.iter().enumerate() {
+            (&*far).write_all(&(round * 16 + index as u32).to_ne_bytes()).expect("room in the socket");
+        }
+        for _ in 0..16 {
+            let (token, outcome) = next(&mut ring);
+            let Outcome::Received { mut buffer, result } = outcome else { panic!("nothing is sent") };
+            assert_eq!(result.expect("bytes are there"), 4);
+            assert_eq!(buffer.filled(), (round * 16 + token.0 as u32).to_ne_bytes());
+            seen[token.0 as usize] += 1;
+            buffer.clear();
+            ring.recv(token, &pairs[token.0 as usize].0, buffer).expect("room in the ring");
+        }
+    }
+    assert_eq!(seen, [50; 16]);
+}
+
+#[test]
+fn second_send_on_a_token_is_a_broken_invariant() {
+    let Some(mut ring) = ring(8) else { return };
+    let (near, _far) = unix_pair();
+    let train = || {
+        let mut train = Gather::with_arena(16);
+        assert!(train.push_bytes(b"once"));
+        train
+    };
+    ring.send(Token(1), &near, train()).expect("room in the ring");
+    ring.recv(Token(1), &near, buffer(4096)).expect("a receive is another kind");
+    let second = catch_unwind(AssertUnwindSafe(|| ring.send(Token(1), &near, train()).is_ok()));
+    assert!(second.is_err(), "two sends would mix their bytes");
+    let (train, result) = next_sent(&mut ring);
+    assert!(result.is_ok() && train.is_done());
+}

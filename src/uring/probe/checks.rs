@@ -15,6 +15,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::limits::{PROBE_WITHIN, RING_ENTRIES};
 use crate::uring::buffer::{Buffer, Pool};
@@ -186,9 +187,9 @@ fn sockets() -> Result<(Arc<OwnedFd>, UnixStream), String> {
     Ok((Arc::new(near.into()), far))
 }
 
-/// An unnamed file, its mapping, and what is in it.
+/// A file in memory, its mapping, and what is in it.
 fn mapped_file() -> Result<(File, Arc<MmapRaw>, Vec<u8>), String> {
-    let mut file = tempfile::tempfile().map_err(said)?;
+    let mut file = File::from(memfd_create("probe", MFdFlags::MFD_CLOEXEC).map_err(|errno| said(errno.into()))?);
     let content: Vec<u8> = (0..FILE_BYTES).map(|place| (place % 251) as u8).collect();
     file.write_all(&content).map_err(said)?;
     let map = MmapOptions::new().len(FILE_BYTES).map_raw_read_only(&file).map_err(said)?;
