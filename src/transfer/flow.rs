@@ -306,6 +306,9 @@ impl Flow {
         self.share_out(now);
         self.wake_fetchers();
         self.wakes.remove(&link);
+        if self.schedule.fetchers.is_empty() {
+            self.wake_all_readers();
+        }
     }
 
     /// The next object that `link` should ask for, now on order. `one_by_one`: the peer takes one request at a time.
@@ -460,7 +463,7 @@ impl Flow {
         if !self.is_on_order(id) {
             self.enqueue_later(id, now);
         }
-        self.wake_readers(id);
+        self.wake_all_readers();
     }
 
     /// When the fetching side wants to be looked at again though nothing happens: `link` has nothing on order, and
@@ -673,6 +676,11 @@ impl Flow {
     pub(super) fn wake_readers(&mut self, id: ObjectId) {
         let object = &self.objects[id.0 as usize];
         self.wakes.extend(&object.readers);
+    }
+
+    /// What could be hoped for no longer can.
+    fn wake_all_readers(&mut self) {
+        self.wakes.extend(self.objects.iter().flat_map(|object| &object.readers));
     }
 }
 

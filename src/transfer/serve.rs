@@ -56,8 +56,9 @@ impl Flow {
         };
         self.unmark_evictable(id);
         let object = self.at_mut(id);
-        object.readers.insert(link);
-        object.last_use = now;
+        if object.readers.insert(link) {
+            object.last_use = now;
+        }
         let may_fetch = object.state == ObjectState::Absent && object.retry_at <= now;
         if may_fetch && self.kind == Kind::Relay {
             self.enqueue(id);
@@ -91,9 +92,20 @@ impl Flow {
                 Availability::Ready { size, ready: written, generation }
             }
             ObjectState::Arriving { .. } | ObjectState::Requested { .. } => Availability::Awaited,
-            ObjectState::Absent if object.queued && object.retry_at <= now => Availability::Awaited,
+            ObjectState::Absent if object.queued && object.retry_at <= now && self.can_fetch(id, now) => {
+                Availability::Awaited
+            }
             ObjectState::Absent => Availability::Pending,
         }
+    }
+
+    /// Whether a queued object can be hoped for. Where it cannot, whoever asked is told so: it may have other ways to get
+    /// it, and what it asked for behind it may be here and hold the room that this one waits for.
+    fn can_fetch(&self, id: ObjectId, now: Time) -> bool {
+        let waited = now.since(self.at(id).last_use);
+        !self.schedule.fetchers.is_empty()
+            && now >= self.hold_until
+            && (waited < limits::ROOM_PATIENCE || self.has_room_for_one_more())
     }
 
     /// An object changed or vanished under its sender: it is withdrawn until the root has been looked at again.
