@@ -356,7 +356,6 @@ impl Flow {
         if !self.end_attempt_of(link, id) {
             return Err(Refusal::NotWanted);
         }
-        self.longest = self.longest.max(size);
         if let Some(expected) = self.at(id).expected.filter(|&expected| expected != size && self.kind == Kind::Fetch) {
             self.fail(id, Problem::WrongSize { expected, found: size }, now);
             return Err(Refusal::WrongSize);
@@ -373,6 +372,8 @@ impl Flow {
             }
             self.room_take(size);
         }
+        // Not before: an object that is longer than the spool says nothing of the room that the others need.
+        self.longest = self.longest.max(size);
         let object = self.at_mut(id);
         object.generation = object.generation.next();
         object.state = ObjectState::Arriving { link, size, written: ByteCount(0), created: false };
