@@ -213,7 +213,9 @@ impl Flow {
     /// Drops an object from the table when nobody wants it and nothing of it is here. A list keeps its objects.
     pub(super) fn forget_if_idle(&mut self, id: ObjectId) {
         let object = self.at(id);
-        let idle = object.state == ObjectState::Absent && object.readers.is_empty();
+        // One that cannot fit is remembered: fetching it to learn so again would cost all of its bytes.
+        let cannot_fit = matches!(object.problem, Some(Problem::LargerThanSpool { .. }));
+        let idle = object.state == ObjectState::Absent && object.readers.is_empty() && !cannot_fit;
         if self.kind == Kind::Fetch || !idle || self.id_of(&object.name) != Some(id) || self.is_on_order(id) {
             return;
         }
