@@ -122,6 +122,18 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 pub const REDIAL_MAX: Duration = Duration::from_secs(10);
 /// A dial that got no answer is given up after this time.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
+/// Data that a peer's TCP does not acknowledge for this long ends the link.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// TCP asks an idle peer whether it lives after this time, ...
+pub const TCP_IDLE: Duration = Duration::from_secs(10);
+/// ... then this often, ...
+pub const TCP_PROBE_EVERY: Duration = Duration::from_secs(3);
+/// ... and gives it up after this many questions.
+pub const TCP_PROBES: u32 = 3;
+/// A worker that has not gone through its loop for this long is stuck.
+pub const TURN_MAX: Duration = Duration::from_secs(10);
+/// Problems of one kind that status shows and the log tells at once.
+pub const PROBLEMS_SHOWN_MAX: usize = 20;
 /// SIGTERM: links finish their packet and files are committed within this time.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 

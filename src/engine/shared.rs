@@ -27,7 +27,8 @@ pub enum Store {
 }
 
 impl Store {
-    pub(super) fn root(&self) -> &Arc<Root> {
+    /// The directory.
+    pub fn root(&self) -> &Arc<Root> {
         match self {
             Self::Remote(root) | Self::Local(root) | Self::Spool(root) => root,
         }
@@ -137,7 +138,9 @@ impl Shared {
                 self.committed_bytes.fetch_add(size.0, Ordering::Relaxed);
                 tracing::debug!(object = %name, size = size.0, "complete");
             }
-            Event::Failed { name, problem } => tracing::warn!(object = %name, "cannot be fetched: {problem}; it is tried again"),
+            Event::Failed { name, problem } => {
+                tracing::warn!(object = %name, "cannot be fetched: {problem}; it is tried again")
+            }
             Event::SourceFailed { name, reason } => {
                 tracing::warn!(object = %name, "not sent whole: {reason}; it is served again once it is stable");
                 (self.notify)(Notice::SourceFailed { flow, name });

@@ -9,14 +9,12 @@
 
 mod dial;
 mod listen;
-mod log;
 mod report;
 mod site;
 mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -117,8 +115,7 @@ impl Node {
 /// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     let node = Node::start(config, Some(file))?;
-    site::serve_signals(&node.site, &node.commands)?;
-    node.site.draining.store(true, Ordering::Relaxed);
+    site::serve_signals(&node.site)?;
     node.drain();
     Ok(())
 }

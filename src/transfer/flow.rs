@@ -247,8 +247,10 @@ impl Flow {
     }
 
     /// A present object is to be fetched again: its file or marker is gone, or is not what the marker says.
-    pub fn want_again(&mut self, id: ObjectId) {
-        if let ObjectState::Present { size } = self.at(id).state {
+    pub fn want_again(&mut self, name: &ObjectName) {
+        if let Some(id) = self.id_of(name)
+            && let ObjectState::Present { size } = self.at(id).state
+        {
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
             self.at_mut(id).state = ObjectState::Absent;

@@ -16,6 +16,7 @@
 //! Another thread ends a wait with [`Waker::wake`].
 
 mod buffer;
+pub mod control;
 mod gather;
 pub mod probe;
 mod ring;

@@ -1,0 +1,76 @@
+//! An exchange's links: each is dialed for ever, with capped and jittered back-off, so that start order never matters.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rand::RngExt as _;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::site::{Site, Slot, SlotState};
+use crate::config::{LinkAddress, Remote};
+use crate::limits;
+use crate::uring::control;
+
+/// Keeps one configured link up until `slot` is retired.
+pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
+    control::spawn(async move {
+        let mut delay = limits::REDIAL_MIN;
+        while !slot.is_retired() {
+            let began = Instant::now();
+            let reason = match dial(&slot.address).await {
+                Ok((socket, address)) => {
+                    let (closed, end) = oneshot::channel();
+                    let link = site.add_dialed(socket, address, &slot, closed);
+                    slot.set(SlotState::Up(link));
+                    end.await.unwrap_or_else(|_| "the node stops".into())
+                }
+                Err(error) => error,
+            };
+            if slot.is_retired() || site.is_ending() {
+                return;
+            }
+            // A link that lasted is dialed again at once: its peer was restarted.
+            if began.elapsed() >= 2 * limits::REDIAL_MAX {
+                delay = limits::REDIAL_MIN;
+            }
+            let wait = delay.mul_f64(rand::rng().random_range(0.5..1.0));
+            slot.set(SlotState::Waiting { reason, until: Instant::now() + wait });
+            sleep(wait).await;
+            delay = (delay * 2).min(limits::REDIAL_MAX);
+            if slot.was_met() {
+                delay = limits::REDIAL_MIN;
+            }
+            slot.set(SlotState::Dialing);
+        }
+    });
+}
+
+async fn dial(address: &LinkAddress) -> Result<(OwnedFd, SocketAddr), String> {
+    let remote = match &address.remote {
+        Remote::Address(address) => *address,
+        Remote::Host { name, port } => {
+            let found = tokio::net::lookup_host((name.as_str(), *port)).await;
+            let found = found.map_err(|error| format!("cannot resolve {name}: {error}"))?;
+            // An address of the other family than `bind` cannot be reached from it.
+            let mut found = found.filter(|found| address.bind.is_none_or(|bind| bind.is_ipv4() == found.is_ipv4()));
+            found.next().ok_or_else(|| format!("{name} has no address"))?
+        }
+    };
+    match timeout(limits::DIAL_WITHIN, control::connect(remote, address.bind)).await {
+        Ok(Ok(socket)) => Ok((socket, remote)),
+        Ok(Err(error)) => Err(describe(&error)),
+        Err(_) => Err(format!("no answer within {} s", limits::DIAL_WITHIN.as_secs())),
+    }
+}
+
+fn describe(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::HostUnreachable => "no route to the host".into(),
+        std::io::ErrorKind::NetworkUnreachable => "the network is unreachable".into(),
+        std::io::ErrorKind::TimedOut => "no answer".into(),
+        _ => error.to_string(),
+    }
+}

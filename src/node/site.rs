@@ -1,0 +1,687 @@
+//! A node's state, and the thread that runs its control plane.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, interval};
+
+use super::report::{Handle, Rates};
+use super::{NodeError, dial, listen, watch};
+use crate::config::{self, Config, Exchange, LinkAddress, Listen, RoleConfig, Trader};
+use crate::control::{ControlSocket, ReloadReport};
+use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
+use crate::limits;
+use crate::proto::duplex::{FEATURES, LinkConfig};
+use crate::store::{Done, Root, SegmentSpec, Spool, Stamp, scan};
+use crate::transfer::{Flow, FlowId, Flows, ObjectState};
+use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
+use crate::uring::control::{self, Listener};
+use crate::uring::socket::{self, Options};
+use crate::wire::duplex::check_name_fits;
+use crate::wire::hello::{Hello, Role};
+
+/// The flow of a trader's `remote/`, and of what an exchange fetches from its first peer.
+pub(super) const FIRST: FlowId = FlowId(0);
+/// The flow of a trader's `local/`, and of what an exchange fetches from its second peer.
+pub(super) const SECOND: FlowId = FlowId(1);
+
+/// What the node's thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// End in good order.
+    Drain,
+    /// End at once.
+    Kill,
+    /// The engine has something to say.
+    Notice(Notice),
+}
+
+/// A link that the config asks for, and where it stands.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Index of its peer in the config.
+    pub(super) peer: usize,
+    pub(super) address: LinkAddress,
+    state: Mutex<(SlotState, Instant)>,
+    retired: AtomicBool,
+    met: AtomicBool,
+    pub(super) connects: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum SlotState {
+    Dialing,
+    Up(LinkId),
+    Waiting { reason: String, until: Instant },
+}
+
+impl Slot {
+    fn new(peer: usize, address: LinkAddress) -> Self {
+        let state = Mutex::new((SlotState::Dialing, Instant::now()));
+        Self { peer, address, state, retired: false.into(), met: false.into(), connects: AtomicU64::new(0) }
+    }
+
+    pub(super) fn set(&self, state: SlotState) {
+        *lock(&self.state) = (state, Instant::now());
+    }
+
+    pub(super) fn state(&self) -> (SlotState, Instant) {
+        lock(&self.state).clone()
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer answered on the link before, since this was last asked.
+    pub(super) fn was_met(&self) -> bool {
+        self.met.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What is known of a peer that dials us.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Caller {
+    /// Links that it has made since the start.
+    pub(super) connects: u64,
+    /// Links that are up, and the most that ever were.
+    up: u64,
+    pub(super) most_up: u64,
+    /// Why the last link to it ended.
+    pub(super) last_end: Option<String>,
+}
+
+/// A node.
+#[derive(Debug)]
+pub(super) struct Site {
+    config: Mutex<Arc<Config>>,
+    file: Option<PathBuf>,
+    engine: OnceLock<Engine>,
+    listening: OnceLock<Vec<SocketAddr>>,
+    /// The flow's stores, in the order of the flows' ids.
+    stores: Vec<Store>,
+    next_link: AtomicU64,
+    pub(super) slots: Mutex<Vec<Arc<Slot>>>,
+    closers: Mutex<BTreeMap<LinkId, oneshot::Sender<String>>>,
+    pub(super) callers: Mutex<BTreeMap<NodeName, Caller>>,
+    /// What `local/` had when it was looked at last.
+    local: Mutex<BTreeMap<ObjectName, Stamp>>,
+    /// What an operator should look at in the store.
+    pub(super) store_problems: Mutex<Vec<String>>,
+    pub(super) reload_problem: Mutex<Option<String>>,
+    pub(super) rates: Mutex<Rates>,
+    look_again: Arc<Notify>,
+    pub(super) checks_wanted: Notify,
+    pub(super) draining: AtomicBool,
+}
+
+/// The node's thread: starts everything, says so, then serves until it is told to end.
+pub(super) fn main(
+    config: Config,
+    file: Option<PathBuf>,
+    commands: mpsc::UnboundedSender<Command>,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    ready: oneshot::Sender<Result<Arc<Site>, NodeError>>,
+) {
+    let span = tracing::info_span!("node", name = %config.name);
+    let _entered = span.enter();
+    let ended = control::block_on(async {
+        match Site::start(config, file, commands) {
+            Ok((site, socket)) => {
+                let _ = ready.send(Ok(Arc::clone(&site)));
+                site.serve(socket, inbox).await;
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    });
+    if let Err(error) = ended {
+        tracing::error!("cannot start the node's runtime: {error}");
+    }
+}
+
+impl Site {
+    fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        commands: mpsc::UnboundedSender<Command>,
+    ) -> Result<(Arc<Self>, ControlSocket), NodeError> {
+        // First of all, so that two nodes of one name never share a store.
+        let socket = ControlSocket::bind(&config.control.socket)?;
+        let (flows, stores) = match &config.role {
+            RoleConfig::Trader(trader) => trader_flows(trader)?,
+            RoleConfig::Exchange(exchange) => exchange_flows(exchange)?,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = config.workers.map_or((cores / 2).max(1), usize::from);
+        let site = Arc::new(Self {
+            config: Mutex::new(Arc::new(config)),
+            file,
+            engine: OnceLock::new(),
+            listening: OnceLock::new(),
+            stores: stores.clone(),
+            next_link: AtomicU64::new(1),
+            slots: Mutex::default(),
+            closers: Mutex::default(),
+            callers: Mutex::default(),
+            local: Mutex::default(),
+            store_problems: Mutex::default(),
+            reload_problem: Mutex::default(),
+            rates: Mutex::default(),
+            look_again: Arc::default(),
+            checks_wanted: Notify::new(),
+            draining: AtomicBool::new(false),
+        });
+        let notify = move |notice| drop(commands.send(Command::Notice(notice)));
+        let seed = rand::rng().random();
+        let engine = Engine::start(EngineConfig { flows, stores, workers, seed }, notify)?;
+        let _ = site.engine.set(engine);
+        site.begin()?;
+        Ok((site, socket))
+    }
+
+    /// Looks at the store, then opens the doors.
+    fn begin(self: &Arc<Self>) -> Result<(), NodeError> {
+        let config = self.config();
+        match &config.role {
+            RoleConfig::Trader(trader) => {
+                self.look_at_local();
+                self.want_segments(trader)?;
+                let mut addresses = Vec::new();
+                for (index, listen) in trader.listen.iter().enumerate() {
+                    let listener = Listener::bind(listen.address)
+                        .map_err(|source| NodeError::Listen { address: listen.address, source })?;
+                    tracing::info!(address = %listener.address(), protocol = %listen.protocol, "listening");
+                    addresses.push(listener.address());
+                    listen::start(Arc::clone(self), listener, index);
+                }
+                let _ = self.listening.set(addresses);
+                let local = Arc::clone(self.stores[usize::from(SECOND.0)].root());
+                watch::start_local(Arc::clone(self), local, Arc::clone(&self.look_again));
+                watch::start_remote(Arc::clone(self));
+            }
+            RoleConfig::Exchange(exchange) => {
+                for (index, peer) in exchange.peers.iter().enumerate() {
+                    for address in &peer.links {
+                        self.add_slot(index, address);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve(self: Arc<Self>, socket: ControlSocket, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let answering = Arc::new(Handle(Arc::clone(&self)));
+        let serving = tokio::task::spawn_local(async move {
+            let end = async { drop(stopped.await) };
+            if let Err(error) = socket.serve(answering, end).await {
+                tracing::error!("the control socket failed: {error}");
+            }
+        });
+        let mut tick = interval(super::report::SAMPLE_EVERY);
+        let kill = loop {
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    None | Some(Command::Drain) => break false,
+                    Some(Command::Kill) => break true,
+                    Some(Command::Notice(notice)) => self.handle_notice(notice),
+                },
+                _ = tick.tick() => {
+                    self.sample();
+                    self.engine().with_flows(|flows, now| flows.iter_mut().for_each(|(_, flow)| flow.expire(now)));
+                }
+            }
+        };
+        self.draining.store(true, Ordering::Relaxed);
+        // The engine may take seconds to end; the control socket answers meanwhile.
+        let engine = Arc::clone(&self);
+        let ended = tokio::task::spawn_blocking(move || {
+            let engine = engine.engine();
+            if kill { engine.kill() } else { engine.drain(limits::DRAIN_WITHIN) }
+        });
+        let _ = ended.await;
+        let _ = stop.send(());
+        let _ = serving.await;
+    }
+
+    fn handle_notice(&self, notice: Notice) {
+        match notice {
+            Notice::Met { link, peer } => {
+                tracing::info!(link = link.0, %peer, "link up");
+                for slot in lock(&self.slots).iter() {
+                    if matches!(slot.state().0, SlotState::Up(up) if up == link) {
+                        slot.met.store(true, Ordering::Relaxed);
+                    }
+                }
+                if self.is_trader() {
+                    let mut callers = lock(&self.callers);
+                    let caller = callers.entry(peer).or_default();
+                    caller.connects += 1;
+                    caller.up += 1;
+                    caller.most_up = caller.most_up.max(caller.up);
+                }
+            }
+            Notice::Closed { link, peer, reason } => {
+                let name = peer.as_ref().map_or("unknown", NodeName::as_str);
+                tracing::info!(link = link.0, peer = name, "link down: {reason}");
+                let mut callers = lock(&self.callers);
+                if let Some(caller) = peer.and_then(|peer| callers.get_mut(&peer)) {
+                    caller.up = caller.up.saturating_sub(1);
+                    caller.last_end = Some(reason.clone());
+                }
+                drop(callers);
+                if let Some(closer) = lock(&self.closers).remove(&link) {
+                    let _ = closer.send(reason);
+                }
+            }
+            Notice::SourceFailed { .. } => self.look_again.notify_one(),
+        }
+    }
+
+    // -- what others ask ---------------------------------------------------------------------------------------------
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.config))
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        self.engine.get().expect("set before anybody else has the site")
+    }
+
+    pub(super) fn listening(&self) -> &[SocketAddr] {
+        self.listening.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn is_trader(&self) -> bool {
+        matches!(self.config().role, RoleConfig::Trader(_))
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn listen(&self, index: usize) -> Option<Listen> {
+        match &self.config().role {
+            RoleConfig::Trader(trader) => trader.listen.get(index).cloned(),
+            RoleConfig::Exchange(_) => None,
+        }
+    }
+
+    // -- links -------------------------------------------------------------------------------------------------------
+
+    /// A connection that a peer made.
+    pub(super) fn add_link(&self, socket: OwnedFd, address: String, peer: Option<NodeName>, fallback: NodeName) {
+        self.add(socket, address, peer, fallback, (FIRST, SECOND));
+    }
+
+    /// A connection that we made for `slot`; `closed` is told when and why it ends.
+    pub(super) fn add_dialed(
+        &self,
+        socket: OwnedFd,
+        address: SocketAddr,
+        slot: &Slot,
+        closed: oneshot::Sender<String>,
+    ) -> LinkId {
+        let flows = if slot.peer == 0 { (FIRST, SECOND) } else { (SECOND, FIRST) };
+        let config = self.config();
+        let peer = match &config.role {
+            RoleConfig::Exchange(exchange) => Some(exchange.peers[slot.peer].name.clone()),
+            RoleConfig::Trader(_) => None,
+        };
+        slot.connects.fetch_add(1, Ordering::Relaxed);
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        lock(&self.closers).insert(id, closed);
+        self.hand_over(id, socket, address.to_string(), peer, fallback_name(address.ip()), flows);
+        id
+    }
+
+    fn add(
+        &self,
+        socket: OwnedFd,
+        address: String,
+        peer: Option<NodeName>,
+        fallback: NodeName,
+        flows: (FlowId, FlowId),
+    ) {
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        self.hand_over(id, socket, address, peer, fallback, flows);
+    }
+
+    fn hand_over(
+        &self,
+        id: LinkId,
+        socket: OwnedFd,
+        address: String,
+        configured_peer: Option<NodeName>,
+        fallback_peer: NodeName,
+        (fetch, serve): (FlowId, FlowId),
+    ) {
+        let config = self.config();
+        let options = Options {
+            no_delay: true,
+            user_timeout: Some(limits::UNACKNOWLEDGED_MAX),
+            keep_alive: Some((limits::TCP_IDLE, limits::TCP_PROBE_EVERY, limits::TCP_PROBES)),
+            congestion: config.congestion.clone(),
+            ..Options::default()
+        };
+        if let Err(error) = socket::apply(&socket, &options) {
+            tracing::warn!(link = id.0, address, "the socket keeps the system's settings: {error}");
+        }
+        let role = if self.is_trader() { Role::Trader } else { Role::Exchange };
+        let hello = Hello {
+            version: Hello::VERSION,
+            features: FEATURES,
+            packet_bytes_max: limits::PACKET_BYTES_MAX,
+            role,
+            node: config.name.clone(),
+        };
+        let config = LinkConfig { id, packet_len: config.packet_len, hello, configured_peer, fallback_peer };
+        tracing::debug!(link = id.0, address, "connected");
+        self.engine().add_link(NewLink { socket, config, fetch, serve, address });
+    }
+
+    fn add_slot(self: &Arc<Self>, peer: usize, address: &LinkAddress) {
+        let slot = Arc::new(Slot::new(peer, address.clone()));
+        lock(&self.slots).push(Arc::clone(&slot));
+        dial::start(Arc::clone(self), slot);
+    }
+
+    // -- the store ---------------------------------------------------------------------------------------------------
+
+    /// Brings the offered flow up to what `local/` has now.
+    pub(super) fn look_at_local(&self) {
+        let config = self.config();
+        let RoleConfig::Trader(trader) = &config.role else { return };
+        let Store::Local(root) = &self.stores[usize::from(SECOND.0)] else { return };
+        let report = match scan(root) {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::error!("cannot look at local/: {error}");
+                *lock(&self.store_problems) = vec![error.to_string()];
+                return;
+            }
+        };
+        let mut problems = Vec::new();
+        for refused in &report.refused.first {
+            problems.push(format!("{}: not served: {}", refused.path.display(), refused.reason));
+        }
+        let spec = trader.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
+        let mut wrong = std::collections::BTreeSet::new();
+        if let Some(spec) = &spec {
+            let check = spec.check(&report.objects);
+            if !check.missing.is_empty() {
+                let first = &check.missing[0];
+                problems.push(format!(
+                    "local/ lacks {} of {} segments, first {first}",
+                    check.missing.len(),
+                    spec.names.len()
+                ));
+            }
+            for (name, found) in &check.wrong_size {
+                problems.push(format!("local/{name} has {found}, the specification says {}: not served", spec.size));
+                wrong.insert(name.clone());
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for (name, stamp) in report.objects {
+            if wrong.contains(&name) {
+                continue;
+            }
+            match check_name_fits(&name, config.packet_len) {
+                Ok(()) => drop(seen.insert(name, stamp)),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let before = std::mem::replace(&mut *lock(&self.local), seen.clone());
+        self.engine().with_flows(|flows, _| {
+            let flow = flows.at(SECOND);
+            for name in before.keys().filter(|name| !seen.contains_key(*name)) {
+                flow.withdraw(name);
+            }
+            for (name, stamp) in &seen {
+                if before.get(name).is_some_and(|before| before != stamp) {
+                    flow.withdraw(name);
+                }
+                flow.offer(name.clone(), stamp.size);
+            }
+        });
+        let mut known = lock(&self.store_problems);
+        for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
+            tracing::warn!("{problem}");
+        }
+        *known = problems;
+    }
+
+    /// Puts the segments on the list, each as present if it is marked and whole.
+    fn want_segments(&self, trader: &Trader) -> Result<(), NodeError> {
+        let Some(segments) = &trader.segments else {
+            tracing::warn!("no store.segments in the config: nothing is fetched, local/ is served");
+            return Ok(());
+        };
+        let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
+        let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return Ok(()) };
+        let packet_len = self.config().packet_len;
+        let mut wants = Vec::with_capacity(spec.names.len());
+        for name in spec.names {
+            if let Err(error) = check_name_fits(&name, packet_len) {
+                lock(&self.store_problems).push(error.to_string());
+                continue;
+            }
+            let present = is_whole(root, &name, spec.size);
+            wants.push((name, present));
+        }
+        self.engine().with_flows(|flows, now| {
+            let flow = flows.at(FIRST);
+            for (name, present) in wants {
+                flow.want(name, Some(spec.size), present);
+            }
+            flow.share_out(now);
+        });
+        Ok(())
+    }
+
+    /// Fetches again what was marked and is no longer there, whole and marked.
+    pub(super) fn check_remote(&self) {
+        let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return };
+        let present: Vec<(ObjectName, ByteCount)> = self.engine().with_flows(|flows, _| {
+            let objects = flows.at(FIRST).objects();
+            let present = objects.filter_map(|(name, state, _, _)| match state {
+                ObjectState::Present { size } => Some((name.clone(), size)),
+                _ => None,
+            });
+            present.collect()
+        });
+        for (name, size) in present {
+            if !is_whole(root, &name, size) {
+                self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name));
+            }
+        }
+    }
+
+    // -- reload ------------------------------------------------------------------------------------------------------
+
+    /// Reads the config again and applies what can be applied. A bad file changes nothing.
+    pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
+        let Some(file) = &self.file else { return Err("this node was not started from a file".into()) };
+        let result = config::load(file).map_err(|error| error.to_string());
+        let new = match result {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!("reload failed, nothing was changed: {error}");
+                *lock(&self.reload_problem) = Some(error.clone());
+                return Err(error);
+            }
+        };
+        let old = self.config();
+        let (applied, waiting): (Vec<_>, Vec<_>) =
+            config::diff(&old, &new).into_iter().partition(|change| change.applied);
+        let mut merged = (*old).clone();
+        match (&mut merged.role, new.role) {
+            (RoleConfig::Trader(old), RoleConfig::Trader(new)) => {
+                for listen in &mut old.listen {
+                    if let Some(new) = new.listen.iter().find(|new| new.address == listen.address) {
+                        listen.allow.clone_from(&new.allow);
+                    }
+                }
+            }
+            (RoleConfig::Exchange(old), RoleConfig::Exchange(new)) => {
+                old.spool.max_bytes = new.spool.max_bytes;
+                for (old, new) in old.peers.iter_mut().zip(new.peers) {
+                    if old.name == new.name {
+                        old.links = new.links;
+                    }
+                }
+            }
+            _ => {}
+        }
+        *lock(&self.config) = Arc::new(merged);
+        self.apply_exchange();
+        let text = |changes: Vec<config::Change>| {
+            changes.iter().map(|c| format!("{}: {} -> {}", c.key, c.from, c.to)).collect()
+        };
+        let report = ReloadReport { applied: text(applied), needs_restart: text(waiting) };
+        let message =
+            (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));
+        tracing::info!(applied = report.applied.len(), needs_restart = report.needs_restart.len(), "reloaded");
+        *lock(&self.reload_problem) = message;
+        Ok(report)
+    }
+
+    /// Brings links and spool to what the config says.
+    fn apply_exchange(self: &Arc<Self>) {
+        let config = self.config();
+        let RoleConfig::Exchange(exchange) = &config.role else { return };
+        let half = ByteCount(exchange.spool.max_bytes.0 / 2);
+        self.engine().with_flows(|flows, _| flows.iter_mut().for_each(|(_, flow)| flow.resize_spool(half)));
+        for (index, peer) in exchange.peers.iter().enumerate() {
+            let mut wanted = peer.links.clone();
+            lock(&self.slots).retain(|slot| {
+                if slot.peer != index {
+                    return true;
+                }
+                if let Some(at) = wanted.iter().position(|address| *address == slot.address) {
+                    wanted.remove(at);
+                    return true;
+                }
+                slot.retired.store(true, Ordering::Relaxed);
+                if let SlotState::Up(link) = slot.state().0 {
+                    self.engine().close_link(link, "the config no longer has it");
+                }
+                false
+            });
+            for address in &wanted {
+                self.add_slot(index, address);
+            }
+        }
+    }
+}
+
+/// What a peer is called that says nothing of itself: its address.
+pub(super) fn fallback_name(address: IpAddr) -> NodeName {
+    let text = address.to_canonical().to_string().replace(':', "-");
+    let text = if text.starts_with('-') { format!("0{text}") } else { text };
+    NodeName::new(text.as_bytes()).expect("an address without colons is a node's name")
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn trader_flows(trader: &Trader) -> Result<(Flows, Vec<Store>), NodeError> {
+    let remote = Arc::new(Root::create(&trader.remote)?);
+    let local = Arc::new(Root::open(&trader.local)?);
+    if remote.leftovers() > 0 {
+        tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
+    }
+    Ok((Flows::new(vec![Flow::fetch(), Flow::offer_only()]), vec![Store::Remote(remote), Store::Local(local)]))
+}
+
+fn exchange_flows(exchange: &Exchange) -> Result<(Flows, Vec<Store>), NodeError> {
+    let names: Vec<String> = exchange.peers.iter().map(|peer| peer.name.to_string()).collect();
+    let spool = Spool::open(&exchange.spool.path, &names)?;
+    let half = ByteCount(exchange.spool.max_bytes.0 / 2);
+    let (mut flows, mut stores) = (Vec::new(), Vec::new());
+    for peer in spool.peers() {
+        let mut flow = Flow::relay(half);
+        let mut kept: Vec<_> = peer.kept.iter().collect();
+        kept.sort_by_key(|object| object.last_use);
+        for object in kept {
+            flow.keep(object.name.clone(), object.size);
+        }
+        flows.push(flow);
+        stores.push(Store::Spool(Arc::clone(&peer.root)));
+    }
+    Ok((Flows::new(flows), stores))
+}
+
+/// Whether an object is marked and as long as it must be. What a marker says wrongly is removed, marker and all.
+fn is_whole(root: &Root, name: &ObjectName, size: ByteCount) -> bool {
+    let lie = match root.is_done(name) {
+        Ok(Done::Yes(found)) if found == size => return true,
+        Ok(Done::Yes(found)) => format!("is marked with {found}, which should be {size}"),
+        Ok(Done::MarkerMissing) => return false,
+        Ok(Done::MarkerDamaged) => "has a damaged marker".into(),
+        Ok(Done::FileMissing) => "is marked, but its file is gone".into(),
+        Ok(Done::SizeDiffers { marked, found }) => format!("is marked with {marked}, but has {found}"),
+        Err(error) => {
+            tracing::warn!(object = %name, "cannot be looked at: {error}");
+            return false;
+        }
+    };
+    tracing::warn!(object = %name, "{lie}: it is fetched again");
+    if let Err(error) = root.remove(name) {
+        tracing::warn!(object = %name, "cannot be removed: {error}");
+    }
+    false
+}
+
+/// Waits for signals and obeys them; returns when the node is to end. Feeds the service manager's watchdog meanwhile.
+pub(super) fn serve_signals(site: &Arc<Site>) -> Result<(), NodeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Runtime)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Runtime)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(NodeError::Runtime)?;
+        let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |every| every / 3);
+        let mut tick = interval(watchdog.min(Duration::from_secs(5)));
+        notify(&[sd_notify::NotifyState::Ready]);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    notify(&[sd_notify::NotifyState::Reloading]);
+                    // A failure is logged and shown by status.
+                    let _ = site.apply_reload();
+                    notify(&[sd_notify::NotifyState::Ready]);
+                }
+                _ = tick.tick() => {
+                    let stuck = site.engine().longest_turn();
+                    if stuck < limits::TURN_MAX {
+                        let text = site.headline();
+                        notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&text)]);
+                    } else {
+                        tracing::error!("a worker has made no progress for {} s", stuck.as_secs());
+                    }
+                }
+            }
+        }
+        tracing::info!("stopping: links finish their packets, whole objects are committed");
+        notify(&[sd_notify::NotifyState::Stopping]);
+        Ok(())
+    })
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(state);
+}

@@ -1,0 +1,96 @@
+//! Keeps the flows true to the disk: looks at `local/` when something changes there, and at `remote/` from time to time.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::site::Site;
+use crate::store::{Root, StoreError, Watch};
+use crate::uring::control;
+
+/// A burst of changes is looked at once, this long after its first.
+const SETTLE: Duration = Duration::from_millis(50);
+/// `local/` is looked at this often though nothing was seen to change there.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Whether `remote/` still has what was marked is looked at this often.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Looking takes at most one part in this many of the time.
+const DUTY: u32 = 20;
+
+struct Descriptor(Watch);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd().as_fd().as_raw_fd()
+    }
+}
+
+/// Watches a trader's `local/`; `again` asks for a look without a change.
+pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>) {
+    control::spawn(async move {
+        let mut watch = open(&root);
+        loop {
+            let changed = async {
+                match &mut watch {
+                    Some(watch) => changed(watch).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let lost = tokio::select! {
+                seen = changed => seen.is_err(),
+                () = again.notified() => false,
+                () = sleep(LOOK_EVERY) => watch.is_none(),
+            };
+            if lost {
+                watch = open(&root);
+            }
+            sleep(SETTLE).await;
+            let began = Instant::now();
+            let looker = Arc::clone(&site);
+            if let Err(error) = tokio::task::spawn_blocking(move || looker.look_at_local()).await {
+                tracing::error!("looking at local/ failed: {error}");
+            }
+            sleep(began.elapsed() * DUTY).await;
+        }
+    });
+}
+
+fn open(root: &Root) -> Option<AsyncFd<Descriptor>> {
+    let watch = Watch::new(root).map_err(|error| error.to_string());
+    let opened = watch.and_then(|watch| AsyncFd::new(Descriptor(watch)).map_err(|error| error.to_string()));
+    opened.inspect_err(|error| tracing::warn!("{error}; it is looked at every {} s instead", LOOK_EVERY.as_secs())).ok()
+}
+
+/// Returns when objects may have changed.
+async fn changed(watch: &mut AsyncFd<Descriptor>) -> Result<(), StoreError> {
+    loop {
+        let Ok(mut ready) = watch.readable_mut().await else { return Ok(()) };
+        let changed = ready.get_inner_mut().0.drain()?;
+        if !changed.more {
+            ready.clear_ready();
+        }
+        if changed.objects || changed.overflow {
+            return Ok(());
+        }
+    }
+}
+
+/// Checks from time to time that what a trader has marked is still there.
+pub(super) fn start_remote(site: Arc<Site>) {
+    control::spawn(async move {
+        let mut pause = CHECK_EVERY;
+        loop {
+            let _ = timeout(pause, site.checks_wanted.notified()).await;
+            let began = Instant::now();
+            let checker = Arc::clone(&site);
+            if let Err(error) = tokio::task::spawn_blocking(move || checker.check_remote()).await {
+                tracing::error!("checking remote/ failed: {error}");
+            }
+            pause = CHECK_EVERY.max(began.elapsed() * DUTY);
+        }
+    });
+}

@@ -1,0 +1,86 @@
+//! The control plane's sockets: listening and dialing on the `tokio-uring` runtime.
+//!
+//! The only place that names `tokio_uring`, so that it can be replaced in a day. It has no time-outs and no `select!` over
+//! its operations: an accept that is dropped may swallow a connection, so each runs to its end in a task of its own.
+//! What comes out is a plain descriptor, which the data plane's rings own from then on.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use tokio_uring::net::{TcpListener, TcpStream};
+
+/// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] work, and so do tokio's timers,
+/// signals and unix sockets.
+///
+/// # Errors
+/// The kernel gives no ring.
+pub fn block_on<F: Future>(task: F) -> io::Result<F::Output> {
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
+    Ok(runtime.block_on(task))
+}
+
+/// Starts a task on the runtime of this thread.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    drop(tokio_uring::spawn(task));
+}
+
+/// A listening socket.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("address", &self.address).finish()
+    }
+}
+
+impl Listener {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        // The standard library sets SO_REUSEADDR, so that a restarted node has its port at once.
+        let socket = std::net::TcpListener::bind(address)?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket: TcpListener::from_std(socket), address })
+    }
+
+    /// Where it listens: with the port that the kernel chose for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection and where it comes from. Must not be dropped before it is done.
+    ///
+    /// # Errors
+    /// What the system says; most pass by themselves.
+    pub async fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        let (stream, address) = self.socket.accept().await?;
+        Ok((share(&stream)?, address))
+    }
+}
+
+/// Connects to `address`, from `bind` if given.
+///
+/// # Errors
+/// What the system says.
+pub async fn connect(address: SocketAddr, bind: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let Some(bind) = bind else {
+        let stream = TcpStream::connect(address).await?;
+        return share(&stream);
+    };
+    // tokio-uring cannot bind before it connects.
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+    socket.bind(SocketAddr::new(bind, 0))?;
+    Ok(socket.connect(address).await?.into_std()?.into())
+}
+
+/// A descriptor of the same socket that outlives `socket`, which tokio-uring does not part with.
+fn share(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `socket` is borrowed for the whole of this function, so its descriptor stays open while it is used.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }.try_clone_to_owned()
+}
