@@ -95,7 +95,7 @@ impl Site {
     /// One line for the service manager.
     pub(super) fn headline(&self) -> String {
         let status = self.status();
-        let percent = if status.want.bytes > 0 { status.have.bytes * 100 / status.want.bytes } else { 100 };
+        let percent = (status.have.bytes * 100).checked_div(status.want.bytes).unwrap_or(100);
         let links: u32 = status.peers.iter().map(|peer| peer.links_up).sum();
         format!("{}: {percent} % here, {links} links up", status.state)
     }

@@ -1,16 +1,14 @@
 //! Keeps the flows true to the disk: looks at `local/` when something changes there, and at `remote/` from time to time.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::site::Site;
-use crate::store::{Root, StoreError, Watch};
-use crate::uring::control;
+use crate::store::{Root, Watch};
+use crate::uring::control::{self, Readiness};
 
 /// A burst of changes is looked at once, this long after its first.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -21,14 +19,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Looking takes at most one part in this many of the time.
 const DUTY: u32 = 20;
 
-struct Descriptor(Watch);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.fd().as_fd().as_raw_fd()
-    }
-}
-
 /// Watches a trader's `local/`; `again` asks for a look without a change.
 pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>) {
     control::spawn(async move {
@@ -36,7 +26,7 @@ pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>) 
         loop {
             let changed = async {
                 match &mut watch {
-                    Some(watch) => changed(watch).await,
+                    Some((watch, ready)) => changed(watch, ready).await,
                     None => std::future::pending().await,
                 }
             };
@@ -59,21 +49,28 @@ pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>) 
     });
 }
 
-fn open(root: &Root) -> Option<AsyncFd<Descriptor>> {
+fn open(root: &Root) -> Option<(Watch, Readiness)> {
     let watch = Watch::new(root).map_err(|error| error.to_string());
-    let opened = watch.and_then(|watch| AsyncFd::new(Descriptor(watch)).map_err(|error| error.to_string()));
+    let opened = watch.and_then(|watch| {
+        let ready = watch.fd().try_clone_to_owned().and_then(Readiness::new).map_err(|error| error.to_string())?;
+        Ok((watch, ready))
+    });
     opened.inspect_err(|error| tracing::warn!("{error}; it is looked at every {} s instead", LOOK_EVERY.as_secs())).ok()
 }
 
 /// Returns when objects may have changed.
-async fn changed(watch: &mut AsyncFd<Descriptor>) -> Result<(), StoreError> {
+async fn changed(watch: &mut Watch, ready: &Readiness) -> Result<(), String> {
     loop {
-        let Ok(mut ready) = watch.readable_mut().await else { return Ok(()) };
-        let changed = ready.get_inner_mut().0.drain()?;
-        if !changed.more {
-            ready.clear_ready();
+        ready.readable().await.map_err(|error| error.to_string())?;
+        let mut seen = false;
+        loop {
+            let changed = watch.drain().map_err(|error| error.to_string())?;
+            seen |= changed.objects || changed.overflow;
+            if !changed.more {
+                break;
+            }
         }
-        if changed.objects || changed.overflow {
+        if seen {
             return Ok(());
         }
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use tokio::io::unix::AsyncFd;
 use tokio_uring::net::{TcpListener, TcpStream};
 
 /// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] work, and so do tokio's timers,
@@ -83,4 +84,28 @@ pub async fn connect(address: SocketAddr, bind: Option<IpAddr>) -> io::Result<Ow
 fn share(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
     // SAFETY: `socket` is borrowed for the whole of this function, so its descriptor stays open while it is used.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }.try_clone_to_owned()
+}
+
+/// Says when a descriptor can be read.
+#[derive(Debug)]
+pub struct Readiness(AsyncFd<OwnedFd>);
+
+impl Readiness {
+    /// Of a pollable descriptor; a copy of the one that is read from will do.
+    ///
+    /// # Errors
+    /// What `epoll_ctl` says.
+    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an `OwnedFd` is open and the same descriptor from here until the `AsyncFd` drops it.
+        let registered = unsafe { AsyncFd::register(descriptor) };
+        registered.map(Self).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Waits until it can be read, which the caller must then do until nothing is left.
+    ///
+    /// # Errors
+    /// The runtime is shutting down.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await.map(|mut ready| ready.clear_ready())
+    }
 }
