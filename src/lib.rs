@@ -1,5 +1,54 @@
-//! SuperSync: both sides of a pair of hosts converge over all links and relays at once.
+//! SuperSync: both hosts of a pair end up with both sets of segments, over all links and relays at once.
+//!
+//! Two *traders* each hold a set of objects; *exchanges* between them forward; each trader-exchange pair is joined by
+//! several slow duplex links, one TCP connection each. One process, `supersyncd`, plays either role.
+//!
+//! # What lives where
+//!
+//! | module | what it is | may know |
+//! |---|---|---|
+//! | [`units`], [`limits`] | newtypes for ids and quantities; every bound and default | each other |
+//! | [`wire`] | bytes <-> packets: duplex, hello, padding, checksum | units, limits |
+//! | [`transfer`] | what is wanted, where it comes from, what has arrived; knows no packets | units, limits |
+//! | [`proto`] | one state machine a protocol: wire x transfer | wire, transfer |
+//! | [`store`] | a root on disk: scan, safe paths, maps, parts, durable commit, spool | units, limits |
+//! | [`uring`] | the only `unsafe`: rings, buffers, trains, socket options, what the kernel allows | limits |
+//! | [`engine`] | threads that carry bytes between sockets and files | proto, store, uring |
+//! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
+//! | [`control`] | the unix socket API, and the client side that `supersyncctl` uses | limits |
+//! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown | engine, config, control |
+//! | [`demo`], `daemon` | a whole site in one process; the command line of `supersyncd` | node |
+//!
+//! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.
+//! `tests/tidy.rs` holds the table above against the imports.
+//!
+//! # A byte's way
+//!
+//! Out: a file is mapped ([`store::Source`]); [`proto::duplex::Link::poll_transmit`] describes what goes next; the
+//! engine's worker lays headers and mapped ranges out as one train ([`uring::Gather`]) and sends it.
+//! In: the worker receives into a pool buffer; [`proto::duplex::Link::handle_packets`] says which ranges of it belong
+//! where; the writer puts them into the part file ([`store::Part`]); the committer makes whole parts final
+//! ([`store::Committer`]). Every decision on the way is [`transfer::Flow`]'s.
+//!
+//! # Invariants
+//!
+//! 1. `wire` knows no objects' bytes on disk, `transfer` knows no packets; `proto` translates a protocol's addressing
+//!    into (object, range).
+//! 2. Core types take `now` and seeds as arguments. Iterated maps are ordered. Same seed, same trace.
+//! 3. A step of the core is: one input, then drain outputs. `handle_*`: something happened; `poll_*`: what to do next;
+//!    plain verbs: commands.
+//! 4. Outgoing data is described, not copied: a few header bytes and (object, offset, length).
+//! 5. A mapped source is handed to the kernel as address and length and never dereferenced: a file cut short is an
+//!    EFAULT from the send, not a SIGBUS. What must be looked at is read with `pread`.
+//! 6. One send operation in flight a socket; a short send goes on where it stopped.
+//! 7. A buffer belongs to the kernel from submission to its last completion. Tear-down: shut down, cancel, reap all, free.
+//! 8. `.success` is written last: data, flush, rename, flush directory, marker, flush directory. A name under its final path
+//!    is whole. Partial bytes live only in `.supersync/` of the same root.
+//! 9. Every queue, retry, buffer and allocation has a bound in [`limits`]; reaching it is back-pressure or a clear error.
+//! 10. Bytes from a peer or a disk never panic. A broken internal invariant always does.
+//! 11. The control plane can stall without slowing the data plane, and the other way round.
 #![deny(unsafe_op_in_unsafe_fn)]
+
 pub mod config;
 pub mod control;
 pub mod demo;
