@@ -612,14 +612,14 @@ impl Flow {
     }
 
     /// Ends the attempt under way, if any: its part goes, its room is free, the object is absent.
-    fn give_back(&mut self, id: ObjectId) {
+    pub(super) fn give_back(&mut self, id: ObjectId) {
         let (footprint, generation) = (self.at(id).footprint(), self.at(id).generation);
         match self.at(id).state {
             ObjectState::Arriving { .. } | ObjectState::Whole { .. } => {
                 self.actions.push_back(Action::Abandon { id, generation });
-                if let Some(room) = &mut self.room {
-                    room.give_back(footprint);
-                }
+                self.room_give_back(footprint);
+                // What the rim still says of this attempt is about nothing any more.
+                self.at_mut(id).generation = generation.next();
             }
             ObjectState::Absent | ObjectState::Requested { .. } | ObjectState::Present { .. } => {}
         }

@@ -3,7 +3,7 @@
 use super::flow::{Action, Event, Flow, Kind, Problem};
 use super::object::{Availability, ObjectState};
 use crate::limits;
-use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Time};
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Time};
 
 impl Flow {
     /// An object stands in the root and may be served. `false` where the table is full.
@@ -108,32 +108,41 @@ impl Flow {
             && (waited < limits::ROOM_PATIENCE || self.has_room_for_one_more())
     }
 
-    /// An object changed or vanished under its sender: it is withdrawn until the root has been looked at again.
-    pub fn handle_source_failed(&mut self, id: ObjectId, reason: String) {
-        let name = self.at(id).name.clone();
+    /// A generation of an object changed or vanished under its sender: it is withdrawn until the root has been looked at
+    /// again. What is said of another generation is no news.
+    pub fn handle_source_failed(&mut self, id: ObjectId, generation: Generation, reason: String, now: Time) {
+        if !self.is_current(id, generation) {
+            return;
+        }
         match self.kind {
             Kind::Offer => self.withdraw_id(id),
-            // A spool's own file is gone or unreadable: as if it had never been there.
-            Kind::Relay | Kind::Fetch => self.lose(id),
+            // A spool's own file is gone or unreadable.
+            Kind::Relay | Kind::Fetch => self.lose(id, now),
         }
-        let problem = Problem::Source(reason.clone());
-        if self.at_mut(id).problem.replace(problem).is_none() {
+        if self.at_mut(id).problem.replace(Problem::Source(reason.clone())).is_none() {
             self.totals.failed += 1;
         }
+        let name = self.at(id).name.clone();
         self.events.push_back(Event::SourceFailed { name, reason });
+        self.wake_readers(id);
     }
 
-    fn lose(&mut self, id: ObjectId) {
+    /// As if it had never been here; who wants it asks again.
+    fn lose(&mut self, id: ObjectId, now: Time) {
         if let ObjectState::Present { size } = self.at(id).state {
             self.unmark_evictable(id);
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
-            if let Some(room) = &mut self.room {
-                room.give_back(size);
-            }
-            self.at_mut(id).state = ObjectState::Absent;
-            self.enqueue(id);
+            self.room_give_back(size);
+            let object = self.at_mut(id);
+            object.state = ObjectState::Absent;
+            object.generation = object.generation.next();
+            let name = object.name.clone();
+            self.actions.push_back(Action::Evict { id, name });
+        } else {
+            self.give_back(id);
         }
+        self.at_mut(id).retry_at = now + limits::RETRY_PENDING_MIN;
     }
 
     /// Throws away what a spool need not keep: what was delivered and not asked for again for a while, and what nobody
@@ -177,9 +186,7 @@ impl Flow {
     fn evict(&mut self, id: ObjectId) {
         self.unmark_evictable(id);
         let size = self.at(id).footprint();
-        if let Some(room) = &mut self.room {
-            room.give_back(size);
-        }
+        self.room_give_back(size);
         self.totals.present -= 1;
         self.totals.present_bytes -= size;
         let object = self.at_mut(id);
@@ -193,6 +200,12 @@ impl Flow {
     pub(super) fn room_take(&mut self, size: ByteCount) {
         if let Some(room) = &mut self.room {
             room.take(size);
+        }
+    }
+
+    pub(super) fn room_give_back(&mut self, size: ByteCount) {
+        if let Some(room) = &mut self.room {
+            room.give_back(size);
         }
     }
 

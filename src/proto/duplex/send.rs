@@ -59,7 +59,14 @@ impl Link {
 
     /// The last piece could not be made, since the bytes of its object cannot be had or have changed: it was not sent.
     /// The object is told to be pending, and sent from its start when it is offered again.
-    pub fn handle_source_failed(&mut self, piece: &Piece, reason: String, fetch: &Flow, serve: &mut Flow) {
+    pub fn handle_source_failed(
+        &mut self,
+        piece: &Piece,
+        reason: String,
+        now: Time,
+        fetch: &Flow,
+        serve: &mut Flow,
+    ) {
         let Some(data) = piece.data else { return };
         let packets = piece.packets(self.config.packet_len) as u64;
         self.counters.packets_out -= packets;
@@ -70,7 +77,7 @@ impl Link {
         if piece.header.starts_with(b"R:") {
             self.unsent_request = fetch.last_on_order(self.config.id);
         }
-        serve.handle_source_failed(data.id, reason);
+        serve.handle_source_failed(data.id, data.generation, reason, now);
     }
 
     fn next_request(&mut self, now: Time, fetch: &mut Flow) -> Option<ObjectId> {
