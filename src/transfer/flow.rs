@@ -240,7 +240,10 @@ impl Flow {
     pub fn want(&mut self, name: ObjectName, size: Option<ByteCount>, present: bool) -> ObjectId {
         debug_assert_eq!(self.kind, Kind::Fetch);
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, size));
-        if let (true, Some(size)) = (present, size) {
+        if let (true, Some(size)) = (present, size)
+            && !matches!(self.at(id).state, ObjectState::Present { .. })
+        {
+            self.give_back(id);
             self.set_present(id, size);
         }
         id
@@ -262,6 +265,10 @@ impl Flow {
     pub fn keep(&mut self, name: ObjectName, size: ByteCount) {
         debug_assert_eq!(self.kind, Kind::Relay);
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, None));
+        if matches!(self.at(id).state, ObjectState::Present { .. }) {
+            return;
+        }
+        self.give_back(id);
         self.room_take(size);
         self.set_present(id, size);
         self.make_room(ByteCount(0));
@@ -355,6 +362,9 @@ impl Flow {
         now: Time,
     ) -> Result<(ObjectId, Generation), Refusal> {
         let id = self.head(link).expect("the link checks that it has something on order");
+        if let Some(fetcher) = self.schedule.fetchers.get_mut(&link) {
+            fetcher.head_received = ByteCount(0);
+        }
         if !self.end_attempt_of(link, id) {
             return Err(Refusal::NotWanted);
         }
@@ -452,6 +462,10 @@ impl Flow {
         let name = self.at(id).name.clone();
         self.events.push_back(Event::Committed { name, size });
         self.wake_readers(id);
+        if self.room.is_some() {
+            // It may go now if nobody reads it, and so make room.
+            self.wake_fetchers();
+        }
     }
 
     /// The store could not take a generation: it is over, and nothing new is fetched for a while.
