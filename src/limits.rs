@@ -102,6 +102,8 @@ pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 /// Objects that one commit takes at once.
 pub const COMMIT_BATCH_MAX: usize = 1024;
+/// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.
+pub const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// An exchange that has no room to fetch an object within this time says that it is pending, so that what was asked for
 /// behind it can go out and make room.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);

@@ -234,7 +234,9 @@ impl Worker {
         {
             let serve = connection.serve;
             let reason = "it was cut short while it was sent".to_owned();
-            self.shared.with_flows(|flows, _| flows.at(serve).handle_source_failed(source.id, reason));
+            self.shared.with_flows(|flows, now| {
+                flows.at(serve).handle_source_failed(source.id, source.generation, reason, now);
+            });
             self.close(id, "a file was cut short while it was sent; the link is made anew".into());
         } else {
             self.close(id, format!("cannot send: {error}"));
@@ -364,9 +366,9 @@ impl Worker {
                 Err(reason) => {
                     train.truncate_to(mark);
                     connection.source = None;
-                    self.shared.with_flows(|flows, _| {
+                    self.shared.with_flows(|flows, now| {
                         let (fetch, serve) = flows.pair(fetch, serve);
-                        link.handle_source_failed(&piece, reason, fetch, serve);
+                        link.handle_source_failed(&piece, reason, now, fetch, serve);
                     });
                 }
             }

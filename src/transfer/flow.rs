@@ -333,7 +333,8 @@ impl Flow {
         let is_waiting =
             |id: ObjectId| objects[id.0 as usize].state == ObjectState::Absent && objects[id.0 as usize].queued;
         let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
-        let id = schedule.take(link, now, typical, is_waiting, owed)?;
+        let pending_at = |id: ObjectId| objects[id.0 as usize].pending_at.as_ref();
+        let id = schedule.take(link, now, typical, is_waiting, owed, pending_at)?;
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
         fetcher.outstanding.push_back(id);
         fetcher.meter.start(now);
@@ -364,6 +365,7 @@ impl Flow {
         let id = self.head(link).expect("the link checks that it has something on order");
         if let Some(fetcher) = self.schedule.fetchers.get_mut(&link) {
             fetcher.head_received = ByteCount(0);
+            fetcher.handle_begin();
         }
         if !self.end_attempt_of(link, id) {
             return Err(Refusal::NotWanted);
@@ -417,7 +419,12 @@ impl Flow {
         if !self.end_attempt_of(link, id) {
             return;
         }
+        let peer = self.schedule.fetchers.get_mut(&link).map(|fetcher| {
+            fetcher.handle_pending(now);
+            fetcher.peer.clone()
+        });
         let object = self.at_mut(id);
+        object.pending_at = peer;
         object.retry_delay = (object.retry_delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
         object.retry_at = now + object.retry_delay;
         self.enqueue_later(id, now);
@@ -490,7 +497,7 @@ impl Flow {
         if !fetcher.outstanding.is_empty() {
             return None;
         }
-        let retry = self.schedule.next_retry();
+        let retry = self.schedule.next_retry().map(|at| if at <= now { now + schedule::LOOK_AGAIN } else { at });
         let look = self.schedule.has_queued().then(|| now + schedule::LOOK_AGAIN);
         let at = [retry, look].into_iter().flatten().min()?;
         Some(at.max(self.hold_until).max(now + Duration::from_millis(1)))

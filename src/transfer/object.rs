@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::flow::Problem;
-use crate::units::{ByteCount, Generation, LinkId, ObjectName, Time};
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectName, Time};
 
 /// Where an object stands. Absent -> Requested -> Arriving -> Whole -> Present; back to Absent from anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(super) struct Object {
     /// Not to be asked for before this.
     pub(super) retry_at: Time,
     pub(super) retry_delay: Duration,
+    /// The peer that said last that it is pending.
+    pub(super) pending_at: Option<NodeName>,
     pub(super) problem: Option<Problem>,
 }
 
@@ -91,6 +93,7 @@ impl Object {
             last_use: Time::ZERO,
             retry_at: Time::ZERO,
             retry_delay: Duration::ZERO,
+            pending_at: None,
             problem: None,
         }
     }

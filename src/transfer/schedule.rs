@@ -3,7 +3,8 @@
 //! Every absent object that is wanted stands in exactly one queue. In a flow that knows beforehand what it wants,
 //! object `i` of `n` stands first in the queue of one link: with K peers (by name) the `i*K/n`-th is first choice, and
 //! of its W links the `i mod W`-th (seed 000). That is first choice, not cage: a link with nothing left takes whole
-//! objects from the link that would end last, if it would end them sooner. In a flow that fetches on demand there
+//! objects from the link that would end last, if it would end them sooner, unless its peer has nothing to give at
+//! present. What a peer said is pending is left to other peers first: they may have it. In a flow that fetches on demand there
 //! is one queue, first come first served, for all links.
 //!
 //! Queues are rebuilt when links come and go; an entry whose object is no longer absent is dropped when met.
@@ -12,10 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::pace::Meter;
+use crate::limits;
 use crate::units::{ByteCount, LinkId, NodeName, ObjectId, Rate, Time};
 
 /// A thief must end this much sooner than the link it takes from, or nothing is gained.
 const STEAL_GAIN: f64 = 0.9;
+/// Deferred objects that are passed over, at most, in the search for one that a link may take.
+const PASSED_OVER_MAX: usize = 256;
 
 /// A link that fetches.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub(super) struct Fetcher {
     pub(super) outstanding: VecDeque<ObjectId>,
     /// Bytes of the head that have arrived.
     pub(super) head_received: ByteCount,
+    /// It takes no work from others before this, for its last answers were that objects are pending ...
+    shy_until: Time,
+    /// ... and for so long after the next such answer.
+    shy_delay: Duration,
     queue: VecDeque<ObjectId>,
 }
 
@@ -36,8 +44,20 @@ impl Fetcher {
             meter: Meter::default(),
             outstanding: VecDeque::new(),
             head_received: ByteCount(0),
+            shy_until: Time::ZERO,
+            shy_delay: Duration::ZERO,
             queue: VecDeque::new(),
         }
+    }
+
+    pub(super) fn handle_pending(&mut self, now: Time) {
+        self.shy_delay = (self.shy_delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
+        self.shy_until = now + self.shy_delay;
+    }
+
+    pub(super) fn handle_begin(&mut self) {
+        self.shy_delay = Duration::ZERO;
+        self.shy_until = Time::ZERO;
     }
 }
 
@@ -99,29 +119,45 @@ impl Schedule {
     }
 
     /// The next object for `link`, taken out of its queue. `is_waiting` says whether an object is still to be
-    /// fetched; `typical` is how long objects are, for those of unknown length.
-    pub(super) fn take(
+    /// fetched; `typical` is how long objects are, for those of unknown length; `pending_at` is who said last that an
+    /// object is pending.
+    pub(super) fn take<'a>(
         &mut self,
         link: LinkId,
         now: Time,
         typical: ByteCount,
         is_waiting: impl Fn(ObjectId) -> bool,
         owed: impl Fn(&Fetcher) -> ByteCount,
+        pending_at: impl Fn(ObjectId) -> Option<&'a NodeName>,
     ) -> Option<ObjectId> {
         let fetcher = self.fetchers.get_mut(&link)?;
         if let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| pop(&mut self.shared, &is_waiting)) {
             return Some(id);
         }
-        while let Some(&(at, id)) = self.deferred.first() {
-            if at > now {
-                break;
-            }
-            self.deferred.remove(&(at, id));
-            if is_waiting(id) {
-                return Some(id);
-            }
+        if let Some(id) = self.take_deferred(link, now, &is_waiting, pending_at) {
+            return Some(id);
         }
         self.steal(link, now, typical, is_waiting, owed)
+    }
+
+    fn take_deferred<'a>(
+        &mut self,
+        link: LinkId,
+        now: Time,
+        is_waiting: impl Fn(ObjectId) -> bool,
+        pending_at: impl Fn(ObjectId) -> Option<&'a NodeName>,
+    ) -> Option<ObjectId> {
+        let peer = &self.fetchers.get(&link)?.peer;
+        let is_only_peer = self.fetchers.values().all(|other| other.peer == *peer);
+        let may_take =
+            |at: Time, id| is_only_peer || pending_at(id) != Some(peer) || now.since(at) >= limits::OTHERS_FIRST;
+        let due = || self.deferred.iter().copied().take_while(|&(at, _)| at <= now);
+        let stale: Vec<_> = due().take(PASSED_OVER_MAX).filter(|&(_, id)| !is_waiting(id)).collect();
+        let found = due().take(PASSED_OVER_MAX).find(|&(at, id)| is_waiting(id) && may_take(at, id));
+        for entry in stale.iter().chain(&found) {
+            self.deferred.remove(entry);
+        }
+        found.map(|(_, id)| id)
     }
 
     fn steal(
@@ -132,6 +168,9 @@ impl Schedule {
         is_waiting: impl Fn(ObjectId) -> bool,
         owed: impl Fn(&Fetcher) -> ByteCount,
     ) -> Option<ObjectId> {
+        if self.fetchers.get(&thief)?.shy_until > now {
+            return None;
+        }
         for fetcher in self.fetchers.values_mut() {
             while fetcher.queue.back().is_some_and(|&id| !is_waiting(id)) {
                 fetcher.queue.pop_back();
@@ -245,7 +284,7 @@ mod tests {
         s.share_out(all(9), 9);
         drain(&mut s, 1);
         s.fetchers.get_mut(&LinkId(2)).expect("attached").queue.pop_back();
-        let taken = s.take(LinkId(1), Time::ZERO, ByteCount(10), |_| true, |_| ByteCount(0));
+        let taken = s.take(LinkId(1), Time::ZERO, ByteCount(10), |_| true, |_| ByteCount(0), |_| None);
         assert_eq!(taken, Some(ObjectId(8)));
     }
 
@@ -260,9 +299,9 @@ mod tests {
             meter.add(ByteCount(bytes), Time(Duration::from_secs(1)));
         }
         let now = Time(Duration::from_secs(1));
-        assert_eq!(s.take(LinkId(1), now, ByteCount(1000), |_| true, |_| ByteCount(0)), None);
+        assert_eq!(s.take(LinkId(1), now, ByteCount(1000), |_| true, |_| ByteCount(0), |_| None), None);
         drain(&mut s, 2);
-        assert_eq!(s.take(LinkId(2), now, ByteCount(1000), |_| true, |_| ByteCount(0)), None);
+        assert_eq!(s.take(LinkId(2), now, ByteCount(1000), |_| true, |_| ByteCount(0), |_| None), None);
     }
 
     #[test]
@@ -270,7 +309,32 @@ mod tests {
         let mut s = schedule(&[(1, "e1")]);
         let later = Time(Duration::from_secs(2));
         s.defer(ObjectId(7), later);
-        assert_eq!(s.take(LinkId(1), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0)), None);
-        assert_eq!(s.take(LinkId(1), later, ByteCount(1), |_| true, |_| ByteCount(0)), Some(ObjectId(7)));
+        assert_eq!(s.take(LinkId(1), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0), |_| None), None);
+        assert_eq!(s.take(LinkId(1), later, ByteCount(1), |_| true, |_| ByteCount(0), |_| None), Some(ObjectId(7)));
+    }
+
+    #[test]
+    fn what_one_peer_does_not_have_is_left_to_the_others_for_a_while() {
+        let mut s = schedule(&[(1, "e1"), (2, "e2")]);
+        let said = name("e1");
+        let at = Time(Duration::from_secs(2));
+        let mut take = |link, now| {
+            s.defer(ObjectId(7), at);
+            s.take(LinkId(link), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| Some(&said))
+        };
+        assert_eq!(take(1, at), None);
+        assert_eq!(take(2, at), Some(ObjectId(7)));
+        assert_eq!(take(1, at + limits::OTHERS_FIRST), Some(ObjectId(7)));
+    }
+
+    #[test]
+    fn a_link_that_has_nothing_to_give_takes_no_work_from_others() {
+        let mut s = schedule(&[(1, "e1"), (2, "e2")]);
+        s.share_out(all(4), 4);
+        drain(&mut s, 1);
+        s.fetchers.get_mut(&LinkId(1)).expect("attached").handle_pending(Time::ZERO);
+        let mut take = |now| s.take(LinkId(1), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
+        assert_eq!(take(Time::ZERO), None);
+        assert_eq!(take(Time(limits::RETRY_PENDING_MIN)), Some(ObjectId(3)));
     }
 }

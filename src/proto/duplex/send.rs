@@ -59,14 +59,7 @@ impl Link {
 
     /// The last piece could not be made, since the bytes of its object cannot be had or have changed: it was not sent.
     /// The object is told to be pending, and sent from its start when it is offered again.
-    pub fn handle_source_failed(
-        &mut self,
-        piece: &Piece,
-        reason: String,
-        now: Time,
-        fetch: &Flow,
-        serve: &mut Flow,
-    ) {
+    pub fn handle_source_failed(&mut self, piece: &Piece, reason: String, now: Time, fetch: &Flow, serve: &mut Flow) {
         let Some(data) = piece.data else { return };
         let packets = piece.packets(self.config.packet_len) as u64;
         self.counters.packets_out -= packets;
