@@ -4,7 +4,7 @@ use super::{Data, Link, Piece, Sending};
 use crate::limits;
 use crate::transfer::{Availability, Flow};
 use crate::units::{ByteCount, ObjectId, Offset, Time};
-use crate::wire::duplex::{Head, Header, MIDDLE, Request, begin_header_len, request_len};
+use crate::wire::duplex::{Head, Header, MIDDLE, Request, begin_header_len, check_name_fits, request_len};
 
 /// What the request being served can give now.
 enum Answer {
@@ -28,8 +28,10 @@ impl Link {
         let request = self.next_request(now, fetch);
         let request = request.map(|id| fetch.name(id).clone());
         let request_bytes = request.as_ref().map_or(0, |name| request_len(Some(name)));
+        let rides = request.as_ref().is_none_or(|name| check_name_fits(name, self.config.packet_len).is_ok());
         let request = request.map(Request::Object);
-        match self.answer(request_bytes, room.max(1), now, serve) {
+        let answer = if rides { self.answer(request_bytes, room.max(1), now, serve) } else { Answer::Nothing };
+        match answer {
             Answer::Data(data, head) => {
                 self.pay(1, now);
                 Some(self.piece(request.as_ref(), head, Some(data), false, now))
