@@ -17,7 +17,7 @@
 //!   answers the oldest one with "not here now" and drops it. An idle link carries `N:` as keep-alive, and one that is
 //!   silent is dead.
 //! - **seed-only**: one request at a time, never replaced while its answer may be on the way (an answer carries no
-//!   name, so that would mix up two objects). For each packet received one is owed, since such a peer may go in
+//!   name, so that would mix up two objects). As many packets are owed as were received, since such a peer may go in
 //!   lock-step; data runs ahead freely. Debts that only keep a loop turning are paid at a modest pace.
 //!
 //! In both, `B:` in the middle of an object begins it again (its source changed), and `P:` in the middle of an object
@@ -242,8 +242,6 @@ pub struct Link {
     unsent_request: Option<ObjectId>,
 
     // A seed-only peer.
-    /// Packets received for which none was sent.
-    owed: u64,
     /// Debts in a row that only keep a loop turning.
     idle_turns: u32,
     /// Such a debt is paid at this time.
@@ -269,7 +267,6 @@ impl Link {
             sending: None,
             tail: None,
             unsent_request: None,
-            owed: 0,
             idle_turns: 0,
             pay_at: None,
             ended: false,
@@ -321,7 +318,7 @@ impl Link {
         if self.free {
             at = at.min(self.last_in + limits::SILENCE_MAX).min(self.last_out + limits::KEEPALIVE_EVERY);
         }
-        at.min(self.pay_at.unwrap_or(at)).max(now)
+        at.min(self.pay_at.filter(|_| self.owed() > 0).unwrap_or(at)).max(now)
     }
 
     /// Time has passed. An error ends the link.
@@ -350,6 +347,15 @@ impl Link {
         fetch.detach_fetcher(self.config.id, now);
         self.sending = None;
         self.drop_asked(serve, now);
+    }
+
+    /// Packets that a peer in lock-step waits for: it takes as many as it sends, so what ran ahead counts for what it
+    /// sends later. More would go round the loop for ever, each object's packets on top of those before.
+    fn owed(&self) -> u64 {
+        if self.free || self.is_over() {
+            return 0;
+        }
+        self.counters.packets_in.saturating_sub(self.counters.packets_out)
     }
 
     fn drop_asked(&mut self, serve: &mut Flow, now: Time) {

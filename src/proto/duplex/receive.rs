@@ -51,9 +51,7 @@ impl Link {
         incoming.received += ByteCount(length as u64);
         self.counters.packets_in += packets as u64;
         self.counters.payload_in += length as u64;
-        if !self.free {
-            self.owe(packets as u64, true, now);
-        }
+        self.owe(true, now);
         let Some(incoming) = &self.incoming else { return 0 };
         match incoming.kept {
             Some((id, generation)) => {
@@ -87,9 +85,7 @@ impl Link {
         self.counters.packets_in += 1;
         let out_of_place = |found, expected| Err(LinkError::OutOfPlace { at: stream_at, found, expected });
         let is_busy = packet.request.is_some() || matches!(packet.inner, Inner::Begin { .. } | Inner::Middle { .. });
-        if !self.free {
-            self.owe(1, is_busy, now);
-        }
+        self.owe(is_busy, now);
         if let Some(request) = packet.request
             && !self.take_request(request, now, serve)
         {
@@ -208,9 +204,11 @@ impl Link {
         true
     }
 
-    /// Packets came from a peer that may be waiting for as many.
-    fn owe(&mut self, packets: u64, is_busy: bool, now: Time) {
-        self.owed = self.owed.saturating_add(packets);
+    /// Packets came from a peer that may be waiting for as many in all.
+    fn owe(&mut self, is_busy: bool, now: Time) {
+        if self.owed() == 0 {
+            return;
+        }
         if is_busy {
             self.idle_turns = 0;
             self.pay_at = Some(now);

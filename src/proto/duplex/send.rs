@@ -32,18 +32,11 @@ impl Link {
         let request = request.map(Request::Object);
         let answer = if rides { self.answer(request_bytes, room.max(1), now, serve) } else { Answer::Nothing };
         match answer {
-            Answer::Data(data, head) => {
-                self.pay(1, now);
-                Some(self.piece(request.as_ref(), head, Some(data), false, now))
-            }
-            Answer::Pending => {
-                self.pay(1, now);
-                Some(self.piece(request.as_ref(), Head::Pending, None, false, now))
-            }
+            Answer::Data(data, head) => Some(self.piece(request.as_ref(), head, Some(data), false, now)),
+            Answer::Pending => Some(self.piece(request.as_ref(), Head::Pending, None, false, now)),
             Answer::Nothing if request.is_some() || self.is_keepalive_due(now) || self.is_debt_due(now) => {
-                self.pay(1, now);
-                self.ended |= self.is_end_due(fetch, request.is_some());
-                let head = if self.ended && !self.free { Head::End } else { Head::Nil };
+                self.ended = request.is_none() && (self.ended || self.is_end_due(fetch));
+                let head = if self.ended { Head::End } else { Head::Nil };
                 Some(self.piece(request.as_ref(), head, None, false, now))
             }
             Answer::Nothing => None,
@@ -68,6 +61,9 @@ impl Link {
         self.counters.payload_out -= data.length as u64;
         self.tail = None;
         self.sending = None;
+        if self.owed() > 0 {
+            self.pay_at = Some(now);
+        }
         // A request that rode in front goes with the next packet.
         if piece.header.starts_with(b"R:") {
             self.unsent_request = fetch.last_on_order(self.config.id);
@@ -172,22 +168,14 @@ impl Link {
         let headers = piece.header.len() + (packets - 1) * MIDDLE.len();
         self.counters.padding_out += (packets * self.config.packet_len.bytes() - headers - length) as u64;
         self.last_out = now;
-        // The packet counted by the caller is paid for; data runs ahead of what is owed.
-        self.owed = self.owed.saturating_sub(packets as u64 - 1);
+        if self.owed() == 0 {
+            self.pay_at = None;
+        }
         piece
     }
 
-    fn pay(&mut self, packets: u64, now: Time) {
-        self.owed = self.owed.saturating_sub(packets);
-        if self.owed == 0 {
-            self.pay_at = None;
-        } else if let Some(at) = self.pay_at {
-            self.pay_at = Some(at.max(now));
-        }
-    }
-
     fn is_debt_due(&self, now: Time) -> bool {
-        !self.free && self.owed > 0 && !self.is_over() && self.pay_at.is_some_and(|at| at <= now)
+        self.owed() > 0 && self.pay_at.is_some_and(|at| at <= now)
     }
 
     fn is_keepalive_due(&self, now: Time) -> bool {
@@ -195,8 +183,8 @@ impl Link {
     }
 
     /// A seed-only peer is told that we are done when nothing is left to request, and nothing was asked for for a while.
-    fn is_end_due(&self, fetch: &Flow, requests: bool) -> bool {
+    fn is_end_due(&self, fetch: &Flow) -> bool {
         let quiet = self.peer_ended || self.idle_turns >= limits::IDLE_TURNS_BEFORE_END;
-        !self.free && !requests && quiet && self.asked.is_empty() && fetch.is_complete()
+        !self.free && quiet && self.asked.is_empty() && fetch.is_complete()
     }
 }
