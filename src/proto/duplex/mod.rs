@@ -242,6 +242,8 @@ pub struct Link {
     unsent_request: Option<ObjectId>,
 
     // A seed-only peer.
+    /// What it was sent last, and how many packets had been sent by the end of it.
+    answered: Option<(ObjectName, u64)>,
     /// Debts in a row that only keep a loop turning.
     idle_turns: u32,
     /// Such a debt is paid at this time.
@@ -267,6 +269,7 @@ impl Link {
             sending: None,
             tail: None,
             unsent_request: None,
+            answered: None,
             idle_turns: 0,
             pay_at: None,
             ended: false,

@@ -3,7 +3,7 @@
 use super::{Asked, FEATURES, Incoming, Link, LinkError, Peer, Write};
 use crate::limits;
 use crate::transfer::Flow;
-use crate::units::{ByteCount, Offset, Time};
+use crate::units::{ByteCount, ObjectName, Offset, Time};
 use crate::wire::duplex::{self, Inner, Request};
 use crate::wire::hello::Hello;
 
@@ -84,7 +84,8 @@ impl Link {
         }
         self.counters.packets_in += 1;
         let out_of_place = |found, expected| Err(LinkError::OutOfPlace { at: stream_at, found, expected });
-        let is_busy = packet.request.is_some() || matches!(packet.inner, Inner::Begin { .. } | Inner::Middle { .. });
+        let asks = matches!(&packet.request, Some(Request::Object(name)) if !self.is_said_again(name));
+        let is_busy = asks || matches!(packet.inner, Inner::Begin { .. } | Inner::Middle { .. });
         self.owe(is_busy, now);
         if let Some(request) = packet.request
             && !self.take_request(request, now, serve)
@@ -181,16 +182,13 @@ impl Link {
 
     /// `false`: the peer has more requests outstanding than it may.
     fn take_request(&mut self, request: Request, now: Time, serve: &mut Flow) -> bool {
-        self.ended = false;
-        self.peer_ended = false;
         match request {
-            Request::Nothing => {
-                self.sending = None;
-                self.drop_asked(serve, now);
-            }
-            // Said again in every packet until it is answered: one request.
-            Request::Object(name) if !self.free && self.asked.front().is_some_and(|asked| asked.name == name) => {}
+            // It rides where a peer has no request to make at present, which need not mean that it gave up the last one.
+            Request::Nothing => {}
+            Request::Object(name) if !self.free && self.is_said_again(&name) => {}
             Request::Object(name) => {
+                self.ended = false;
+                self.peer_ended = false;
                 if !self.free {
                     self.sending = None;
                     self.drop_asked(serve, now);
@@ -202,6 +200,15 @@ impl Link {
             }
         }
         true
+    }
+
+    /// A seed-only peer may say its request in every packet until the object is there: that is one request. In lock-step
+    /// it has sent a packet before it received ours of the same number, so what it says up to the number of the
+    /// object's last packet it says without having had that one.
+    fn is_said_again(&self, name: &ObjectName) -> bool {
+        let is_asked = self.asked.front().is_some_and(|asked| asked.name == *name);
+        let is_answered = |(answered, last): &(ObjectName, u64)| answered == name && self.counters.packets_in <= *last;
+        is_asked || self.asked.is_empty() && self.answered.as_ref().is_some_and(is_answered)
     }
 
     /// Packets came from a peer that may be waiting for as many in all.

@@ -46,9 +46,13 @@ impl Link {
     /// The tail of the last piece was read, and its source had not changed: the object has gone out whole.
     pub fn handle_tail_read(&mut self, now: Time, serve: &mut Flow) {
         let Some(sent) = self.tail.take() else { return };
+        // A seed-only peer may have replaced its request since the tail was polled.
+        if self.asked.front().is_none_or(|asked| asked.id != Some(sent.id)) {
+            return;
+        }
         if let Some(asked) = self.asked.pop_front() {
-            debug_assert_eq!(asked.id, Some(sent.id));
             serve.release(self.config.id, sent.id, true, now);
+            self.answered = Some((asked.name, self.counters.packets_out));
         }
     }
 
