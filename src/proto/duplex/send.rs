@@ -56,8 +56,8 @@ impl Link {
         }
     }
 
-    /// The last piece could not be made, since the bytes of its object cannot be had or have changed: it was not sent.
-    /// The object is told to be pending, and sent from its start when it is offered again.
+    /// The last piece polled could not be made, since the bytes of its object cannot be had or have changed: none of it
+    /// was or will be sent. The object is told to be pending, and sent from its start when it is offered again.
     pub fn handle_source_failed(&mut self, piece: &Piece, reason: String, now: Time, fetch: &Flow, serve: &mut Flow) {
         let Some(data) = piece.data else { return };
         let packets = piece.packets(self.config.packet_len) as u64;
@@ -71,6 +71,16 @@ impl Link {
         // A request that rode in front goes with the next packet.
         if piece.header.starts_with(b"R:") {
             self.unsent_request = fetch.last_on_order(self.config.id);
+        }
+        serve.handle_source_failed(data.id, data.generation, reason, now);
+    }
+
+    /// The packets of a piece went out, or must, since a packet is never abandoned half way, but with padding in place of
+    /// `data`, whose source was cut short under the kernel. The peer takes it for bytes of the object, which it is never
+    /// told the end of. A tail that was polled since is not sent: call [`Link::handle_source_failed`] for it instead.
+    pub fn handle_source_lost(&mut self, data: Data, reason: String, now: Time, serve: &mut Flow) {
+        if self.sending.is_some_and(|sending| (sending.id, sending.generation) == (data.id, data.generation)) {
+            self.sending = None;
         }
         serve.handle_source_failed(data.id, data.generation, reason, now);
     }
