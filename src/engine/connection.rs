@@ -37,6 +37,29 @@ pub struct LinkView {
     pub congestion: Option<String>,
 }
 
+/// What passed over several links in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes received from sockets.
+    pub bytes_in: u64,
+    /// Bytes given to sockets.
+    pub bytes_out: u64,
+    /// Bytes of objects received.
+    pub payload_in: u64,
+    /// Bytes of objects sent.
+    pub payload_out: u64,
+}
+
+impl Traffic {
+    /// Adds what passed over a link.
+    pub fn add(&mut self, view: &LinkView) {
+        self.bytes_in += view.bytes_in;
+        self.bytes_out += view.bytes_out;
+        self.payload_in += view.counters.payload_in;
+        self.payload_out += view.counters.payload_out;
+    }
+}
+
 /// What a worker tells of a link, and others read.
 #[derive(Debug)]
 pub(super) struct LinkStats {

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use connection::LinkView;
+pub use connection::{LinkView, Traffic};
 pub use shared::Store;
 
 use crate::proto::duplex::LinkConfig;
@@ -151,6 +151,11 @@ impl Engine {
     /// All links as they are now.
     pub fn links(&self) -> BTreeMap<LinkId, LinkView> {
         self.shared.views()
+    }
+
+    /// What passed over all links since the start.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.traffic()
     }
 
     /// The longest time since a worker last went through its loop.

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::connection::{LinkStats, LinkView};
+use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
 use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     parts: Mutex<BTreeMap<PartKey, Arc<Part>>>,
     started: Instant,
     links: Mutex<BTreeMap<LinkId, (usize, Arc<LinkStats>)>>,
+    /// What passed over links that have ended.
+    ended: Mutex<Traffic>,
     pub(super) inboxes: Vec<Inbox>,
     write_jobs: Sender<WriteJob>,
     commit_jobs: Sender<CommitJob>,
@@ -74,6 +76,7 @@ impl Shared {
             parts: Mutex::new(BTreeMap::new()),
             started: Instant::now(),
             links: Mutex::new(BTreeMap::new()),
+            ended: Mutex::default(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
             write_jobs,
             commit_jobs,
@@ -201,7 +204,16 @@ impl Shared {
     }
 
     pub(super) fn remove_link(&self, link: LinkId) {
-        lock(&self.links).remove(&link);
+        if let Some((_, stats)) = lock(&self.links).remove(&link) {
+            lock(&self.ended).add(&stats.view());
+        }
+    }
+
+    /// What passed over all links, ended ones too.
+    pub(super) fn traffic(&self) -> Traffic {
+        let mut traffic = *lock(&self.ended);
+        self.views().values().for_each(|view| traffic.add(view));
+        traffic
     }
 
     pub(super) fn views(&self) -> BTreeMap<LinkId, LinkView> {

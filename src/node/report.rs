@@ -24,71 +24,37 @@ const NEWEST: f64 = 0.4;
 /// A rate below this is shown as idle, bytes per second: keep-alive alone makes some.
 const IDLE_RATE: f64 = 16_384.0;
 
-/// Rates of all links, and what the samples before were.
+/// Rates of all links.
 #[derive(Debug, Default)]
-pub(super) struct Rates {
-    links: BTreeMap<LinkId, Sample>,
-    /// Payload that came in and went out over links that have ended.
-    ended: Sums,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Sums {
-    bytes_in: u64,
-    bytes_out: u64,
-    payload_in: u64,
-    payload_out: u64,
-}
+pub(super) struct Rates(BTreeMap<LinkId, Sample>);
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Instant,
-    sums: Sums,
-    payload_in: f64,
-    payload_out: f64,
-}
-
-impl Sums {
-    fn of(view: &LinkView) -> Self {
-        Self {
-            bytes_in: view.bytes_in,
-            bytes_out: view.bytes_out,
-            payload_in: view.counters.payload_in,
-            payload_out: view.counters.payload_out,
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.payload_in += other.payload_in;
-        self.payload_out += other.payload_out;
-    }
+    /// What had passed then, bytes of objects.
+    payload: (u64, u64),
+    rate_in: f64,
+    rate_out: f64,
 }
 
 impl Site {
     /// Takes the links' rates anew.
     pub(super) fn sample(&self) {
         let views = self.engine().links();
-        let mut rates = lock(&self.rates);
+        let Rates(rates) = &mut *lock(&self.rates);
         let now = Instant::now();
-        let ended: Vec<LinkId> = rates.links.keys().filter(|id| !views.contains_key(id)).copied().collect();
-        for id in ended {
-            if let Some(sample) = rates.links.remove(&id) {
-                rates.ended.add(sample.sums);
-            }
-        }
+        rates.retain(|id, _| views.contains_key(id));
         for (id, view) in &views {
-            let sums = Sums::of(view);
-            let fresh = Sample { at: now, sums: Sums::default(), payload_in: 0.0, payload_out: 0.0 };
-            let sample = rates.links.entry(*id).or_insert(fresh);
+            let payload = (view.counters.payload_in, view.counters.payload_out);
+            let fresh = Sample { at: now, payload, rate_in: 0.0, rate_out: 0.0 };
+            let sample = rates.entry(*id).or_insert(fresh);
             let seconds = now.duration_since(sample.at).as_secs_f64();
             if seconds > 0.0 {
                 let blend = |rate: f64, more: u64| rate + NEWEST * (more as f64 / seconds - rate);
-                sample.payload_in = blend(sample.payload_in, sums.payload_in - sample.sums.payload_in);
-                sample.payload_out = blend(sample.payload_out, sums.payload_out - sample.sums.payload_out);
+                sample.rate_in = blend(sample.rate_in, payload.0 - sample.payload.0);
+                sample.rate_out = blend(sample.rate_out, payload.1 - sample.payload.1);
+                (sample.at, sample.payload) = (now, payload);
             }
-            (sample.at, sample.sums) = (now, sums);
         }
     }
 
@@ -101,13 +67,11 @@ impl Site {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.sample();
         let config = self.config();
         let views = self.engine().links();
         let uptime = self.engine().now().0;
         let peers = self.peers(&views);
-        let mut sums = lock(&self.rates).ended;
-        views.values().for_each(|view| sums.add(Sums::of(view)));
+        let sums = self.engine().traffic();
         let facts = self.engine().with_flows(|flows, _| {
             let totals = [flows.at(FIRST).totals(), flows.at(SECOND).totals()];
             let spool = [flows.at(FIRST).spool(), flows.at(SECOND).spool()];
@@ -253,7 +217,7 @@ impl Site {
     }
 
     fn link(&self, id: LinkId, view: &LinkView) -> LinkStatus {
-        let sample = lock(&self.rates).links.get(&id).copied();
+        let sample = lock(&self.rates).0.get(&id).copied();
         let object = self.engine().with_flows(|flows, _| {
             let flow = flows.at(view.fetch);
             flow.head(id).map(|id| flow.name(id).to_string())
@@ -265,8 +229,8 @@ impl Site {
             address: view.address.clone(),
             state: if view.peer.is_some() { LinkState::Up } else { LinkState::Connecting },
             since_seconds: self.engine().now().since(view.since).as_secs(),
-            rate_in: sample.map_or(0.0, |sample| sample.payload_in),
-            rate_out: sample.map_or(0.0, |sample| sample.payload_out),
+            rate_in: sample.map_or(0.0, |sample| sample.rate_in),
+            rate_out: sample.map_or(0.0, |sample| sample.rate_out),
             bytes_in: view.bytes_in,
             bytes_out: view.bytes_out,
             padding_in: (view.counters.packets_in * n).saturating_sub(view.counters.payload_in + headers),
