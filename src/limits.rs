@@ -75,6 +75,8 @@ pub const RESOLVE_TRIES_MAX: usize = 8;
 pub const OBJECTS_MAX: usize = 4_000_000;
 /// Requests that a link may have outstanding, and that a server queues for one link.
 pub const REQUESTS_PER_LINK_MAX: usize = 256;
+/// Part files that one flow has open before it asks for no more: arriving, or whole and not committed yet.
+pub const OPEN_PARTS_MAX: usize = 1024;
 /// A requester asks for its next object when what is outstanding would be here within this time.
 pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
 /// ... or when it is fewer bytes than this.

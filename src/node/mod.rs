@@ -114,8 +114,19 @@ impl Node {
 /// Runs a node until SIGTERM or SIGINT, then drains it. SIGHUP reloads. Tells the service manager, where there is one,
 /// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
+    raise_open_files();
     let node = Node::start(config, Some(file))?;
     site::serve_signals(&node.site)?;
     node.drain();
     Ok(())
+}
+
+/// Lets this process have as many files open as it may: many small objects are many parts.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
 }

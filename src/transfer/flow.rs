@@ -134,6 +134,8 @@ pub struct Flow {
     pub(super) schedule: Schedule,
     pub(super) room: Option<Room>,
     pub(super) totals: Totals,
+    /// Part files that are open: of objects that are arriving, or whole and not committed yet.
+    open_parts: usize,
     /// The longest object met so far.
     pub(super) longest: ByteCount,
     /// Nothing new is fetched before this: the store could not take more.
@@ -169,6 +171,7 @@ impl Flow {
             schedule: Schedule::default(),
             room,
             totals: Totals::default(),
+            open_parts: 0,
             longest: ByteCount(0),
             hold_until: Time::ZERO,
             hold_delay: Duration::ZERO,
@@ -346,6 +349,9 @@ impl Flow {
 
     fn may_ask(&self, link: LinkId, one_by_one: bool, now: Time) -> bool {
         let Some(fetcher) = self.schedule.fetchers.get(&link) else { return false };
+        if self.open_parts >= limits::OPEN_PARTS_MAX {
+            return false;
+        }
         if fetcher.outstanding.is_empty() {
             return true;
         }
@@ -392,6 +398,7 @@ impl Flow {
         object.generation = object.generation.next();
         object.state = ObjectState::Arriving { link, size, written: ByteCount(0), created: false };
         let generation = object.generation;
+        self.open_parts += 1;
         self.actions.push_back(Action::Create { id, generation, size });
         Ok((id, generation))
     }
@@ -463,6 +470,7 @@ impl Flow {
         if !self.is_current(id, generation) {
             return;
         }
+        self.close_part();
         self.at_mut(id).last_use = now;
         self.set_present(id, size);
         self.hold_delay = Duration::ZERO;
@@ -637,6 +645,7 @@ impl Flow {
         let (footprint, generation) = (self.at(id).footprint(), self.at(id).generation);
         match self.at(id).state {
             ObjectState::Arriving { .. } | ObjectState::Whole { .. } => {
+                self.close_part();
                 self.actions.push_back(Action::Abandon { id, generation });
                 self.room_give_back(footprint);
                 // What the rim still says of this attempt is about nothing any more.
@@ -645,6 +654,14 @@ impl Flow {
             ObjectState::Absent | ObjectState::Requested { .. } | ObjectState::Present { .. } => {}
         }
         self.at_mut(id).state = ObjectState::Absent;
+    }
+
+    /// A part file is no longer open: its place may be wanted.
+    fn close_part(&mut self) {
+        if self.open_parts == limits::OPEN_PARTS_MAX {
+            self.wake_fetchers();
+        }
+        self.open_parts -= 1;
     }
 
     /// Queues an absent object if the flow still wants it.
