@@ -17,7 +17,7 @@
 //! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
 //! | [`control`] | the unix socket API, and the client side that `supersyncctl` uses | limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown | engine, config, control |
-//! | [`demo`], `daemon` | a whole site in one process; the command line of `supersyncd` | node |
+//! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node |
 //!
 //! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.
 //! `tests/tidy.rs` holds the table above against the imports.
@@ -51,6 +51,7 @@
 
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod demo;
 pub mod engine;
 pub mod exit;

@@ -183,6 +183,23 @@ pub const CONTROL_OBJECTS_MAX: usize = 100_000;
 /// `--watch` shows a new picture this often.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
 
+// -- demo ----------------------------------------------------------------------------------------------
+
+/// Segments of each trader in the demo ...
+pub const DEMO_SEGMENTS_DEFAULT: u32 = 48;
+/// ... and records of each, unless told otherwise.
+pub const DEMO_RECORDS_DEFAULT: u64 = 1_000_000;
+/// Exchanges of the demo.
+pub const DEMO_EXCHANGES_MAX: u16 = 16;
+/// Links between each exchange and each trader of the demo.
+pub const DEMO_LINKS_MAX: u16 = 32;
+/// Segments that one spool of the demo holds.
+pub const DEMO_SPOOL_SEGMENTS: u64 = 64;
+/// The exchange that the demo kills comes back after this time.
+pub const DEMO_REVIVE_AFTER: Duration = Duration::from_secs(1);
+/// The demo gives up when nothing arrived for this long.
+pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
+
 const _: () = {
     assert!(MARKER_BYTES_MAX >= 64);
     assert!(PADDING_POOL_BYTES.is_power_of_two());
@@ -192,6 +209,8 @@ const _: () = {
     assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
     assert!(RING_ENTRIES as usize > 3 * LINKS_MAX);
     assert!(LISTENERS_MAX <= LINKS_MAX);
+    assert!(DEMO_EXCHANGES_MAX as usize * DEMO_LINKS_MAX as usize <= LINKS_MAX);
+    assert!(2 * DEMO_LINKS_MAX as usize <= LINKS_MAX);
     assert!(PACKET_BYTES_DEFAULT >= PACKET_BYTES_MIN && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
     assert!(KEEPALIVE_EVERY.as_millis() * 3 <= SILENCE_MAX.as_millis());
     assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());

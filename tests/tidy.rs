@@ -47,7 +47,7 @@ const MUST_NOT_KNOW: [(&str, &[&str]); 4] = [
 ];
 
 /// Who may name `node`: what puts whole nodes together.
-const KNOWS_NODE: [&str; 3] = ["node", "demo", "bin"];
+const KNOWS_NODE: [&str; 4] = ["node", "demo", "daemon", "bin"];
 
 /// Layers without I/O.
 const PURE: [&str; 3] = ["wire", "transfer", "proto"];
@@ -196,7 +196,7 @@ fn direction_of_knowledge(path: &str, text: &str) -> Vec<Finding> {
         } else if never.contains(&other) {
             format!("it must not know {}", never.join(", "))
         } else if other == "node" && !KNOWS_NODE.contains(&layer) {
-            "only the binaries and demo put nodes together".to_owned()
+            "only the binaries, daemon and demo put nodes together".to_owned()
         } else {
             continue;
         };
@@ -612,6 +612,7 @@ fn knowledge_in_the_wrong_direction_is_found() {
     check("src/config/mod.rs", "use crate::node;\n", &[1]);
     check("src/other.rs", "use crate::node;\n", &[1]);
     check("src/demo/mod.rs", "use crate::node;\n", &[]);
+    check("src/daemon/mod.rs", "use crate::{demo, node};\n", &[]);
     check("src/node/mod.rs", "use crate::node::dial;\nuse crate::engine;\n", &[]);
     check("src/bin/supersyncd.rs", "use supersync::node;\n", &[]);
 }

@@ -1,0 +1,331 @@
+//! `supersyncd` as a person at a terminal, a script and a service manager meet it: texts and exit statuses.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use supersync::config::{self, Role};
+use tempfile::TempDir;
+
+const SUPERSYNCD: &str = env!("CARGO_BIN_EXE_supersyncd");
+
+/// What one run said, and how it ended.
+#[derive(Debug)]
+struct Said {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn expect(self, status: i32, wanted: &[&str]) -> Self {
+        let all = format!("{}{}", self.out, self.err);
+        assert_eq!(self.status, status, "{self:#?}");
+        for text in wanted {
+            assert!(all.contains(text), "there is no {text:?} in {self:#?}");
+        }
+        self
+    }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(SUPERSYNCD);
+    command.args(args).env_remove("SUPERSYNC_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
+    command
+}
+
+fn status(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| panic!("it was killed: {status}"))
+}
+
+fn say(command: &mut Command) -> Said {
+    let output = command.output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Said { status: status(output.status), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn run(args: &[&str]) -> Said {
+    say(&mut command(args))
+}
+
+/// A directory with what a trader needs, and the trader's config in it.
+fn trader(change: impl Fn(String) -> String) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |part: &str| dir.path().join(part).display().to_string();
+    for part in ["local", "remote", "state"] {
+        fs::create_dir(at(part)).expect("made");
+    }
+    let text = format!(
+        "role = \"trader\"\n\
+         name = \"trader1\"\n\
+         state_dir = \"{}\"\n\
+         [control]\n\
+         socket = \"{}\"\n\
+         [store]\n\
+         local = \"{}\"\n\
+         remote = \"{}\"\n\
+         segments = {{ pattern = \"stock{{1..3}}\", records = 10, record_bytes = 24 }}\n\
+         [[listen]]\n\
+         address = \"127.0.0.1:0\"\n",
+        at("state"),
+        at("control.sock"),
+        at("local"),
+        at("remote")
+    );
+    let file = dir.path().join("trader1.toml");
+    fs::write(&file, change(text)).expect("written");
+    (dir, file)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+#[test]
+fn help_names_every_command_and_the_exit_statuses() {
+    let commands = ["run", "check", "demo", "doctor", "init", "config"];
+    run(&["--help"]).expect(0, &commands).expect(0, &["78 config", "supersyncd demo", "--log-format", "SUPERSYNC_LOG"]);
+    run(&["demo", "--help"]).expect(0, &["--size", "--link-rate", "--links", "--exchanges", "--keep", "--no-chaos"]);
+    run(&["check", "--help"]).expect(0, &["--no-environment"]);
+    run(&["--version"]).expect(0, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn a_wrong_command_line_is_usage() {
+    let check = |args: &[&str], wanted: &str| {
+        let said = run(args).expect(2, &[wanted]);
+        assert!(said.out.is_empty(), "{said:#?}");
+    };
+    check(&[], "Usage:");
+    check(&["config"], "Usage:");
+    check(&["frobnicate"], "frobnicate");
+    check(&["run"], "<FILE>");
+    check(&["init", "broker"], "trader");
+    check(&["config", "show", "x.toml"], "--effective");
+    check(&["doctor", "--log-level", "loud"], "is no level");
+    check(&["demo", "--links", "0"], "--links");
+    check(&["demo", "--size", "1MB", "--segments", "3"], "cannot be used with");
+    check(&["demo", "--link-rate", "fast"], "as 500MB");
+}
+
+#[test]
+fn init_writes_a_config_that_parses() {
+    for (role, parsed) in [("trader", Role::Trader), ("exchange", Role::Exchange)] {
+        let said = run(&["init", role]).expect(0, &["supersyncd check"]);
+        assert_eq!(config::parse(&said.out, role).expect("valid").role.role(), parsed);
+    }
+}
+
+#[test]
+fn init_never_overwrites() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("trader1.toml");
+    run(&["init", "trader", "-o", text(&file)]).expect(0, &["supersyncd check"]);
+    config::load(&file).expect("valid");
+    fs::write(&file, "mine").expect("written");
+    run(&["init", "trader", "-o", text(&file)]).expect(1, &["is there already"]);
+    assert_eq!(fs::read(&file).expect("still there"), b"mine");
+    run(&["init", "trader", "-o", text(&dir.path().join("no/such/place"))]).expect(1, &["cannot write"]);
+}
+
+#[test]
+fn what_the_system_does_not_permit_is_77() {
+    if !geteuid().is_root() {
+        let (_dir, file) = trader(|text| text);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("it is ours");
+        for args in [["check", text(&file)], ["run", text(&file)]] {
+            run(&args).expect(77, &[text(&file), "cannot read"]);
+        }
+        return;
+    }
+    // Hardly anything is forbidden to root: making files in sysfs is.
+    const FORBIDDEN: &str = "/sys/kernel/supersync.toml";
+    match File::create_new(FORBIDDEN) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            run(&["init", "trader", "-o", FORBIDDEN]).expect(77, &[FORBIDDEN]);
+        }
+        other => println!("skipped: root may do everything here: {other:?}"),
+    }
+}
+
+#[test]
+fn a_config_error_shows_its_place_and_is_78() {
+    let (_dir, file) = trader(|text| text.replace("name =", "pakcet_bytes = 1400\nname ="));
+    let file = text(&file);
+    let place = format!("{file}:2:1: unknown key `pakcet_bytes`\n    2 | pakcet_bytes = 1400\n      | ^^^^^^^^^^^^ ");
+    for args in [&["check", file][..], &["run", file], &["config", "show", "--effective", file]] {
+        let said = run(args).expect(78, &[&place, "packet_bytes"]);
+        assert!(said.out.is_empty() && said.err.starts_with(&place), "{said:#?}");
+    }
+    for args in [&["check", "/no/such.toml"], &["run", "/no/such.toml"]] {
+        run(args).expect(78, &["/no/such.toml: cannot read the config", "supersyncd init"]);
+    }
+    let (_dir, file) = trader(|text| text.replace("{1..3}", "{3..1}"));
+    for args in [["check", text(&file)], ["run", text(&file)]] {
+        run(&args).expect(78, &["store.segments.pattern", "descends"]);
+    }
+}
+
+#[test]
+fn check_says_what_the_node_would_be() {
+    let (dir, file) = trader(|text| text);
+    let ok = format!("{}: ok\n", file.display());
+    let wanted = [&ok, "trader trader1", "3 segments of 240 bytes", "127.0.0.1:0"];
+    run(&["check", text(&file)]).expect(0, &wanted).expect(0, &["memory that may be locked"]);
+    let said = run(&["check", "--no-environment", text(&file)]).expect(0, &wanted);
+    assert!(said.out.starts_with(&ok), "{said:#?}");
+
+    let remote = dir.path().join("remote");
+    fs::remove_dir(&remote).expect("it is empty");
+    fs::write(&remote, "a file").expect("written");
+    let said = run(&["check", text(&file)]).expect(1, &["store.remote", "is not a directory", "this host has 1 error"]);
+    assert!(!said.out.contains(": ok"), "{said:#?}");
+    run(&["check", "--no-environment", text(&file)]).expect(0, &wanted);
+}
+
+#[test]
+fn the_effective_config_is_the_same_config() {
+    let (_dir, file) = trader(|text| text);
+    let said = run(&["config", "show", "--effective", text(&file)]).expect(0, &["packet_bytes = 1400"]);
+    let effective = config::parse(&said.out, "effective").expect("valid");
+    assert_eq!(effective, config::load(&file).expect("valid"));
+}
+
+#[test]
+fn doctor_tries_the_ring_and_says_what_would_run() {
+    let said = run(&["doctor", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said.out).expect("one object");
+    assert_eq!(json["schema"], "supersync.doctor/1");
+    assert!(json["features"].as_array().is_some_and(|features| features.len() > 5), "{json}");
+    let usable = json["usable"].as_bool().expect("it says so");
+    assert_eq!(said.status, if usable { 0 } else { 1 });
+    let people = run(&["doctor"]).expect(said.status, &["kernel", "memlock", "clock", "congestion", "RECV", "engine"]);
+    assert_eq!(people.out.contains("engine        io_uring\n"), usable, "{people:#?}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    for args in [&["init", "trader"][..], &["doctor"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command(args).stdout(writer).stderr(Stdio::piped()).output().expect("it runs");
+        assert_eq!((status(output.status), &*output.stderr), (0, &b""[..]), "{args:?}");
+    }
+}
+
+/// Runs something that logs a warning and fails, and returns what it logged.
+fn warned(change: impl Fn(&mut Command) -> &mut Command) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("stderr");
+    let log = File::create_new(&path).expect("made");
+    let file = log.metadata().expect("open");
+    let mut command = command(&["run", "/no/such.toml"]);
+    command.env("SUPERSYNC_LOG", "loud").env("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())).stderr(log);
+    assert_eq!(status(change(&mut command).status().expect("it runs")), 78);
+    fs::read_to_string(&path).expect("text")
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_time() {
+    let log = warned(|command| command);
+    assert!(log.starts_with("<4>SUPERSYNC_LOG is ignored: \"loud\" is no level"), "{log}");
+    // The variable is inherited by whoever has another standard error.
+    let log = warned(|command| command.env("JOURNAL_STREAM", "1:1"));
+    assert!(log.contains(" WARN SUPERSYNC_LOG is ignored") && log.starts_with("20"), "{log}");
+}
+
+#[test]
+fn the_log_can_be_json_or_off() {
+    let log = warned(|command| command.args(["--log-format", "json"]));
+    let first: serde_json::Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(first["level"], "WARN");
+    let log = warned(|command| command.args(["--log-level", "off"]));
+    assert!(log.starts_with("/no/such.toml: cannot read"), "{log}");
+}
+
+#[test]
+fn a_node_runs_until_it_is_told_to_stop() {
+    let (dir, file) = trader(|text| text);
+    let mut node = command(&["run", text(&file)]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(node.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
+    }
+    let check = run(&["check", text(&file)]).expect(0, &["a node answers on control.socket"]);
+    assert!(check.out.contains(": ok"), "{check:#?}");
+    run(&["run", text(&file)]).expect(1, &[text(&dir.path().join("control.sock")), "running supersyncd"]);
+    kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    // Whoever reads a log reads it to its end.
+    let rest: Vec<String> = log.lines().map(|line| line.expect("text")).collect();
+    assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+}
+
+/// Runs the demo in a directory of its own, which it must leave empty.
+fn demo(args: &[&str]) -> Said {
+    let dir = tempfile::tempdir().expect("a directory");
+    let said = say(command(&["demo", "--dir", text(dir.path())]).args(args));
+    let left: Vec<_> = fs::read_dir(dir.path()).expect("there").collect();
+    assert!(left.is_empty(), "{left:?}");
+    said
+}
+
+#[test]
+fn the_demo_ends_with_identical_sides() {
+    demo(&["--segments", "6", "--records", "2000", "--links", "2", "--no-chaos"])
+        .expect(0, &["identical", "6 segments each", "moved       288.0 kB each way", "nothing, as asked for"]);
+}
+
+#[test]
+fn the_demo_survives_the_loss_of_an_exchange() {
+    // Slow enough that half of it is seen.
+    let said = demo(&["--segments", "20", "--records", "5000", "--links", "2", "--link-rate", "400kB"]);
+    said.expect(0, &["identical", "20 segments each", "exchange1 is killed", "exchange1 is back"]);
+}
+
+#[test]
+fn the_demo_leaves_what_it_is_asked_to_keep() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = text(dir.path());
+    let args = ["demo", "--size", "10kB", "--links", "1", "--exchanges", "1", "--no-chaos", "--keep", "--dir", at];
+    let said = run(&args).expect(0, &["identical", "kept"]);
+    let kept = said.out.lines().find_map(|line| line.strip_prefix("kept        ")).expect("it says where");
+    let read = |path: &str| fs::read(Path::new(kept).join(path)).expect("there");
+    let segment = read("trader1/local/stock1");
+    assert!(!segment.is_empty() && segment.len().is_multiple_of(24));
+    assert_eq!(read("trader2/remote/stock1"), segment);
+    assert_ne!(read("trader2/local/stock1"), segment);
+    read("trader2/remote/stock1.success");
+    run(&["check", "--no-environment", text(&Path::new(kept).join("exchange1.toml"))]).expect(0, &["over 1 link"]);
+}
+
+#[test]
+fn a_demo_without_room_says_so_before_it_begins() {
+    let said = demo(&["--segments", "1000000", "--records", "100000000"]);
+    said.expect(1, &["needs 9.6", "--dir", "--size"]);
+    run(&["demo", "--dir", "/no/such/place", "--size", "1kB"]).expect(1, &["/no/such/place"]);
+}
+
+#[test]
+fn an_interrupted_demo_takes_its_directory_away() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = text(dir.path());
+    let args = ["demo", "--dir", at, "--size", "100MB", "--records", "1000", "--link-rate", "10kB"];
+    let mut demo = command(&args).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(demo.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("are up") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before its nodes were up");
+    }
+    kill(Pid::from_raw(demo.id().try_into().expect("a pid")), Signal::SIGINT).expect("it is ours");
+    let rest: Vec<String> = log.lines().map(|line| line.expect("text")).collect();
+    assert_eq!(status(demo.wait().expect("it ends")), 1, "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:#?}");
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
+}
