@@ -106,6 +106,8 @@ pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 pub const COMMIT_BATCH_MAX: usize = 1024;
 /// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.
 pub const OTHERS_FIRST: Duration = Duration::from_secs(1);
+/// What a seed-only peer was asked for and has not begun to send within this time is open to links of other peers too.
+pub const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// An exchange that has no room to fetch an object within this time says that it is pending, so that what was asked for
 /// behind it can go out and make room.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);

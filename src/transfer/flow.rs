@@ -284,11 +284,13 @@ impl Flow {
             return;
         }
         let total = self.objects.len() as u64;
+        let on_order: BTreeSet<_> =
+            self.schedule.fetchers.values().flat_map(|fetcher| fetcher.outstanding.iter().copied()).collect();
         let absent = |o: &Object| o.state == ObjectState::Absent;
         let (ready, later): (Vec<_>, Vec<_>) = (0..total)
             .filter(|&i| absent(&self.objects[i as usize]))
             .map(|i| (ObjectId(i as u32), i))
-            .partition(|(id, _)| self.at(*id).retry_at <= now);
+            .partition(|&(id, _)| self.at(id).retry_at <= now && !on_order.contains(&id));
         self.schedule.share_out(ready.into_iter(), total);
         for (id, _) in later {
             self.schedule.defer(id, self.at(id).retry_at);
@@ -339,6 +341,9 @@ impl Flow {
         let pending_at = |id: ObjectId| objects[id.0 as usize].pending_at.as_ref();
         let id = schedule.take(link, now, typical, is_waiting, owed, pending_at)?;
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
+        if fetcher.outstanding.is_empty() {
+            fetcher.asked_at = now;
+        }
         fetcher.outstanding.push_back(id);
         fetcher.meter.start(now);
         let object = self.at_mut(id);
@@ -361,6 +366,23 @@ impl Flow {
         owed(&self.objects, fetcher, self.longest) < pace::ahead_bytes(fetcher.meter.rate(now))
     }
 
+    /// A seed-only peer is asked for one object at a time, and may never have it. The head of `link`, where it was not begun
+    /// for long, is open to the links of other peers; whoever begins it first brings it in.
+    pub fn share_unanswered(&mut self, link: LinkId, now: Time) {
+        let Some(fetcher) = self.schedule.fetchers.get(&link) else { return };
+        let Some(&id) = fetcher.outstanding.front() else { return };
+        let is_late = now.since(fetcher.asked_at) >= limits::UNANSWERED_MAX;
+        if self.kind != Kind::Fetch || !is_late || self.at(id).state != (ObjectState::Requested { link }) {
+            return;
+        }
+        let peer = fetcher.peer.clone();
+        let object = self.at_mut(id);
+        (object.state, object.queued) = (ObjectState::Absent, true);
+        (object.pending_at, object.retry_at) = (Some(peer), now);
+        self.schedule.defer(id, now);
+        self.wake_fetchers();
+    }
+
     /// The peer begins to send the head of what `link` has on order. Its bytes belong to the generation returned.
     pub fn handle_begin(
         &mut self,
@@ -373,9 +395,11 @@ impl Flow {
             fetcher.head_received = ByteCount(0);
             fetcher.handle_begin();
         }
-        if !self.end_attempt_of(link, id) {
+        // Absent: its attempt failed, or it is open to others and none has asked.
+        if self.at(id).state != ObjectState::Absent && !self.end_attempt_of(link, id) {
             return Err(Refusal::NotWanted);
         }
+        self.at_mut(id).queued = false;
         if let Some(expected) = self.at(id).expected.filter(|&expected| expected != size && self.kind == Kind::Fetch) {
             self.fail(id, Problem::WrongSize { expected, found: size }, now);
             return Err(Refusal::WrongSize);
@@ -592,6 +616,7 @@ impl Flow {
         let object = self.at_mut(id);
         let had_problem = object.problem.take().is_some();
         object.queued = false;
+        object.pending_at = None;
         object.retry_delay = Duration::ZERO;
         object.state = ObjectState::Present { size };
         self.totals.failed -= u64::from(had_problem);

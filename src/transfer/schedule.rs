@@ -28,6 +28,8 @@ pub(super) struct Fetcher {
     pub(super) meter: Meter,
     /// Asked for and not had whole, oldest first: the head is the object being fetched.
     pub(super) outstanding: VecDeque<ObjectId>,
+    /// When the head was asked for, where nothing was on order before it.
+    pub(super) asked_at: Time,
     /// Bytes of the head that have arrived.
     pub(super) head_received: ByteCount,
     /// It takes no work from others before this, for its last answers were that objects are pending ...
@@ -43,6 +45,7 @@ impl Fetcher {
             peer,
             meter: Meter::default(),
             outstanding: VecDeque::new(),
+            asked_at: Time::ZERO,
             head_received: ByteCount(0),
             shy_until: Time::ZERO,
             shy_delay: Duration::ZERO,
@@ -149,8 +152,12 @@ impl Schedule {
     ) -> Option<ObjectId> {
         let peer = &self.fetchers.get(&link)?.peer;
         let is_only_peer = self.fetchers.values().all(|other| other.peer == *peer);
-        let may_take =
-            |at: Time, id| is_only_peer || pending_at(id) != Some(peer) || now.since(at) >= limits::OTHERS_FIRST;
+        let is_asked = |id| self.fetchers.values().any(|f| f.peer == *peer && f.outstanding.front() == Some(&id));
+        let may_take = |at: Time, id| {
+            let waited = is_only_peer || pending_at(id) != Some(peer) || now.since(at) >= limits::OTHERS_FIRST;
+            // A peer that was asked and is silent about it is not asked twice.
+            waited && !is_asked(id)
+        };
         let due = || self.deferred.iter().copied().take_while(|&(at, _)| at <= now);
         let stale: Vec<_> = due().take(PASSED_OVER_MAX).filter(|&(_, id)| !is_waiting(id)).collect();
         let found = due().take(PASSED_OVER_MAX).find(|&(at, id)| is_waiting(id) && may_take(at, id));

@@ -25,6 +25,9 @@ impl Link {
             return Some(self.piece(None, Head::Nil, None, true, now));
         }
         self.peer.as_ref()?;
+        if !self.free {
+            fetch.share_unanswered(self.config.id, now);
+        }
         let request = self.next_request(now, fetch);
         let request = request.map(|id| fetch.name(id).clone());
         let request_bytes = request.as_ref().map_or(0, |name| request_len(Some(name)));
