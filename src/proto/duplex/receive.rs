@@ -86,6 +86,9 @@ impl Link {
         let out_of_place = |found, expected| Err(LinkError::OutOfPlace { at: stream_at, found, expected });
         let asks = matches!(&packet.request, Some(Request::Object(name)) if !self.is_said_again(name));
         let is_busy = asks || matches!(packet.inner, Inner::Begin { .. } | Inner::Middle { .. });
+        if is_busy {
+            self.peer_ended = false;
+        }
         self.owe(is_busy, now);
         if let Some(request) = packet.request
             && !self.take_request(request, now, serve)
@@ -188,7 +191,6 @@ impl Link {
             Request::Object(name) if !self.free && self.is_said_again(&name) => {}
             Request::Object(name) => {
                 self.ended = false;
-                self.peer_ended = false;
                 if !self.free {
                     self.sending = None;
                     self.drop_asked(serve, now);

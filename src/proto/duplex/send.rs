@@ -202,6 +202,7 @@ impl Link {
     /// A seed-only peer is told that we are done when nothing is left to request, and nothing was asked for for a while.
     fn is_end_due(&self, fetch: &Flow) -> bool {
         let quiet = self.peer_ended || self.idle_turns >= limits::IDLE_TURNS_BEFORE_END;
-        !self.free && quiet && self.asked.is_empty() && fetch.is_complete()
+        let is_idle = self.asked.is_empty() && fetch.head(self.config.id).is_none();
+        !self.free && quiet && is_idle && fetch.is_complete()
     }
 }
