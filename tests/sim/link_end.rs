@@ -300,6 +300,9 @@ impl World {
         let started = self.nodes[node].started;
         let Some(this) = &mut conn.ends[end] else { return };
         let Kind::Ours(link) = &this.kind else { return };
+        if self.plan.closes_when_over && link.is_over() && this.sent == this.train.len() {
+            return self.close(id, end, "over");
+        }
         let now = supersync::units::Time(std::time::Duration::from_nanos(self.now - started));
         let (fetch, _) = self.nodes[node].flows.pair(this.fetch, this.serve);
         let mut at = started + link.poll_timeout(fetch, now).0.as_nanos() as u64;

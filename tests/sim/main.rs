@@ -16,6 +16,8 @@ mod seed_peer;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use oracle::run;
 use scenario::Plan;
@@ -35,8 +37,25 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn random_sites_converge() {
     let first = number("SIM_FIRST").unwrap_or(0);
-    let seeds = first..first + number("SIM_SEEDS").unwrap_or(300);
-    let failed: Vec<_> = seeds.filter(|&seed| catch_unwind(|| check(seed)).is_err()).collect();
+    let end = first + number("SIM_SEEDS").unwrap_or(300);
+    let next = AtomicU64::new(first);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    if catch_unwind(|| check(seed)).is_err() {
+                        failed.lock().expect("nothing panics with it locked").push(seed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("nothing panics with it locked");
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
 

@@ -58,7 +58,7 @@ fn time_bound(plan: &Plan) -> u64 {
 
 /// All is done: what is under way ends, and nothing is left behind.
 fn settle_down(world: &mut World) {
-    let until = world.now + 15 * SECOND;
+    let until = world.now + 5 * SECOND;
     while world.now < until {
         world.step();
     }
@@ -127,7 +127,9 @@ fn describe(world: &World) {
     for (id, conn) in &world.conns {
         println!("{id} {:?} {:?}", conn.slot, conn.pipes.iter().map(|p| (p.busy, p.arrived.len())).collect::<Vec<_>>());
         for end in conn.ends.iter().flatten() {
-            println!("    {:?}", end.kind);
+            let text = format!("{:?}", end.kind);
+            let from = text.find("counters").unwrap_or(0);
+            println!("    {}", &text[from..]);
         }
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) sizes_are_known: bool,
     pub(crate) write_latency_ns: u64,
     pub(crate) commit_latency_ns: u64,
+    /// Our nodes close a link when both ends have said that they are done.
+    pub(crate) closes_when_over: bool,
     pub(crate) faults: Vec<(u64, Fault)>,
     /// When all faults are healed.
     pub(crate) healed_at: u64,
@@ -91,6 +93,7 @@ impl Plan {
             sizes_are_known: true,
             write_latency_ns: MS / 10,
             commit_latency_ns: 2 * MS,
+            closes_when_over: true,
             faults: Vec::new(),
             healed_at: 0,
         }
@@ -102,12 +105,13 @@ impl Plan {
         let exchanges = rng.random_range(1..=3);
         let count = if rng.random_bool(0.1) { rng.random_range(1..=3) } else { rng.random_range(4..=60) };
         let longest = *[300, 3_000, 30_000, 300_000].get(rng.random_range(0..4_usize)).expect("in range");
-        let longest = if count > 25 { longest.min(30_000) } else { longest };
+        let longest = if count > 15 { longest.min(30_000) } else { longest };
         let sizes: Vec<usize> = (0..count).map(|_| Self::size(&mut rng, longest)).collect();
         let mut plan = Self::quiet(seed, exchanges, 1, 1e6, &sizes);
         plan.packet_bytes = [64, 200, 1400, 65_536][rng.random_range(0..4_usize)];
         plan.sizes_are_known = rng.random_bool(0.5);
         plan.write_latency_ns = rng.random_range(1..=20) * MS / 10;
+        plan.closes_when_over = rng.random_bool(0.5);
         plan.commit_latency_ns = rng.random_range(1..=20) * MS;
         plan.slots.clear();
         let latency_ns = [MS / 10, MS, 25 * MS][rng.random_range(0..3_usize)];
@@ -120,7 +124,7 @@ impl Plan {
                         bytes_per_second: rate * slow,
                         latency_ns,
                         capacity: rng.random_range(1_000..=100_000),
-                        fragment_max: rng.random_range(100..=50_000),
+                        fragment_max: rng.random_range(500..=50_000),
                     };
                     plan.slots.push((Slot { exchange, trader, index }, nature));
                 }
@@ -134,6 +138,10 @@ impl Plan {
             }
         }
         plan.draw_seed_peers(&mut rng);
+        if plan.seed_only.iter().any(Option::is_some) {
+            // In lock-step each packet costs a round trip, and the run some events.
+            plan.packet_bytes = plan.packet_bytes.max(200);
+        }
         plan.draw_contents(&mut rng);
         plan.draw_faults(&mut rng);
         plan
