@@ -447,7 +447,8 @@ impl Flow {
     /// The peer says that the head is not there now; it leaves the order and is tried again later.
     pub fn handle_pending(&mut self, link: LinkId, now: Time) {
         let Some(id) = self.pop_head(link, now) else { return };
-        if !self.end_attempt_of(link, id) {
+        let is_idle = self.at(id).state == ObjectState::Absent && !self.at(id).queued;
+        if !self.end_attempt_of(link, id) && !is_idle {
             return;
         }
         let peer = self.schedule.fetchers.get_mut(&link).map(|fetcher| {
@@ -514,9 +515,14 @@ impl Flow {
         }
         self.hold_delay = (self.hold_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
         self.hold_until = now + self.hold_delay;
+        let is_coming_in = match self.at(id).state {
+            ObjectState::Arriving { link, .. } => self.head(link) == Some(id),
+            _ => false,
+        };
         self.give_back(id);
         self.fail(id, Problem::Store(why), now);
-        if !self.is_on_order(id) {
+        // What still comes in is thrown away first.
+        if !is_coming_in {
             self.enqueue_later(id, now);
         }
         self.wake_all_readers();
