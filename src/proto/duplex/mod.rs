@@ -307,7 +307,8 @@ impl Link {
         self.counters
     }
 
-    /// Both ends have said that they are done; the link may be closed.
+    /// Both ends have said that they are done; the link may be closed. One that is left open goes on when either end wants
+    /// something again.
     pub fn is_over(&self) -> bool {
         self.ended && self.peer_ended
     }
@@ -355,7 +356,7 @@ impl Link {
     /// Packets that a peer in lock-step waits for: it takes as many as it sends, so what ran ahead counts for what it
     /// sends later. More would go round the loop for ever, each object's packets on top of those before.
     fn owed(&self) -> u64 {
-        if self.free || self.is_over() {
+        if self.free {
             return 0;
         }
         self.counters.packets_in.saturating_sub(self.counters.packets_out)

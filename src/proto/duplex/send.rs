@@ -2,7 +2,7 @@
 
 use super::{Data, Link, Piece, Sending};
 use crate::limits;
-use crate::transfer::{Availability, Flow};
+use crate::transfer::{Availability, Flow, Kind};
 use crate::units::{ByteCount, ObjectId, Offset, Time};
 use crate::wire::duplex::{Head, Header, MIDDLE, Request, begin_header_len, check_name_fits, request_len};
 
@@ -203,6 +203,7 @@ impl Link {
     fn is_end_due(&self, fetch: &Flow) -> bool {
         let quiet = self.peer_ended || self.idle_turns >= limits::IDLE_TURNS_BEFORE_END;
         let is_idle = self.asked.is_empty() && fetch.head(self.config.id).is_none();
-        !self.free && quiet && is_idle && fetch.is_complete()
+        // What a relay is asked for next is not its to know: it is never done.
+        !self.free && quiet && is_idle && fetch.kind() == Kind::Fetch && fetch.is_complete()
     }
 }
