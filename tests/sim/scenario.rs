@@ -163,6 +163,7 @@ impl Plan {
             says_pending: rng.random_bool(0.7),
             says_end: rng.random_bool(0.5),
             keeps_to_share: rng.random_bool(0.5),
+            is_configured: rng.random_bool(0.5),
         };
         match rng.random_range(0..10_u32) {
             0 => self.seed_only[0] = Some(habits),

@@ -20,6 +20,8 @@ pub(crate) struct Habits {
     pub(crate) says_end: bool,
     /// An exchange takes only its own share of the names.
     pub(crate) keeps_to_share: bool,
+    /// The traders' configuration says who it is.
+    pub(crate) is_configured: bool,
 }
 
 /// Files with `.success`, by name.

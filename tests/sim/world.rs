@@ -329,7 +329,11 @@ impl World {
             id: LinkId(conn * 2 + end as u64),
             packet_len: PacketLen::new(self.plan.packet_bytes).expect("valid"),
             hello: self.hello(node),
-            configured_peer: (end == EXCHANGE).then(|| self.nodes[slot.trader].name.clone()),
+            configured_peer: match (end, self.plan.seed_only[slot.exchange]) {
+                (TRADER, Some(habits)) if habits.is_configured => Some(self.nodes[slot.exchange].name.clone()),
+                (TRADER, _) => None,
+                _ => Some(self.nodes[slot.trader].name.clone()),
+            },
             fallback_peer: format!("10.0.{}.{}", slot.exchange, slot.index).parse().expect("valid"),
         };
         Link::new(config, self.time_of(node))
