@@ -133,14 +133,58 @@ impl Schedule {
         owed: impl Fn(&Fetcher) -> ByteCount,
         pending_at: impl Fn(ObjectId) -> Option<&'a NodeName>,
     ) -> Option<ObjectId> {
+        self.trim(&is_waiting);
+        let is_worth_it = self.is_worth_it(link, now, typical, &owed);
         let fetcher = self.fetchers.get_mut(&link)?;
-        if let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| pop(&mut self.shared, &is_waiting)) {
+        if is_worth_it
+            && let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| pop(&mut self.shared, &is_waiting))
+        {
             return Some(id);
         }
         if let Some(id) = self.take_deferred(link, now, &is_waiting, pending_at) {
             return Some(id);
         }
-        self.steal(link, now, typical, is_waiting, owed)
+        self.steal(link, now, typical, owed)
+    }
+
+    /// Whether an object taken by `link` would be here before any other link would have it, or before all that is queued is
+    /// done. A slow link that takes one of the last objects holds up the job. Where it leaves one, the link that would
+    /// end it first finds it worth its while.
+    fn is_worth_it(&self, link: LinkId, now: Time, typical: ByteCount, owed: &impl Fn(&Fetcher) -> ByteCount) -> bool {
+        let Some(fetcher) = self.fetchers.get(&link) else { return false };
+        let mine = self.ends_in(fetcher, owed(fetcher), typical, now);
+        let others = || {
+            let others = self.fetchers.iter().filter(|&(&other, fetcher)| other != link && fetcher.shy_until <= now);
+            others.map(|(_, fetcher)| fetcher)
+        };
+        // The same gain for which the other would take it: one of the two does.
+        let ends_first = |other| mine * STEAL_GAIN <= self.ends_in(other, owed(other), typical, now);
+        if mine.is_infinite() || others().all(ends_first) {
+            return true;
+        }
+        let queued = self.shared.len() + self.fetchers.values().map(|f| f.queue.len()).sum::<usize>();
+        let bytes: ByteCount = others().map(owed).sum();
+        let rate: f64 = others().map(|other| self.rate(other, now)).sum();
+        mine * rate <= bytes.0 as f64 + queued as f64 * typical.0.max(1) as f64
+    }
+
+    /// Seconds until `fetcher` has `owed` and `more` bytes.
+    fn ends_in(&self, fetcher: &Fetcher, owed: ByteCount, more: ByteCount, now: Time) -> f64 {
+        (owed.0 + more.0.max(1)) as f64 / self.rate(fetcher, now)
+    }
+
+    /// What a link whose rate is not measured yet is taken to do is what the others do on average.
+    fn rate(&self, fetcher: &Fetcher, now: Time) -> f64 {
+        fetcher.meter.rate(now).map_or_else(|| self.usual_rate(now), |Rate(rate)| rate)
+    }
+
+    /// Drops what is no longer to be fetched from the ends of the queues, so that what they hold is work.
+    fn trim(&mut self, is_waiting: &impl Fn(ObjectId) -> bool) {
+        for queue in self.fetchers.values_mut().map(|f| &mut f.queue).chain([&mut self.shared]) {
+            while queue.back().is_some_and(|&id| !is_waiting(id)) {
+                queue.pop_back();
+            }
+        }
     }
 
     fn take_deferred<'a>(
@@ -172,24 +216,13 @@ impl Schedule {
         thief: LinkId,
         now: Time,
         typical: ByteCount,
-        is_waiting: impl Fn(ObjectId) -> bool,
         owed: impl Fn(&Fetcher) -> ByteCount,
     ) -> Option<ObjectId> {
         if self.fetchers.get(&thief)?.shy_until > now {
             return None;
         }
-        for fetcher in self.fetchers.values_mut() {
-            while fetcher.queue.back().is_some_and(|&id| !is_waiting(id)) {
-                fetcher.queue.pop_back();
-            }
-        }
-        let ends_in = |fetcher: &Fetcher, more: u64| -> f64 {
-            let bytes = owed(fetcher).0 + more * typical.0.max(1);
-            match fetcher.meter.rate(now) {
-                Some(Rate(rate)) if rate > 0.0 => bytes as f64 / rate,
-                Some(_) => f64::INFINITY,
-                None => bytes as f64 / self.usual_rate(now),
-            }
+        let ends_in = |fetcher: &Fetcher, more: u64| {
+            self.ends_in(fetcher, owed(fetcher), ByteCount(more * typical.0.max(1)), now)
         };
         let (&victim, latest) = self
             .fetchers
@@ -205,7 +238,6 @@ impl Schedule {
         queue.pop_back()
     }
 
-    /// What a link whose rate is not measured yet is taken to do: as the others on average.
     fn usual_rate(&self, now: Time) -> f64 {
         let rates: Vec<f64> = self.fetchers.values().filter_map(|f| f.meter.rate(now)).map(|r| r.0).collect();
         let sum: f64 = rates.iter().sum();
