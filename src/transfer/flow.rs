@@ -697,8 +697,13 @@ impl Flow {
 
     /// Queues an absent object if the flow still wants it.
     pub(super) fn enqueue(&mut self, id: ObjectId) {
+        self.enqueue_for(id, None);
+    }
+
+    /// The same, on demand of a reader.
+    pub(super) fn enqueue_for(&mut self, id: ObjectId, reader: Option<LinkId>) {
         if self.mark_queued(id) {
-            self.schedule.push(id);
+            self.schedule.push(id, reader);
         }
     }
 

@@ -5,7 +5,7 @@
 //! of its W links the `i mod W`-th (seed 000). That is first choice, not cage: a link with nothing left takes whole
 //! objects from the link that would end last, if it would end them sooner, unless its peer has nothing to give at
 //! present. What a peer said is pending is left to other peers first: they may have it. In a flow that fetches on demand there
-//! is one queue, first come first served, for all links.
+//! is one queue for all links, and those who ask take turns in it.
 //!
 //! Queues are rebuilt when links come and go; an entry whose object is no longer absent is dropped when met.
 
@@ -67,8 +67,13 @@ impl Fetcher {
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     pub(super) fetchers: BTreeMap<LinkId, Fetcher>,
-    /// What no link is first choice for.
-    shared: VecDeque<ObjectId>,
+    /// What no link is first choice for, by turn and then in order.
+    shared: BTreeMap<(u64, i64), ObjectId>,
+    next_place: i64,
+    /// The turn that is being served.
+    turn: u64,
+    /// The last turn that each reader was given.
+    turns: BTreeMap<LinkId, u64>,
     /// What is to be tried again later, and when.
     deferred: BTreeSet<(Time, ObjectId)>,
 }
@@ -81,17 +86,30 @@ impl Schedule {
     /// Takes the link away; what it had on order is the caller's to queue again.
     pub(super) fn detach(&mut self, link: LinkId) -> VecDeque<ObjectId> {
         let Some(fetcher) = self.fetchers.remove(&link) else { return VecDeque::new() };
-        self.shared.extend(fetcher.queue);
+        fetcher.queue.into_iter().for_each(|id| self.push(id, None));
         fetcher.outstanding
     }
 
-    pub(super) fn push(&mut self, id: ObjectId) {
-        self.shared.push_back(id);
+    /// To the end; where it is on demand of a `reader`, to the end of that reader's, which take turns. Each reader has
+    /// its objects in the order in which it asked: three objects of one fetched side by side leave two readers idle.
+    pub(super) fn push(&mut self, id: ObjectId, reader: Option<LinkId>) {
+        self.turns.retain(|_, turn| *turn > self.turn);
+        let turn = match reader {
+            Some(reader) => {
+                let turn = self.turns.entry(reader).or_insert(self.turn);
+                *turn += 1;
+                *turn
+            }
+            None => self.turn + 1,
+        };
+        self.next_place += 1;
+        self.shared.insert((turn, self.next_place), id);
     }
 
     /// To the front: work that was given back has waited long enough.
     pub(super) fn push_front(&mut self, id: ObjectId) {
-        self.shared.push_front(id);
+        self.next_place += 1;
+        self.shared.insert((0, -self.next_place), id);
     }
 
     pub(super) fn defer(&mut self, id: ObjectId, until: Time) {
@@ -116,7 +134,7 @@ impl Schedule {
         for (id, index) in wanted {
             match first_choice(&peers, index, total) {
                 Some(link) => self.fetchers.get_mut(&link).expect("just listed").queue.push_back(id),
-                None => self.shared.push_back(id),
+                None => self.push(id, None),
             }
         }
     }
@@ -136,9 +154,7 @@ impl Schedule {
         self.trim(&is_waiting);
         let is_worth_it = self.is_worth_it(link, now, typical, &owed);
         let fetcher = self.fetchers.get_mut(&link)?;
-        if is_worth_it
-            && let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| pop(&mut self.shared, &is_waiting))
-        {
+        if is_worth_it && let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| self.pop_shared(&is_waiting)) {
             return Some(id);
         }
         if let Some(id) = self.take_deferred(link, now, &is_waiting, pending_at) {
@@ -180,11 +196,24 @@ impl Schedule {
 
     /// Drops what is no longer to be fetched from the ends of the queues, so that what they hold is work.
     fn trim(&mut self, is_waiting: &impl Fn(ObjectId) -> bool) {
-        for queue in self.fetchers.values_mut().map(|f| &mut f.queue).chain([&mut self.shared]) {
+        for queue in self.fetchers.values_mut().map(|f| &mut f.queue) {
             while queue.back().is_some_and(|&id| !is_waiting(id)) {
                 queue.pop_back();
             }
         }
+        while self.shared.last_key_value().is_some_and(|(_, &id)| !is_waiting(id)) {
+            self.shared.pop_last();
+        }
+    }
+
+    fn pop_shared(&mut self, is_waiting: &impl Fn(ObjectId) -> bool) -> Option<ObjectId> {
+        while let Some(((turn, _), id)) = self.shared.pop_first() {
+            self.turn = self.turn.max(turn);
+            if is_waiting(id) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     fn take_deferred<'a>(
@@ -375,5 +404,17 @@ mod tests {
         let mut take = |now| s.take(LinkId(1), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
         assert_eq!(take(Time::ZERO), None);
         assert_eq!(take(Time(limits::RETRY_PENDING_MIN)), Some(ObjectId(3)));
+    }
+
+    #[test]
+    fn those_who_ask_take_turns() {
+        let mut s = schedule(&[(1, "t1")]);
+        for (id, reader) in [(0, 7), (1, 7), (2, 7), (3, 8), (4, 9), (5, 8)] {
+            s.push(ObjectId(id), Some(LinkId(reader)));
+        }
+        s.push_front(ObjectId(6));
+        let mut take = || s.take(LinkId(1), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
+        let order: Vec<_> = std::iter::from_fn(|| take().map(|id| id.0)).collect();
+        assert_eq!(order, [6, 0, 3, 4, 1, 5, 2]);
     }
 }

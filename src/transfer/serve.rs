@@ -61,7 +61,7 @@ impl Flow {
         }
         let may_fetch = object.state == ObjectState::Absent && object.retry_at <= now;
         if may_fetch && self.kind == Kind::Relay {
-            self.enqueue(id);
+            self.enqueue_for(id, Some(link));
         }
         Some(id)
     }
