@@ -1,0 +1,86 @@
+//! The main job: two traders converge through two exchanges.
+
+use super::site::{Plan, Site, process_kib};
+
+#[test]
+fn two_traders_converge_through_two_exchanges() {
+    let mut site = Site::start(Plan { segments: 24, records: 10_000, links: 3, ..Plan::default() });
+    site.until_converged();
+    site.until("no parts are left", |site| site.parts().is_empty());
+    site.until("every trader says that it is synced", |site| {
+        ["t1", "t2"].iter().all(|trader| site.status(trader).is_some_and(|status| status["state"] == "SYNCED"))
+    });
+    for trader in ["t1", "t2"] {
+        let status = site.status(trader).expect("it answers");
+        assert_eq!(status["have"]["objects"], 24, "{status}");
+        assert_eq!(status["failed"], 0, "{status}");
+    }
+    for exchange in ["e1", "e2"] {
+        let status = site.status(exchange).expect("it answers");
+        let spool = &status["spool"];
+        assert!(spool["bytes"].as_u64() <= spool["max_bytes"].as_u64(), "{status}");
+    }
+}
+
+/// Everything through spools that hold a few objects only, over links enough to fill them.
+#[test]
+fn a_spool_that_is_much_smaller_than_the_job_stays_within_its_bound() {
+    let mut site = Site::start(Plan { segments: 24, records: 20_000, spool: "3MiB", ..Plan::default() });
+    site.until("both traders have everything", |site| {
+        for exchange in site.exchanges() {
+            let bytes = bytes_below(&site.path(&exchange).join("spool"));
+            // A file stands a moment longer than the room that it was given.
+            assert!(bytes <= (3 << 20) + 2 * 20_000 * 24, "{exchange} holds {bytes}");
+        }
+        site.missing().is_empty()
+    });
+    site.until_converged();
+}
+
+#[test]
+fn start_order_does_not_matter() {
+    let mut site = Site::new(Plan::default());
+    for node in ["e2", "e1"] {
+        site.run(node);
+        site.until("it answers", |site| site.status(node).is_some());
+    }
+    site.run("t2");
+    site.until("both exchanges reach the one trader that is there", |site| {
+        ["e1", "e2"].iter().all(|exchange| {
+            let status = site.status(exchange).expect("it answers");
+            status["peers"].as_array().expect("a list").iter().any(|peer| peer["links_up"] == 2)
+        })
+    });
+    site.run("t1");
+    site.until_converged();
+}
+
+#[test]
+fn packets_of_other_lengths_carry_the_same_job() {
+    for packet_bytes in [64, 65_536, 1 << 20] {
+        let mut site = Site::start(Plan { segments: 4, packet_bytes, ..Plan::default() });
+        site.until_converged();
+    }
+}
+
+/// 2 x 96 MB through each exchange's bounded memory.
+#[test]
+fn memory_of_a_node_stays_below_its_bound() {
+    let mut site = Site::start(Plan { segments: 8, records: 500_000, links: 4, spool: "1GiB", ..Plan::default() });
+    site.until_converged();
+    for node in site.all() {
+        let anon = process_kib(site.pid(&node), "RssAnon");
+        let shared = process_kib(site.pid(&node), "RssShmem");
+        assert!(anon + shared < 256 << 10, "{node}: {anon} KiB of its own and {shared} KiB shared");
+    }
+}
+
+fn bytes_below(path: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
