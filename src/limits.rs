@@ -111,6 +111,9 @@ pub const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// An exchange that has no room to fetch an object within this time says that it is pending, so that what was asked for
 /// behind it can go out and make room.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+/// A link that has something on order and brings nothing of it for this long is hoped for no more: what an exchange was to
+/// pass on from it is pending.
+pub const STALL_PATIENCE: Duration = Duration::from_secs(5);
 /// After the store could not take an object, nothing new is fetched for this time, doubling ...
 pub const HOLD_MIN: Duration = Duration::from_secs(1);
 /// ... up to this.

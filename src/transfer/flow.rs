@@ -343,6 +343,7 @@ impl Flow {
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
         if fetcher.outstanding.is_empty() {
             fetcher.asked_at = now;
+            fetcher.moved_at = now;
         }
         fetcher.outstanding.push_back(id);
         fetcher.meter.start(now);
@@ -431,6 +432,7 @@ impl Flow {
     pub fn handle_payload(&mut self, link: LinkId, bytes: ByteCount, now: Time) {
         if let Some(fetcher) = self.schedule.fetchers.get_mut(&link) {
             fetcher.head_received += bytes;
+            fetcher.moved_at = now;
             fetcher.meter.add(bytes, now);
         }
     }
@@ -653,6 +655,7 @@ impl Flow {
     fn pop_head(&mut self, link: LinkId, now: Time) -> Option<ObjectId> {
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
         let id = fetcher.outstanding.pop_front()?;
+        fetcher.moved_at = now;
         fetcher.head_received = ByteCount(0);
         if fetcher.outstanding.is_empty() {
             fetcher.meter.stop(now);

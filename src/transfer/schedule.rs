@@ -30,6 +30,8 @@ pub(super) struct Fetcher {
     pub(super) outstanding: VecDeque<ObjectId>,
     /// When the head was asked for, where nothing was on order before it.
     pub(super) asked_at: Time,
+    /// When it last got on: bytes that are kept, an object that is over, or something asked for at last.
+    pub(super) moved_at: Time,
     /// Bytes of the head that have arrived.
     pub(super) head_received: ByteCount,
     /// It takes no work from others before this, for its last answers were that objects are pending ...
@@ -46,6 +48,7 @@ impl Fetcher {
             meter: Meter::default(),
             outstanding: VecDeque::new(),
             asked_at: Time::ZERO,
+            moved_at: Time::ZERO,
             head_received: ByteCount(0),
             shy_until: Time::ZERO,
             shy_delay: Duration::ZERO,
@@ -61,6 +64,13 @@ impl Fetcher {
     pub(super) fn handle_begin(&mut self) {
         self.shy_delay = Duration::ZERO;
         self.shy_until = Time::ZERO;
+    }
+}
+
+impl Fetcher {
+    /// Whether what it has on order can be hoped for.
+    pub(super) fn is_moving(&self, now: Time) -> bool {
+        self.outstanding.is_empty() || now.since(self.moved_at) < limits::STALL_PATIENCE
     }
 }
 

@@ -88,6 +88,9 @@ impl Flow {
             ObjectState::Present { size } | ObjectState::Whole { size } => {
                 Availability::Ready { size, ready: size, generation }
             }
+            ObjectState::Arriving { link, .. } | ObjectState::Requested { link } if self.is_stalled(link, now) => {
+                Availability::Pending
+            }
             ObjectState::Arriving { size, written, created: true, .. } => {
                 Availability::Ready { size, ready: written, generation }
             }
@@ -103,9 +106,14 @@ impl Flow {
     /// it, and what it asked for behind it may be here and hold the room that this one waits for.
     fn can_fetch(&self, id: ObjectId, now: Time) -> bool {
         let waited = now.since(self.at(id).last_use);
-        !self.schedule.fetchers.is_empty()
+        self.schedule.fetchers.values().any(|fetcher| fetcher.is_moving(now))
             && now >= self.hold_until
             && (waited < limits::ROOM_PATIENCE || self.has_room_for_one_more())
+    }
+
+    /// A link that lives but does not get on, whatever its peer sends: who waits for its object may have other ways.
+    fn is_stalled(&self, link: LinkId, now: Time) -> bool {
+        self.schedule.fetchers.get(&link).is_some_and(|fetcher| !fetcher.is_moving(now))
     }
 
     /// A generation of an object changed or vanished under its sender: it is withdrawn until the root has been looked at
