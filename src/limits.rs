@@ -35,6 +35,10 @@ pub const PADDING_POOL_BYTES: usize = 2 << 20;
 pub const RECV_BUFFER_BYTES: usize = 1 << 20;
 /// Receive buffers of one worker in all; when none is free its links stop reading.
 pub const RECV_BUFFERS_PER_WORKER: usize = 64;
+/// One receive buffer of a link that little comes over, bytes.
+pub const IDLE_BUFFER_BYTES: usize = 16 << 10;
+/// Such buffers of one worker in all: one that receives and one on its way to disk for each link.
+pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * LINKS_MAX;
 /// Most bytes in one send.
 pub const TRAIN_BYTES_MAX: usize = 1 << 20;
 /// Fewest bytes that a paced train is cut to.
@@ -210,6 +214,7 @@ const _: () = {
     assert!(PADDING_POOL_BYTES.is_power_of_two());
     assert!(PADDING_POOL_BYTES >= 2 * PACKET_BYTES_MAX as usize);
     assert!(RECV_BUFFER_BYTES >= PACKET_BYTES_MAX as usize);
+    assert!(IDLE_BUFFER_BYTES < RECV_BUFFER_BYTES);
     assert!(TRAIN_BYTES_MAX >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
     assert!(RING_ENTRIES as usize > 3 * LINKS_MAX);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::NewLink;
 use super::train::OpenSource;
+use crate::limits;
 use crate::proto::duplex::{Counters, Link, Peer};
 use crate::transfer::FlowId;
 use crate::transfer::pace::Meter;
@@ -127,6 +128,8 @@ pub(super) struct Connection {
     /// The start of a packet for which no buffer was free.
     pub(super) carry: Vec<u8>,
     pub(super) receiving: bool,
+    /// The last receive brought so much that the next one is worth a large buffer.
+    pub(super) busy: bool,
     pub(super) source: Option<OpenSource>,
     pub(super) send_rate: Meter,
     /// What the kernel was told to keep unsent at most.
@@ -155,12 +158,25 @@ impl Connection {
             buffer: None,
             carry: Vec::new(),
             receiving: false,
+            busy: false,
             source: None,
             send_rate: Meter::default(),
             unsent_max: 0,
             deadline: now,
             met: false,
             closing: None,
+        }
+    }
+
+    /// Goes on receiving behind the start of a packet; in another buffer where this one is of the wrong kind.
+    pub(super) fn keep_partial(&mut self, buffer: Buffer) {
+        let is_large = buffer.capacity() > limits::IDLE_BUFFER_BYTES;
+        let long = buffer.filled().len() >= limits::IDLE_BUFFER_BYTES / 2;
+        if is_large == (self.busy || long) {
+            self.buffer = Some(buffer);
+        } else {
+            self.carry.clear();
+            self.carry.extend_from_slice(buffer.filled());
         }
     }
 

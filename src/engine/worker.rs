@@ -26,7 +26,10 @@ struct Worker {
     index: usize,
     shared: Arc<Shared>,
     ring: Ring,
+    /// Large buffers, for links over which much comes.
     pool: Pool,
+    /// Small ones, for all others: a link that waits for bytes keeps nobody from receiving.
+    idle_pool: Pool,
     connections: BTreeMap<LinkId, Connection>,
     /// Links that something happened to in this turn.
     touched: BTreeSet<LinkId>,
@@ -60,14 +63,18 @@ impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Result<Self, EngineError> {
         let ring = Ring::new(limits::RING_ENTRIES)?;
         let pool = Pool::new(limits::RECV_BUFFERS_PER_WORKER, limits::RECV_BUFFER_BYTES)?;
+        let idle_pool = Pool::new(limits::IDLE_BUFFERS_PER_WORKER, limits::IDLE_BUFFER_BYTES)?;
         let waker = ring.waker();
         shared.inboxes[index].attach(waker.clone());
+        let idle_waker = waker.clone();
         pool.on_return(move || waker.wake());
+        idle_pool.on_return(move || idle_waker.wake());
         Ok(Self {
             index,
             shared,
             ring,
             pool,
+            idle_pool,
             connections: BTreeMap::new(),
             touched: BTreeSet::new(),
             starved: BTreeSet::new(),
@@ -89,7 +96,7 @@ impl Worker {
             for message in self.shared.inboxes[self.index].take(self.shared.now()) {
                 self.handle_message(message);
             }
-            if self.pool.available() > 0 {
+            if self.pool.available() > 0 || self.idle_pool.available() > 0 {
                 self.touched.append(&mut self.starved);
             }
             self.handle_deadlines();
@@ -190,11 +197,12 @@ impl Worker {
     fn handle_received(&mut self, id: LinkId, mut buffer: Buffer, bytes: usize) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stats.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        connection.busy = bytes >= limits::IDLE_BUFFER_BYTES / 2;
         let n = connection.link.packet_len().bytes();
         let whole = buffer.filled().len() / n * n;
         if whole == 0 {
             connection.link.handle_life(self.shared.now());
-            connection.buffer = Some(buffer);
+            connection.keep_partial(buffer);
             return;
         }
         let mut writes = Vec::new();
@@ -210,7 +218,7 @@ impl Worker {
             buffer.clear();
             buffer.copy_from(&connection.carry);
             connection.carry.clear();
-            connection.buffer = Some(buffer);
+            connection.keep_partial(buffer);
         } else {
             self.shared.write(WriteJob::Write { flow: fetch, buffer, writes });
         }
@@ -273,7 +281,13 @@ impl Worker {
         if connection.receiving || connection.closing.is_some() {
             return;
         }
-        let Some(mut buffer) = connection.buffer.take().or_else(|| self.pool.take()) else {
+        let fits_small = connection.carry.len() < limits::IDLE_BUFFER_BYTES / 2;
+        let small = || fits_small.then(|| self.idle_pool.take()).flatten();
+        let fresh = || match connection.busy {
+            true => self.pool.take().or_else(small),
+            false => small().or_else(|| self.pool.take()),
+        };
+        let Some(mut buffer) = connection.buffer.take().or_else(fresh) else {
             self.starved.insert(id);
             return;
         };
