@@ -115,8 +115,14 @@ impl Worker {
     /// The ring is of no more use: every link ends, and the node is told.
     fn give_up(&mut self, error: &RingError) {
         tracing::error!("a worker's ring failed, its links end: {error}");
-        for link in std::mem::take(&mut self.connections).into_values() {
-            self.finish(link, error.to_string());
+        for mut connection in std::mem::take(&mut self.connections).into_values() {
+            let (fetch, serve) = (connection.fetch, connection.serve);
+            let link = &mut connection.link;
+            self.shared.with_flows(|flows, now| {
+                let (fetch, serve) = flows.pair(fetch, serve);
+                link.close(now, fetch, serve);
+            });
+            self.finish(connection, error.to_string());
         }
     }
 
