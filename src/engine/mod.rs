@@ -93,6 +93,8 @@ pub enum Notice {
         link: LinkId,
         /// Who it was, if it had said so.
         peer: Option<NodeName>,
+        /// The peer's address.
+        address: String,
         /// Why.
         reason: String,
     },

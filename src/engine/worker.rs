@@ -424,8 +424,9 @@ impl Worker {
         self.shared.remove_link(id);
         let peer = connection.link.peer().map(|peer| peer.name.clone());
         tracing::debug!(link = id.0, address = connection.address, "ended: {reason}");
+        let address = connection.address.clone();
         drop(connection);
-        self.shared.notify(Notice::Closed { link: id, peer, reason });
+        self.shared.notify(Notice::Closed { link: id, peer, address, reason });
     }
 }
 

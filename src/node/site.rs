@@ -269,9 +269,10 @@ impl Site {
                     caller.most_up = caller.most_up.max(caller.up);
                 }
             }
-            Notice::Closed { link, peer, reason } => {
-                let name = peer.as_ref().map_or("unknown", NodeName::as_str);
-                tracing::info!(link = link.0, peer = name, "link down: {reason}");
+            Notice::Closed { link, peer, address, reason } => {
+                let name = peer.as_ref().map(NodeName::to_string).or_else(|| self.dialed_peer(link));
+                let name = name.unwrap_or_else(|| "unknown".into());
+                tracing::info!(link = link.0, peer = name, address, "link down: {reason}");
                 let mut callers = lock(&self.callers);
                 if let Some(caller) = peer.and_then(|peer| callers.get_mut(&peer)) {
                     caller.up = caller.up.saturating_sub(1);
@@ -284,6 +285,15 @@ impl Site {
             }
             Notice::SourceFailed { .. } => self.look_again.notify_one(),
         }
+    }
+
+    /// Whom the config says that a link leads to.
+    fn dialed_peer(&self, link: LinkId) -> Option<String> {
+        let config = self.config();
+        let RoleConfig::Exchange(exchange) = &config.role else { return None };
+        let slots = lock(&self.slots);
+        let slot = slots.iter().find(|slot| matches!(slot.state().0, SlotState::Up(up) if up == link))?;
+        Some(exchange.peers[slot.peer].name.to_string())
     }
 
     // -- what others ask ---------------------------------------------------------------------------------------------
