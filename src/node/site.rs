@@ -263,6 +263,10 @@ impl Site {
                 }
                 if self.is_trader() {
                     let mut callers = lock(&self.callers);
+                    // Whoever connects says what it is called: names that nobody uses any more make room.
+                    if callers.len() >= limits::LINKS_MAX && !callers.contains_key(&peer) {
+                        callers.retain(|_, caller| caller.up > 0);
+                    }
                     let caller = callers.entry(peer).or_default();
                     caller.connects += 1;
                     caller.up += 1;
