@@ -116,7 +116,7 @@ impl Node {
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     raise_open_files();
     let node = Node::start(config, Some(file))?;
-    site::serve_signals(&node.site)?;
+    site::serve_signals(&node.site, &node.commands)?;
     node.drain();
     Ok(())
 }

@@ -39,6 +39,8 @@ pub(super) enum Command {
     Drain,
     /// End at once.
     Kill,
+    /// Read the config again.
+    Reload(oneshot::Sender<()>),
     /// The engine has something to say.
     Notice(Notice),
 }
@@ -232,6 +234,11 @@ impl Site {
                 command = inbox.recv() => match command {
                     None | Some(Command::Drain) => break false,
                     Some(Command::Kill) => break true,
+                    Some(Command::Reload(done)) => {
+                        // A failure is logged and shown by status.
+                        let _ = self.apply_reload();
+                        let _ = done.send(());
+                    }
                     Some(Command::Notice(notice)) => self.handle_notice(notice),
                 },
                 _ = tick.tick() => {
@@ -658,7 +665,7 @@ fn is_whole(root: &Root, name: &ObjectName, size: ByteCount) -> bool {
 }
 
 /// Waits for signals and obeys them; returns when the node is to end. Feeds the service manager's watchdog meanwhile.
-pub(super) fn serve_signals(site: &Arc<Site>) -> Result<(), NodeError> {
+pub(super) fn serve_signals(site: &Arc<Site>, commands: &mpsc::UnboundedSender<Command>) -> Result<(), NodeError> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Runtime)?;
     runtime.block_on(async {
@@ -674,8 +681,10 @@ pub(super) fn serve_signals(site: &Arc<Site>) -> Result<(), NodeError> {
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
                     notify(&[sd_notify::NotifyState::Reloading]);
-                    // A failure is logged and shown by status.
-                    let _ = site.apply_reload();
+                    // On the node's own thread, where links can be dialed.
+                    let (done, reloaded) = oneshot::channel();
+                    let _ = commands.send(Command::Reload(done));
+                    let _ = reloaded.await;
                     notify(&[sd_notify::NotifyState::Ready]);
                 }
                 _ = tick.tick() => {
