@@ -133,6 +133,8 @@ pub const IDLE_TURNS_BEFORE_END: u32 = 20;
 pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
 pub const REDIAL_MAX: Duration = Duration::from_secs(10);
+/// A link that was up for this long is dialed again after the first delay.
+pub const REDIAL_FORGET: Duration = Duration::from_secs(1);
 /// A dial that got no answer is given up after this time.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// Data that a peer's TCP does not acknowledge for this long ends the link.

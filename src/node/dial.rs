@@ -20,6 +20,7 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
         while !slot.is_retired() {
             let began = Instant::now();
             let reason = match dial(&slot.address).await {
+                Ok(_) if slot.is_retired() => return,
                 Ok((socket, address)) => {
                     let (closed, end) = oneshot::channel();
                     let link = site.add_dialed(socket, address, &slot, closed);
@@ -31,17 +32,15 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
             if slot.is_retired() || site.is_ending() {
                 return;
             }
-            // A link that lasted is dialed again at once: its peer was restarted.
-            if began.elapsed() >= 2 * limits::REDIAL_MAX {
+            // A link that lasted is dialed again at once: its peer was restarted. One that ends as soon as it is up, for
+            // what the peer sends, is not.
+            if slot.was_met() && began.elapsed() >= limits::REDIAL_FORGET {
                 delay = limits::REDIAL_MIN;
             }
             let wait = delay.mul_f64(rand::rng().random_range(0.5..1.0));
             slot.set(SlotState::Waiting { reason, until: Instant::now() + wait });
             sleep(wait).await;
             delay = (delay * 2).min(limits::REDIAL_MAX);
-            if slot.was_met() {
-                delay = limits::REDIAL_MIN;
-            }
             slot.set(SlotState::Dialing);
         }
     });
