@@ -20,7 +20,7 @@ fn kill_and_revive(victims: &[&str], rounds: usize) {
         std::thread::sleep(Duration::from_micros(chance.random_range(0..20_000)));
         println!("round {round}: {node} dies when {trader} has {markers}");
         site.kill(node);
-        site.check_markers();
+        site.check_contents();
         site.run(node);
     }
     site.until_converged();
@@ -46,7 +46,7 @@ fn all_nodes_killed_at_once_restart_and_converge() {
         site.until("the moment has come", |site| site.has_markers("t1", markers));
         let nodes = site.all();
         nodes.iter().for_each(|node| site.kill(node));
-        site.check_markers();
+        site.check_contents();
         nodes.iter().for_each(|node| site.run(node));
     }
     site.until_converged();

@@ -1,1 +1,80 @@
-//! x
+//! A slow link: forwards connections to an address at a bounded rate.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::site::fresh_address;
+
+/// Bytes are forwarded in steps of this length.
+const STEP: Duration = Duration::from_millis(10);
+
+/// A forwarder, for as long as it lives.
+pub(crate) struct Proxy {
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+    control: Arc<Control>,
+}
+
+struct Control {
+    /// Bytes a second, in each direction of each connection.
+    rate: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Proxy {
+    pub(crate) fn to(target: SocketAddr, rate: u64) -> Self {
+        let listener = TcpListener::bind(fresh_address()).expect("a loopback address of our own");
+        let address = listener.local_addr().expect("bound");
+        let control = Arc::new(Control { rate: rate.into(), ended: false.into() });
+        let shared = Arc::clone(&control);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if shared.ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                if let (Ok(here), Ok(there)) = (stream, TcpStream::connect(target)) {
+                    let (a, b) = (here.try_clone().expect("cloned"), there.try_clone().expect("cloned"));
+                    let (one, two) = (Arc::clone(&shared), Arc::clone(&shared));
+                    std::thread::spawn(move || forward(here, there, &one));
+                    std::thread::spawn(move || forward(b, a, &two));
+                }
+            }
+        });
+        Self { address, control }
+    }
+
+    pub(crate) fn set_rate(&self, rate: u64) {
+        self.control.rate.store(rate, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.control.ended.store(true, Ordering::Relaxed);
+        // The listener's thread looks when somebody comes.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, control: &Control) {
+    let mut buffer = vec![0; 64 << 10];
+    let _ = from.set_read_timeout(Some(Duration::from_millis(200)));
+    while !control.ended.load(Ordering::Relaxed) {
+        let rate = control.rate.load(Ordering::Relaxed);
+        let most = (rate / (Duration::from_secs(1).as_millis() / STEP.as_millis()) as u64).clamp(1, 64 << 10) as usize;
+        match from.read(&mut buffer[..most]) {
+            Ok(0) => break,
+            Ok(read) if to.write_all(&buffer[..read]).is_ok() => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            _ => break,
+        }
+        if most < 64 << 10 {
+            std::thread::sleep(STEP);
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}

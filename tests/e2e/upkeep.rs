@@ -1,1 +1,81 @@
-//! x
+//! Sites that stay up: segments that come later, and segments that are damaged at the receiver.
+
+use std::fs;
+
+use super::site::{Plan, Site, random_bytes};
+
+#[test]
+fn a_segment_that_appears_later_is_replicated() {
+    let mut site = Site::new(Plan::default());
+    let whole = site.segment_bytes();
+    fs::remove_file(site.local("t1", 3)).expect("removed");
+    fs::remove_file(site.local("t1", 9)).expect("removed");
+    fs::write(site.local("t2", 5), random_bytes(whole / 2)).expect("cut");
+    for node in site.all() {
+        site.run(&node);
+    }
+    site.until("all but what is not there is here", |site| site.missing() == [("t1", 5), ("t2", 3), ("t2", 9)]);
+    let problems = |site: &Site| site.tells("t1", "/problems").to_string();
+    assert!(problems(&site).contains("stock3"), "{}", problems(&site));
+
+    // Renamed into place, written in place, and made whole in place.
+    let aside = site.path("t1").join("aside");
+    fs::write(&aside, random_bytes(whole)).expect("written");
+    fs::rename(&aside, site.local("t1", 3)).expect("renamed");
+    fs::write(site.local("t1", 9), random_bytes(whole)).expect("written");
+    fs::write(site.local("t2", 5), random_bytes(whole)).expect("written");
+    site.until_converged();
+    site.until("nothing is amiss any more", |site| {
+        ["t1", "t2"].iter().all(|t| site.tells(t, "/problems") == serde_json::json!([]))
+    });
+}
+
+#[test]
+fn a_damaged_segment_is_fetched_again() {
+    let mut site = Site::start(Plan::default());
+    site.until_converged();
+    fs::remove_file(site.marker("t1", 1)).expect("removed");
+    fs::remove_file(site.remote("t1", 1)).expect("removed");
+    fs::remove_file(site.marker("t1", 2)).expect("removed");
+    fs::remove_file(site.remote("t1", 3)).expect("removed");
+    fs::remove_file(site.marker("t2", 4)).expect("removed");
+    let cut = fs::OpenOptions::new().write(true).open(site.remote("t2", 4)).expect("there");
+    cut.set_len(100).expect("cut");
+    // Its marker stands, and is a lie from here on until the daemon has seen it.
+    site.until_unchecked("the daemon has seen what was done", |site| {
+        site.log("t1").contains("is marked, but its file is gone") && !site.missing().contains(&("t1", 3))
+    });
+    site.until_converged();
+}
+
+#[test]
+fn a_truncated_segment_loses_its_marker_and_is_fetched_again() {
+    let mut site = Site::start(Plan { segments: 3, ..Plan::default() });
+    site.until_converged();
+    site.kill("t1");
+    fs::write(site.remote("t1", 2), b"short").expect("cut");
+    fs::write(site.marker("t1", 3), b"size x\n").expect("damaged");
+    fs::remove_file(site.marker("t1", 1)).expect("removed");
+    site.run("t1");
+    let whole = site.segment_bytes() as u64;
+    let is_whole = |site: &Site, s| fs::metadata(site.remote("t1", s)).is_ok_and(|meta| meta.len() == whole);
+    site.until_unchecked("all are whole again", |site| {
+        (1..=3).all(|segment| is_whole(site, segment)) && site.missing().is_empty()
+    });
+    site.until_converged();
+}
+
+#[test]
+fn the_same_segment_is_not_sent_twice_to_a_trader_that_has_it() {
+    let mut site = Site::start(Plan { segments: 6, ..Plan::default() });
+    site.until_converged();
+    let sent = |site: &Site| site.tells("t1", "/payload_sent").as_u64().expect("a number");
+    let before = sent(&site);
+    site.kill("t2");
+    site.run("t2");
+    site.until("the links are back", |site| {
+        let peers = site.tells("t2", "/peers").as_array().cloned().unwrap_or_default();
+        peers.len() == 2 && peers.iter().all(|peer| peer["links_up"] == 2) && site.tells("t2", "/state") == "SYNCED"
+    });
+    assert_eq!(sent(&site), before);
+}
