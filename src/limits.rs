@@ -91,9 +91,9 @@ pub const TRAIN_TIME: Duration = Duration::from_millis(20);
 // -- time ----------------------------------------------------------------------------------------------
 
 /// An idle link between our own nodes sends `N:` this often.
-pub const KEEPALIVE_EVERY: Duration = Duration::from_millis(500);
+pub const KEEPALIVE_EVERY: Duration = Duration::from_millis(400);
 /// A link between our own nodes from which nothing came for this long is dead.
-pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// A peer must send its first packet within this time.
 pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
 /// An object that was pending at the peer is asked for again after this time, doubling ...

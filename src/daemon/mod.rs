@@ -1,7 +1,7 @@
 //! `supersyncd`: command line in, a running node or an answer and an exit status out.
 //!
 //! Owns what a person or a service manager meets before there is a node: arguments, the log, the checks of a config
-//! and of the host. What a node does is not known here; [`node`](crate::node) and [`demo`](crate::demo) are called.
+//! and of the host. What a node does is not known here; [`crate::node`] and [`crate::demo`] are called.
 //!
 //! Exit status: 0 ok, 1 failed, 2 usage, 6 the sides of a demo differ, 77 permission, 78 config. Answers go to standard
 //! output, errors and the log to standard error. A reader that has seen enough and left, as `head` does, is no failure.
