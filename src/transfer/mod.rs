@@ -21,6 +21,8 @@ mod progress;
 mod room;
 mod schedule;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use flow::{Action, Event, Flow, Kind, Problem, Refusal};
 pub use object::{Availability, ObjectState};
