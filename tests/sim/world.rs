@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use supersync::limits;
-use supersync::proto::duplex::{FEATURES, Link, LinkConfig};
+use supersync::proto::duplex::{Counters, FEATURES, Link, LinkConfig};
 use supersync::transfer::{Event as Told, Flow, FlowId, Flows};
 use supersync::units::{ByteCount, LinkId, NodeName, ObjectName, PacketLen, Time};
 use supersync::wire::hello::{Hello, Role};
@@ -87,8 +87,8 @@ pub(crate) struct World {
     /// A digest of all that happened, in order.
     pub(crate) trace: u64,
     pub(crate) steps: u64,
-    pub(crate) discarded: u64,
-    pub(crate) payload_in: u64,
+    /// What links that are gone had counted, by node.
+    counted: Vec<Counters>,
     pub(crate) ended_links: Vec<String>,
     last_fault: usize,
 }
@@ -120,8 +120,7 @@ impl World {
             next_version: 0,
             trace: 0xCBF2_9CE4_8422_2325,
             steps: 0,
-            discarded: 0,
-            payload_in: 0,
+            counted: vec![Counters::default(); plan.seed_only.len()],
             ended_links: Vec::new(),
             last_fault: 0,
             plan,
@@ -353,13 +352,15 @@ impl World {
         let mut was_met = true;
         if let Kind::Ours(link) = &mut gone.kind {
             was_met = link.peer().is_some();
-            self.payload_in += link.counters().payload_in;
             if self.nodes[node].alive {
                 let now = self.time_of(node);
                 let (fetch, serve) = self.nodes[node].flows.pair(gone.fetch, gone.serve);
                 link.close(now, fetch, serve);
             }
-            self.discarded += link.counters().discarded;
+            let (counted, last) = (&mut self.counted[node], link.counters());
+            counted.payload_in += last.payload_in;
+            counted.discarded += last.discarded;
+            counted.packets_in += last.packets_in;
         }
         if end == EXCHANGE {
             let state = self.slots.get_mut(&slot).expect("a slot of the plan");
@@ -471,6 +472,31 @@ impl World {
 
     pub(crate) fn faults_are_over(&self) -> bool {
         self.last_fault == self.plan.faults.len()
+    }
+
+    /// What a node's links counted, those that are gone included.
+    fn counters_of(&self, node: NodeId) -> Counters {
+        let ends = self.conns.values().flat_map(|conn| [0, 1].map(|end| (conn.node(end), &conn.ends[end])));
+        ends.filter(|&(owner, _)| owner == node).fold(self.counted[node], |mut sum, (_, end)| {
+            if let Some(End { kind: Kind::Ours(link), .. }) = end {
+                sum.payload_in += link.counters().payload_in;
+                sum.discarded += link.counters().discarded;
+                sum.packets_in += link.counters().packets_in;
+            }
+            sum
+        })
+    }
+
+    pub(crate) fn payload_sent_to_traders(&self) -> u64 {
+        (0..2).map(|trader| self.counters_of(trader).payload_in).sum()
+    }
+
+    pub(crate) fn discarded_by(&self, which: impl Fn(NodeId) -> bool) -> u64 {
+        (0..self.nodes.len()).filter(|&node| which(node)).map(|node| self.counters_of(node).discarded).sum()
+    }
+
+    pub(crate) fn packets_in_of(&self, node: NodeId) -> u64 {
+        self.counters_of(node).packets_in
     }
 
     /// Whether both traders have all of each other's objects.
