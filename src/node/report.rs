@@ -144,10 +144,17 @@ impl Site {
     fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.store_problems).clone();
         problems.truncate(crate::limits::PROBLEMS_SHOWN_MAX);
-        let failed: Vec<String> = self.engine().with_flows(|flows, _| {
+        let failed: Vec<String> = self.engine().with_flows(|flows, now| {
             let all = flows.iter().flat_map(Flow::objects);
             let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
-            failed.take(crate::limits::PROBLEMS_SHOWN_MAX).collect()
+            let mut told: Vec<String> = failed.take(crate::limits::PROBLEMS_SHOWN_MAX).collect();
+            // A spool remembers no object that it could not take.
+            for why in flows.iter().filter_map(|flow| flow.held(now)) {
+                if !told.iter().any(|problem| problem.ends_with(why)) {
+                    told.push(why.to_owned());
+                }
+            }
+            told
         });
         problems.extend(failed);
         problems

@@ -141,6 +141,8 @@ pub struct Flow {
     /// Nothing new is fetched before this: the store could not take more.
     pub(super) hold_until: Time,
     hold_delay: Duration,
+    /// Why it could not, the last time.
+    hold_reason: String,
     pub(super) actions: VecDeque<Action>,
     pub(super) events: VecDeque<Event>,
     pub(super) wakes: BTreeSet<LinkId>,
@@ -175,6 +177,7 @@ impl Flow {
             longest: ByteCount(0),
             hold_until: Time::ZERO,
             hold_delay: Duration::ZERO,
+            hold_reason: String::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
             wakes: BTreeSet::new(),
@@ -515,8 +518,12 @@ impl Flow {
         if !self.is_current(id, generation) || matches!(self.at(id).state, ObjectState::Present { .. }) {
             return;
         }
-        self.hold_delay = (self.hold_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
-        self.hold_until = now + self.hold_delay;
+        // All links meet a full disk at once: that is one failure, not one for each.
+        if now >= self.hold_until {
+            self.hold_delay = (self.hold_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
+            self.hold_until = now + self.hold_delay;
+        }
+        self.hold_reason.clone_from(&why);
         let is_coming_in = match self.at(id).state {
             ObjectState::Arriving { link, .. } => self.head(link) == Some(id),
             _ => false,
@@ -528,6 +535,12 @@ impl Flow {
             self.enqueue_later(id, now);
         }
         self.wake_all_readers();
+    }
+
+    /// Why the store could not take the last thing, while that is news.
+    pub fn held(&self, now: Time) -> Option<&str> {
+        let is_news = self.hold_delay > Duration::ZERO && now < self.hold_until + limits::HOLD_MAX;
+        is_news.then_some(&self.hold_reason)
     }
 
     /// When the fetching side wants to be looked at again though nothing happens: `link` has nothing on order, and
