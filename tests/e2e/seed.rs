@@ -52,7 +52,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// An exchange in `dir` with `links` links to each of two traders; it fetches `names`.
-    pub(crate) fn exchange(traders: [SocketAddr; 2], links: usize, names: &[String], dir: &Path, habits: Habits) -> Self {
+    pub(crate) fn exchange(
+        traders: [SocketAddr; 2],
+        links: usize,
+        names: &[String],
+        dir: &Path,
+        habits: Habits,
+    ) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let stores = [dir.join("from1"), dir.join("from2")];
@@ -117,12 +123,20 @@ impl Drop for Peer {
     }
 }
 
+/// What is on order.
+struct Head {
+    name: String,
+    /// It was asked for.
+    said: bool,
+    /// Its length, and its bytes so far, once the answer has begun.
+    answer: Option<(usize, Vec<u8>)>,
+}
+
 /// One link, and where it stands.
 struct Turn {
     stream: TcpStream,
     work: Work,
-    /// What is on order: its name, whether it was said, and its length and bytes once the answer has begun.
-    head: Option<(String, bool, Option<(usize, Vec<u8>)>)>,
+    head: Option<Head>,
     /// What the other end asked for, and how much of it was sent.
     asked: Option<(String, usize)>,
     stalled: bool,
@@ -141,8 +155,8 @@ impl Turn {
             outcome = self.turn(ended);
         }
         // What was not finished is for another link.
-        if let Some((name, ..)) = self.head.take() {
-            self.work.queue.lock().expect("no thread panicked").push_front(name);
+        if let Some(head) = self.head.take() {
+            self.work.queue.lock().expect("no thread panicked").push_front(head.name);
         }
         let _ = self.stream.shutdown(Shutdown::Both);
         outcome
@@ -171,15 +185,15 @@ impl Turn {
     fn next_packet(&mut self) -> Vec<u8> {
         if self.head.is_none() {
             let next = self.work.queue.lock().expect("no thread panicked").pop_front();
-            self.head = next.map(|name| (name, false, None));
+            self.head = next.map(|name| Head { name, said: false, answer: None });
         }
         let mut packet = Vec::with_capacity(N);
-        if let Some((name, said, answer)) = &mut self.head
-            && answer.is_none()
-            && (!*said || self.work.habits.repeats)
+        if let Some(head) = &mut self.head
+            && head.answer.is_none()
+            && (!head.said || self.work.habits.repeats)
         {
-            packet.extend_from_slice(format!("R:{name}:").as_bytes());
-            *said = true;
+            packet.extend_from_slice(format!("R:{}:", head.name).as_bytes());
+            head.said = true;
         }
         self.add_inner(&mut packet);
         let padding = random_bytes(N - packet.len());
@@ -226,9 +240,9 @@ impl Turn {
             b"B" => {
                 let (size, payload) = split(rest);
                 let size = std::str::from_utf8(size).ok().and_then(|text| text.parse().ok()).expect("a decimal size");
-                let (name, _, answer) = self.head.as_mut().expect("data that was asked for");
-                assert!(answer.is_none(), "'{name}' is begun twice");
-                *answer = Some((size, Vec::new()));
+                let head = self.head.as_mut().expect("data that was asked for");
+                assert!(head.answer.is_none(), "'{}' is begun twice", head.name);
+                head.answer = Some((size, Vec::new()));
                 self.add_payload(payload);
             }
             b"M" => self.add_payload(rest),
@@ -239,7 +253,7 @@ impl Turn {
 
     /// What is behind the object's end is padding.
     fn add_payload(&mut self, payload: &[u8]) {
-        let (name, _, answer) = self.head.as_mut().expect("data that was asked for");
+        let Head { name, answer, .. } = self.head.as_mut().expect("data that was asked for");
         let (size, bytes) = answer.as_mut().expect("\"B:\" comes first");
         bytes.extend_from_slice(&payload[..payload.len().min(*size - bytes.len())]);
         if bytes.len() == *size {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RECORD_BYTES: usize = 24;
@@ -47,6 +47,8 @@ pub(crate) struct Site {
     dir: TempDir,
     nodes: Vec<(String, Child)>,
     address: [SocketAddr; 2],
+    /// A node with mounts of its own, and the root directory as it sees it.
+    inside: Option<(String, PathBuf)>,
 }
 
 impl Site {
@@ -54,7 +56,7 @@ impl Site {
     pub(crate) fn new(plan: Plan) -> Self {
         let dir = tempfile::Builder::new().prefix("ss").tempdir().expect("a temporary directory");
         let address = [fresh_address(), fresh_address()];
-        let site = Self { plan, dir, nodes: Vec::new(), address };
+        let site = Self { plan, dir, nodes: Vec::new(), address, inside: None };
         for trader in ["t1", "t2"] {
             fs::create_dir_all(site.path(trader).join("local")).expect("made");
             fs::create_dir_all(site.path(trader).join("remote")).expect("made");
@@ -94,7 +96,16 @@ impl Site {
 
     /// A node's directory.
     pub(crate) fn path(&self, node: &str) -> PathBuf {
-        self.dir.path().join(node)
+        let path = self.dir.path().join(node);
+        match &self.inside {
+            Some((inside, root)) if inside == node => root.join(path.strip_prefix("/").expect("absolute")),
+            _ => path,
+        }
+    }
+
+    /// From now on sees the files of a running node as that node sees them.
+    pub(crate) fn look_through(&mut self, node: &str) {
+        self.inside = Some((node.to_owned(), format!("/proc/{}/root", self.pid(node)).into()));
     }
 
     pub(crate) fn dir(&self) -> &Path {
