@@ -38,7 +38,7 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn random_sites_converge() {
     let first = number("SIM_FIRST").unwrap_or(0);
-    let end = first + number("SIM_SEEDS").unwrap_or(300);
+    let end = first + number("SIM_SEEDS").unwrap_or(200);
     let next = AtomicU64::new(first);
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

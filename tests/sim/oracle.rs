@@ -55,8 +55,10 @@ pub(crate) fn converge(world: &mut World) -> u64 {
 fn time_bound(plan: &Plan) -> u64 {
     let slowest = plan.slots.iter().map(|(_, nature)| nature.bytes_per_second).fold(f64::INFINITY, f64::min);
     let bytes: usize = plan.contents.iter().flatten().flatten().map(|bytes| bytes.len()).sum();
-    let packets = (bytes / (plan.packet_bytes as usize - 2) + plan.names.len()) as u64;
-    let turn = 2 * plan.slots[0].1.latency_ns + 11 * SECOND / 1000;
+    // Data, and for each object of each trader a few packets more: the request, its answer, a padded end, an idle turn.
+    let packets = (bytes / (plan.packet_bytes as usize - 2) + 2 * 4 * plan.names.len()) as u64;
+    let wire_ns = (f64::from(plan.packet_bytes) / slowest * 1e9) as u64;
+    let turn = 2 * (plan.slots[0].1.latency_ns + wire_ns) + 11 * SECOND / 1000;
     let lock_step = if plan.seed_only.iter().any(Option::is_some) { packets * turn * 2 } else { 0 };
     60 * SECOND + 10 * plan.ideal_ns() + (bytes as f64 / slowest * 1e9) as u64 + lock_step
 }
