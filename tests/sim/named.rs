@@ -242,14 +242,15 @@ fn a_source_that_keeps_changing_is_never_marked_half() {
     let mut plan = site(16);
     plan.sizes_are_known = false;
     // About where the traders' links are at the time.
-    for i in 0..OBJECTS {
-        let at = i as u64 * plan.ideal_ns() / OBJECTS as u64 + 30 * MS;
+    let ideal = plan.ideal_ns();
+    for i in 0..4 * OBJECTS {
+        let at = i as u64 * ideal / (4 * OBJECTS) as u64 + 30 * MS;
         let bytes = Rc::new(vec![i as u8; OBJECT_BYTES - 1000 * i]);
-        plan.faults.push((at, Fault::Change(0, i / 2, Some(bytes))));
+        plan.faults.push((at, Fault::Change(0, i / 8 + i % 2 * OBJECTS / 2, Some(bytes))));
         plan.faults.push((at + 500 * MS, Fault::Rescan(0)));
     }
     plan.faults.sort_by_key(|&(at, _)| at);
-    plan.healed_at = plan.ideal_ns() + SECOND;
+    plan.healed_at = ideal + SECOND;
     let mut world = World::new(plan);
     converge(&mut world);
     finish(&mut world);
