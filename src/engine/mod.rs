@@ -3,7 +3,7 @@
 //! ```text
 //! disk -> map -> train of packets -> socket        worker: one ring, many links; builds trains, sends, receives
 //! socket -> packets -> blocks -> disk              writer: puts received payload into part files
-//!                                                  committer: makes whole parts final, in groups
+//!                                                  committer: makes whole parts durable, in groups
 //! ```
 //!
 //! All decisions are the core's ([`Flows`], [`Link`](crate::proto::duplex::Link)); the flows stand behind one lock that is

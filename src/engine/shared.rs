@@ -129,9 +129,13 @@ impl Shared {
                 self.write_jobs.send(WriteJob::Abandon { key: (flow, id, generation) }).is_ok()
             }
             Action::Commit { id, generation } => {
-                self.commit_jobs.send(CommitJob::Commit { key: (flow, id, generation) }).is_ok()
+                let key = (flow, id, generation);
+                match self.stores[usize::from(flow.0)] {
+                    Store::Spool(_) => self.write_jobs.send(WriteJob::Keep { key }).is_ok(),
+                    Store::Remote(_) | Store::Local(_) => self.commit_jobs.send(CommitJob::Commit { key }).is_ok(),
+                }
             }
-            Action::Evict { name, .. } => self.commit_jobs.send(CommitJob::Evict { flow, name }).is_ok(),
+            Action::Evict { name, .. } => self.write_jobs.send(WriteJob::Evict { flow, name }).is_ok(),
         };
     }
 

@@ -1,8 +1,8 @@
 //! The threads that touch the disk: one writes payload into part files, one makes whole parts final.
 //!
-//! The writer takes its jobs strictly in order, so a part stands before its first bytes come. The committer takes all
-//! that waits at once, so that many small objects share their waits for the disk; it also evicts, since a name may be
-//! evicted and committed again.
+//! The writer takes its jobs strictly in order, so a part stands before its first bytes come. A spool is its own: what is
+//! whole is only renamed, and what is evicted is gone before the part is made that it gives its room to. The committer
+//! takes all that waits at once, so that many small objects share their waits for the disk.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -11,10 +11,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use super::shared::{PartKey, Shared, Store};
+use super::shared::{PartKey, Shared};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, Part};
+use crate::store::{Committer, Part, StoreError};
 use crate::transfer::FlowId;
 use crate::units::{ByteCount, ObjectName};
 use crate::uring::Buffer;
@@ -36,16 +36,11 @@ pub(super) enum WriteJob {
     Abandon {
         key: PartKey,
     },
-    Stop,
-}
-
-/// Work for the committer.
-pub(super) enum CommitJob {
-    /// Make a part final.
-    Commit {
+    /// Make a part final in a spool.
+    Keep {
         key: PartKey,
     },
-    /// Remove a file.
+    /// Remove a file from a spool.
     Evict {
         flow: FlowId,
         name: ObjectName,
@@ -53,18 +48,35 @@ pub(super) enum CommitJob {
     Stop,
 }
 
+/// Work for the committer: of stores that are durable.
+pub(super) enum CommitJob {
+    /// Make a part final.
+    Commit {
+        key: PartKey,
+    },
+    Stop,
+}
+
 pub(super) fn spawn_writer(shared: Arc<Shared>, jobs: Receiver<WriteJob>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ss-writer".into()).spawn(move || {
-        for job in jobs {
-            match job {
-                WriteJob::Stop => break,
-                _ if shared.dead.load(Ordering::Acquire) => {}
-                WriteJob::Create { key, size } => create(&shared, key, size),
-                WriteJob::Write { flow, buffer, writes } => write(&shared, flow, buffer, &writes),
-                WriteJob::Abandon { key } => drop(shared.take_part(key)),
-            }
+        for job in jobs.iter().take_while(|job| !matches!(job, WriteJob::Stop)) {
+            handle(&shared, job);
         }
+        // What followed from the last writes: whole parts that a spool keeps.
+        jobs.try_iter().for_each(|job| handle(&shared, job));
     })
+}
+
+fn handle(shared: &Shared, job: WriteJob) {
+    match job {
+        _ if shared.dead.load(Ordering::Acquire) => {}
+        WriteJob::Create { key, size } => create(shared, key, size),
+        WriteJob::Write { flow, buffer, writes } => write(shared, flow, buffer, &writes),
+        WriteJob::Abandon { key } => drop(shared.take_part(key)),
+        WriteJob::Keep { key } => keep(shared, key),
+        WriteJob::Evict { flow, name } => evict(shared, flow, &name),
+        WriteJob::Stop => {}
+    }
 }
 
 fn create(shared: &Shared, key: PartKey, size: ByteCount) {
@@ -108,7 +120,7 @@ fn write(shared: &Shared, flow: FlowId, buffer: Buffer, writes: &[Write]) {
     });
 }
 
-fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &crate::store::StoreError) {
+fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError) {
     shared.with_flows(|flows, now| flows.at(flow).handle_store_failed(id, generation, error.to_string(), now));
 }
 
@@ -126,10 +138,6 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                             batch.entry(key.0).or_default().push((key, part));
                         }
                     }
-                    CommitJob::Evict { flow, name } => {
-                        commit(&shared, std::mem::take(&mut batch));
-                        evict(&shared, flow, &name);
-                    }
                 }
             }
             commit(&shared, batch);
@@ -142,23 +150,29 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
 
 fn commit(shared: &Shared, batch: BTreeMap<FlowId, Vec<(PartKey, Arc<Part>)>>) {
     for (flow, parts) in batch {
-        let done = match &shared.stores[usize::from(flow.0)] {
-            Store::Remote(root) => Committer::commit_batch(root, parts),
-            Store::Spool(_) | Store::Local(_) => {
-                parts.into_iter().map(|(key, part)| (key, part.keep_unsynced())).collect()
-            }
-        };
-        for (key, result) in done {
-            match result {
-                Ok(()) => {
-                    shared.with_flows(|flows, now| flows.at(flow).handle_committed(key.1, key.2, now));
-                    shared.take_part(key);
-                }
-                Err(error) => {
-                    shared.take_part(key);
-                    fail(shared, key, &error);
-                }
-            }
+        for (key, result) in Committer::commit_batch(shared.stores[usize::from(flow.0)].root(), parts) {
+            end(shared, key, result);
+        }
+    }
+}
+
+fn keep(shared: &Shared, key: PartKey) {
+    if let Some(part) = shared.part(key) {
+        end(shared, key, part.keep_unsynced());
+    }
+}
+
+/// An attempt is over. Its part can be had until the flow knows of the file.
+fn end(shared: &Shared, key: PartKey, result: Result<(), StoreError>) {
+    let (flow, id, generation) = key;
+    match result {
+        Ok(()) => {
+            shared.with_flows(|flows, now| flows.at(flow).handle_committed(id, generation, now));
+            shared.take_part(key);
+        }
+        Err(error) => {
+            shared.take_part(key);
+            fail(shared, key, &error);
         }
     }
 }
