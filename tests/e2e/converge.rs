@@ -29,8 +29,8 @@ fn a_spool_that_is_much_smaller_than_the_job_stays_within_its_bound() {
     site.until("both traders have everything", |site| {
         for exchange in site.exchanges() {
             let bytes = bytes_below(&site.path(&exchange).join("spool"));
-            // A file stands a moment longer than the room that it was given.
-            assert!(bytes <= (3 << 20) + 2 * 20_000 * 24, "{exchange} holds {bytes}");
+            // Besides: the boot id, and a file that is renamed between two looks of this count.
+            assert!(bytes < (3 << 20) + 2 * 20_000 * 24, "{exchange} holds {bytes}");
         }
         site.missing().is_empty()
     });

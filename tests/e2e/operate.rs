@@ -87,14 +87,14 @@ fn a_reload_dials_links_that_are_new_and_ends_those_that_are_gone() {
 
 #[test]
 fn fifty_reconnects_leak_no_descriptor() {
-    let mut site = Site::start(Plan { segments: 2, exchanges: 1, links: 5, ..Plan::default() });
+    let mut site = Site::start(Plan { segments: 2, exchanges: 1, links: 15, ..Plan::default() });
     site.until_converged();
     let mut before = Vec::new();
-    for round in 0..10 {
+    for round in 0..5 {
         site.kill("t2");
         site.run("t2");
-        site.until("its links are back", |site| site.tells("t2", "/peers/0/links_up") == 5);
-        site.until("the exchange has as many", |site| site.tells("e1", "/peers/1/links_up") == 5);
+        site.until("its links are back", |site| site.tells("t2", "/peers/0/links_up") == 15);
+        site.until("the exchange has as many", |site| site.tells("e1", "/peers/1/links_up") == 15);
         if round == 0 {
             before = ["e1", "t1"].map(|node| descriptors(site.pid(node))).to_vec();
         }
