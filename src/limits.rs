@@ -135,6 +135,8 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 pub const REDIAL_MAX: Duration = Duration::from_secs(10);
 /// A link that was up for this long is dialed again after the first delay.
 pub const REDIAL_FORGET: Duration = Duration::from_secs(1);
+/// A listener's address that is in use is tried again for this long when a node starts.
+pub const BIND_WITHIN: Duration = Duration::from_secs(3);
 /// A dial that got no answer is given up after this time.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// Data that a peer's TCP does not acknowledge for this long ends the link.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::site::Site;
 use crate::limits;
@@ -12,6 +12,22 @@ use crate::uring::control::{self, Listener};
 
 /// How long to wait after the system could not accept, for want of descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How often an address that is in use is tried.
+const BIND_AGAIN: Duration = Duration::from_millis(20);
+
+/// Listens on `address`. After a crash the kernel may need a moment to take back what the rings of the dead process had in
+/// flight, its accept among them: until then the address is in use by nobody.
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<Listener> {
+    let by = Instant::now() + limits::BIND_WITHIN;
+    loop {
+        match Listener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < by => {
+                std::thread::sleep(BIND_AGAIN);
+            }
+            outcome => return outcome,
+        }
+    }
+}
 
 /// Accepts on `listener`, the `index`-th of the config, for as long as the node lives.
 pub(super) fn start(site: Arc<Site>, listener: Listener, index: usize) {

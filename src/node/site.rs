@@ -22,7 +22,7 @@ use crate::proto::duplex::{FEATURES, LinkConfig};
 use crate::store::{Done, Root, SegmentSpec, Spool, Stamp, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
-use crate::uring::control::{self, Listener};
+use crate::uring::control;
 use crate::uring::socket::{self, Options};
 use crate::wire::duplex::check_name_fits;
 use crate::wire::hello::{Hello, Role};
@@ -197,7 +197,7 @@ impl Site {
                 self.want_segments(trader)?;
                 let mut addresses = Vec::new();
                 for (index, listen) in trader.listen.iter().enumerate() {
-                    let listener = Listener::bind(listen.address)
+                    let listener = listen::bind(listen.address)
                         .map_err(|source| NodeError::Listen { address: listen.address, source })?;
                     tracing::info!(address = %listener.address(), protocol = %listen.protocol, "listening");
                     addresses.push(listener.address());
