@@ -496,7 +496,7 @@ impl Site {
                 lock(&self.store_problems).push(error.to_string());
                 continue;
             }
-            let present = is_whole(root, &name, spec.size);
+            let present = is_whole(root, &name, spec.size).unwrap_or(false);
             wants.push((name, present));
         }
         self.engine().with_flows(|flows, now| {
@@ -521,7 +521,7 @@ impl Site {
             present.collect()
         });
         for (name, size) in present {
-            if !is_whole(root, &name, size) {
+            if is_whole(root, &name, size) == Some(false) {
                 self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name));
             }
         }
@@ -643,25 +643,26 @@ fn exchange_flows(exchange: &Exchange) -> Result<(Flows, Vec<Store>), NodeError>
     Ok((Flows::new(flows), stores))
 }
 
-/// Whether an object is marked and as long as it must be. What a marker says wrongly is removed, marker and all.
-fn is_whole(root: &Root, name: &ObjectName, size: ByteCount) -> bool {
+/// Whether an object is marked and as long as it must be; `None` where that cannot be told now. What a marker says wrongly is
+/// removed, marker and all.
+fn is_whole(root: &Root, name: &ObjectName, size: ByteCount) -> Option<bool> {
     let lie = match root.is_done(name) {
-        Ok(Done::Yes(found)) if found == size => return true,
+        Ok(Done::Yes(found)) if found == size => return Some(true),
         Ok(Done::Yes(found)) => format!("is marked with {found}, which should be {size}"),
-        Ok(Done::MarkerMissing) => return false,
+        Ok(Done::MarkerMissing) => return Some(false),
         Ok(Done::MarkerDamaged) => "has a damaged marker".into(),
         Ok(Done::FileMissing) => "is marked, but its file is gone".into(),
         Ok(Done::SizeDiffers { marked, found }) => format!("is marked with {marked}, but has {found}"),
         Err(error) => {
             tracing::warn!(object = %name, "cannot be looked at: {error}");
-            return false;
+            return None;
         }
     };
     tracing::warn!(object = %name, "{lie}: it is fetched again");
     if let Err(error) = root.remove(name) {
         tracing::warn!(object = %name, "cannot be removed: {error}");
     }
-    false
+    Some(false)
 }
 
 /// Waits for signals and obeys them; returns when the node is to end. Feeds the service manager's watchdog meanwhile.
