@@ -160,6 +160,11 @@ impl Engine {
         self.shared.traffic()
     }
 
+    /// How many links there are.
+    pub fn link_count(&self) -> usize {
+        self.shared.link_count()
+    }
+
     /// The longest time since a worker last went through its loop.
     pub fn longest_turn(&self) -> Duration {
         let now = self.shared.now();

@@ -220,8 +220,14 @@ impl Shared {
         traffic
     }
 
+    pub(super) fn link_count(&self) -> usize {
+        lock(&self.links).len()
+    }
+
     pub(super) fn views(&self) -> BTreeMap<LinkId, LinkView> {
-        lock(&self.links).iter().map(|(&link, (_, stats))| (link, stats.view())).collect()
+        // Each view asks the kernel; workers that wake others need the table meanwhile.
+        let links: Vec<_> = lock(&self.links).iter().map(|(&link, (_, stats))| (link, Arc::clone(stats))).collect();
+        links.into_iter().map(|(link, stats)| (link, stats.view())).collect()
     }
 
     pub(super) fn send_to(&self, link: LinkId, message: Message) {

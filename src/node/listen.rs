@@ -51,7 +51,7 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
         tracing::warn!(%address, listener = %listen.address, "refused: not in `allow` of this [[listen]]");
         return;
     }
-    if site.engine().links().len() >= limits::LINKS_MAX {
+    if site.engine().link_count() >= limits::LINKS_MAX {
         tracing::warn!(%address, "refused: there are {} links already", limits::LINKS_MAX);
         return;
     }
