@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rand::RngExt as _;
 
 use super::site::{Plan, Site, chance};
@@ -59,4 +60,20 @@ fn an_exchange_that_stays_dead_is_done_without() {
     site.until("the job is under way", |site| site.has_markers("t1", 1));
     site.kill("e2");
     site.until_converged();
+}
+
+/// Frozen as by a debugger or a full machine: its links are dead to the others until it thaws.
+#[test]
+fn a_node_that_is_frozen_for_a_while_is_done_without_and_taken_back() {
+    let mut site = Site::start(Plan { segments: 24, ..Plan::default() });
+    site.until("the job is under way", |site| site.has_markers("t1", 1));
+    site.signal("e1", Signal::SIGSTOP);
+    site.until_converged();
+    site.signal("e1", Signal::SIGCONT);
+    site.until("its links are back", |site| {
+        ["t1", "t2"].iter().all(|trader| {
+            let peers = site.tells(trader, "/peers").as_array().cloned().unwrap_or_default();
+            peers.iter().all(|peer| peer["links_up"] == 2)
+        })
+    });
 }

@@ -1,6 +1,7 @@
 //! What an operator does to a running daemon: stop it, reload it, restart its peers.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -102,4 +103,20 @@ fn fifty_reconnects_leak_no_descriptor() {
     site.until("as many descriptors as at first", |site| {
         ["e1", "t1"].iter().zip(&before).all(|(node, before)| descriptors(site.pid(node)) <= before + 2)
     });
+}
+
+/// 300 small objects at once, each with a descriptor for its part and one for its marker.
+#[test]
+fn what_a_shell_allows_of_descriptors_is_not_what_a_daemon_lives_on() {
+    let mut site = Site::new(Plan { segments: 300, records: 1, ..Plan::default() });
+    for node in site.all() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -S -n 80 && exec \"$1\" run \"$2\"", "sh", env!("CARGO_BIN_EXE_supersyncd")]);
+        command.arg(site.config(&node));
+        site.run_as(&node, command);
+    }
+    site.until_converged();
+    for node in site.all() {
+        assert!(!site.log(&node).contains("Too many open files"), "{node}");
+    }
 }
