@@ -157,8 +157,12 @@ fn commit(shared: &Shared, batch: BTreeMap<FlowId, Vec<(PartKey, Arc<Part>)>>) {
 }
 
 fn keep(shared: &Shared, key: PartKey) {
-    if let Some(part) = shared.part(key) {
-        end(shared, key, part.keep_unsynced());
+    let Some(part) = shared.part(key) else { return };
+    end(shared, key, part.keep_unsynced());
+    // Given up in the meantime: the flow does not reckon with the file.
+    let (flow, id, generation) = key;
+    if !shared.with_flows(|flows, _| flows.at(flow).is_current(id, generation)) {
+        evict(shared, flow, part.name());
     }
 }
 
