@@ -40,8 +40,9 @@ struct Sample {
 impl Site {
     /// Takes the links' rates anew.
     pub(super) fn sample(&self) {
-        let views = self.engine().links();
+        // Two threads take samples: who has the lock has the newer figures.
         let Rates(rates) = &mut *lock(&self.rates);
+        let views = self.engine().links();
         let now = Instant::now();
         rates.retain(|id, _| views.contains_key(id));
         for (id, view) in &views {
