@@ -34,7 +34,7 @@ pub(crate) fn copy(bed: &Bed, places: &[PathBuf]) -> Cost {
             let (onward, next) = connections.remove(0);
             let from = std::mem::replace(&mut inward, next);
             let (came, told) = objects_in_blocks(bed);
-            scope.spawn(move || receive(bed, &from, spool, &came));
+            scope.spawn(move || receive(bed, &from, spool, came));
             scope.spawn(move || {
                 for ((name, _), blocks) in bed.objects().zip(told) {
                     send(&onward, &spool.join(name), blocks);
@@ -42,7 +42,7 @@ pub(crate) fn copy(bed: &Bed, places: &[PathBuf]) -> Cost {
             });
         }
         let (came, _told) = objects_in_blocks(bed);
-        receive(bed, &inward, destination, &came);
+        receive(bed, &inward, destination, came);
     });
     start.cost()
 }
@@ -70,8 +70,9 @@ fn send(socket: &OwnedFd, path: &Path, blocks: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// Receives all objects into files below `place`, and tells of each block.
-fn receive(bed: &Bed, socket: &OwnedFd, place: &Path, came: &[Sender<u64>]) {
+/// Receives all objects into files below `place`, and tells of each block; an object is told to its end when its
+/// channel closes.
+fn receive(bed: &Bed, socket: &OwnedFd, place: &Path, came: Vec<Sender<u64>>) {
     let (out, into) = pipe().expect("a pipe");
     // Less than wanted, where the user may not have so much, is slower and not wrong.
     let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(BLOCK_BYTES as i32));
