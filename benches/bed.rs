@@ -233,7 +233,8 @@ fn relay(spool: &Path) -> Engine {
 }
 
 fn start_engine(flows: Vec<Flow>, stores: Vec<Store>) -> Engine {
-    let config = EngineConfig { flows: Flows::new(flows), stores, workers: 1, seed: 1 };
+    let journals = stores.iter().map(|_| None).collect();
+    let config = EngineConfig { flows: Flows::new(flows), stores, journals, workers: 1, seed: 1 };
     Engine::start(config, |_| ()).expect("the kernel gives a ring")
 }
 

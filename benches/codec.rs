@@ -2,15 +2,20 @@
 //!
 //! `encode` writes the train as it goes over the wire, headers and copied payload. `headers` builds what the core
 //! builds of it: the payload stays where it is. `decode` parses packet by packet, `decode_runs` takes plain middles as
-//! one run, as a link does. Throughput is in bytes of packets, so figures compare with those of sockets and files.
+//! one run, as a link does. `pack_*` lays frames out for a gathered send and `read_*` takes them apart again: blocks of
+//! 1 MiB, which are runs of packets, and objects of 4 KiB, one after another in the same packets. `entries` decodes
+//! what an inventory says of such objects. Throughput is in bytes of packets, so figures compare with those of sockets
+//! and files.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use supersync::limits::TRAIN_BYTES_MAX;
-use supersync::units::{ByteCount, ObjectName, PacketLen};
+use supersync::units::{ByteCount, ObjectName, Offset, PacketLen};
 use supersync::wire::duplex::{self, Head, Header, Inner, Request};
+use supersync::wire::extended::{Frame, Item, Packer, Reader, RequestId, Segment};
+use supersync::wire::inventory::{self, Entry, Object};
 
 /// One train: an object's first packet with a request in front, then middles.
 struct Train {
@@ -122,5 +127,88 @@ fn codec(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec);
+/// Answers of `each` bytes that make up one train or a little more, laid out.
+fn pack(packer: &mut Packer, each: u64) {
+    packer.start();
+    for id in 0..(TRAIN_BYTES_MAX as u64 / each) as u32 {
+        let frame = Frame::Begin { id: RequestId(id), offset: Offset(0), length: ByteCount(each), crc: 0x0123_4567 };
+        packer.push_head(black_box(&frame)).expect("a short head");
+        packer.push_data(packer.remaining());
+    }
+    packer.finish();
+}
+
+/// What has been laid out as it goes over the wire, with data of zeros.
+fn expand(packer: &Packer) -> Vec<u8> {
+    let mut train = Vec::new();
+    for segment in packer.segments() {
+        match segment {
+            Segment::Bytes(range) => train.extend_from_slice(&packer.heads()[range.clone()]),
+            Segment::Data { length, .. } | Segment::Padding { length } => train.resize(train.len() + length, 0),
+            Segment::DataRun { packets, each, .. } => {
+                for _ in 0..*packets {
+                    train.extend_from_slice(duplex::MIDDLE);
+                    train.resize(train.len() + each, 0);
+                }
+            }
+        }
+    }
+    train
+}
+
+/// Bytes of data in `train`.
+fn read(reader: &mut Reader, train: &[u8]) -> usize {
+    let mut bytes = 0;
+    reader.start();
+    while let Some(item) = reader.next(black_box(train)).expect("well formed") {
+        match item {
+            Item::Data(data) => bytes += data.length,
+            Item::Frame(_) | Item::DataEnd(_) => {}
+        }
+    }
+    bytes
+}
+
+fn frames(criterion: &mut Criterion) {
+    for packet_bytes in [1400, 65_536] {
+        let packet_len = PacketLen::new(packet_bytes).expect("in bounds");
+        let (mut packer, mut reader) = (Packer::new(packet_len), Reader::new(packet_len));
+        let mut group = criterion.benchmark_group("frames");
+        for (what, each) in [("blocks", 1 << 20), ("objects_of_4k", 4 << 10)] {
+            pack(&mut packer, each);
+            let train = expand(&packer);
+            assert_eq!(train.len(), packer.packets() * packet_len.bytes());
+            assert_eq!(read(&mut reader, &train), TRAIN_BYTES_MAX);
+            group.throughput(Throughput::Bytes(train.len() as u64));
+            group.bench_function(BenchmarkId::new(format!("pack_{what}"), packet_bytes), |b| {
+                b.iter(|| {
+                    pack(&mut packer, each);
+                    black_box(packer.segments());
+                });
+            });
+            group.bench_function(BenchmarkId::new(format!("read_{what}"), packet_bytes), |b| {
+                b.iter(|| read(&mut reader, &train));
+            });
+        }
+        group.finish();
+    }
+}
+
+fn entries(criterion: &mut Criterion) {
+    let mut news = Vec::new();
+    for index in 0..1000_u32 {
+        let name = ObjectName::new(format!("segments/stock{}_{}", index / 50, index % 50).as_bytes()).expect("valid");
+        let (size, block_crcs) = (ByteCount(4096), [index].into());
+        let object = Object { name, size, mtime_ns: i64::from(index), mode: 0o644, root: [7; 32], block_crcs };
+        Entry::Object(object).encode(&mut news);
+    }
+    let mut group = criterion.benchmark_group("inventory");
+    group.throughput(Throughput::Bytes(news.len() as u64));
+    group.bench_function("entries", |b| {
+        b.iter(|| inventory::entries(black_box(&news)).map(|entry| entry.expect("well formed")).map(black_box).count());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, codec, frames, entries);
 criterion_main!(benches);

@@ -28,6 +28,15 @@ pub const SUCCESS_SUFFIX: &str = ".success";
 pub const PRIVATE_DIR: &str = ".supersync";
 /// Padding pool, bytes; a power of two so that an offset wraps by masking.
 pub const PADDING_POOL_BYTES: usize = 2 << 20;
+/// A block of an object, bytes: what is checked end to end and recorded, and hashed as one subtree of BLAKE3; an object's
+/// last one may be shorter.
+pub const BLOCK_BYTES: u64 = 1 << 20;
+/// Blocks of the longest object that an inventory lists, of 2,097,152,000,000 bytes.
+pub const BLOCKS_PER_OBJECT_MAX: u64 = 2_000_000;
+/// News of an inventory are cut to this many bytes of entries, unless one entry alone is longer, ...
+pub const NEWS_BYTES: usize = 64 << 10;
+/// ... and are never longer than this.
+pub const NEWS_BYTES_MAX: usize = 8 << 20;
 
 // -- data plane ----------------------------------------------------------------------------------------
 
@@ -70,6 +79,21 @@ pub const SCAN_LIST_MAX: usize = 100;
 pub const WATCHED_DIRECTORIES_MAX: usize = 100_000;
 /// Reads of the watch's descriptor in one turn, of some tens of events each.
 pub const WATCH_READS_MAX: usize = 64;
+/// What a journal counts in, bytes: ranges of a part are believed in multiples of this, but for the object's end.
+pub const JOURNAL_GRANULE_BYTES: u64 = 32 << 10;
+/// Records that a log keeps in memory before it puts them to its file by itself, bytes.
+pub const LOG_BUFFER_BYTES: usize = 64 << 10;
+/// A log shorter than this is never rewritten, bytes.
+pub const LOG_REWRITE_BYTES_MIN: u64 = 1 << 20;
+/// Longest record of a log, bytes: the checksums of an object of 16 TiB.
+pub const LOG_RECORD_BYTES_MAX: usize = (64 << 20) + 8192;
+/// Ranges in one record of a journal; more make several records.
+pub const JOURNAL_RECORD_RANGES_MAX: usize = 1024;
+/// A file that was changed less than this before it was opened may change again without its times telling: they
+/// advance with the kernel's tick, 10 ms at most.
+pub const FILE_TIME_TICK: Duration = Duration::from_millis(20);
+/// The same for a file system that keeps whole seconds, or every other one.
+pub const FILE_TIME_TICK_COARSE: Duration = Duration::from_secs(2);
 /// Tries at resolving a name while others rename directories on its way.
 pub const RESOLVE_TRIES_MAX: usize = 8;
 
@@ -85,6 +109,34 @@ pub const OPEN_PARTS_MAX: usize = 1024;
 pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
 /// ... or when it is fewer bytes than this.
 pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
+/// Names that a flow's log tells to be removed; beyond this the log starts over.
+pub const REMOVALS_MAX: usize = 1_000_000;
+/// Ranges that a link may have on order, and that a server queues for one link.
+pub const RANGES_PER_LINK_MAX: usize = 1024;
+/// Shortest range that is ordered, bytes, but for an object's end.
+pub const RANGE_BYTES_MIN: u64 = 32 << 10;
+/// A link that is not measured yet orders ranges of this length, bytes, ...
+pub const RANGE_BYTES_FIRST: u64 = 64 << 10;
+/// ... and has so many bytes on order.
+pub const RANGES_AHEAD_FIRST: u64 = 256 << 10;
+/// A range is what its link carries in this time.
+pub const RANGE_TIME: Duration = Duration::from_millis(50);
+/// A link has on order what it carries in this time.
+pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
+/// A link that carries nothing for this long is taken to go on so for as long again.
+pub const STALL_AFTER: Duration = Duration::from_millis(150);
+/// Of this many ranges ...
+pub const HEALTH_RANGES: u32 = 16;
+/// ... so many may be damaged before their link is put aside, ...
+pub const DAMAGED_RANGES_MAX: u32 = 2;
+/// ... for this time.
+pub const ASIDE: Duration = Duration::from_secs(30);
+/// Ranges of one object that are remembered to be damaged over a link.
+pub const AVOIDED_RANGES_MAX: usize = 64;
+/// Objects that are passed over in the search for a range that a link may order.
+pub const OBJECTS_PASSED_OVER_MAX: usize = 256;
+/// What came in by ranges is given up for whole objects when no link that carries ranges was there for this time.
+pub const BLOCKS_PATIENCE: Duration = Duration::from_secs(30);
 /// A train is at most what the link carries in this time, so that requests are never long behind data.
 pub const TRAIN_TIME: Duration = Duration::from_millis(20);
 
@@ -106,12 +158,20 @@ pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
 pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 /// Directories that a root remembers as durable; when there are more it flushes them again.
 pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
+/// A packet that has less room than this is not worth another frame's head.
+pub const HEAD_ROOM: usize = 64;
+/// No frame's head is longer: the longest name, all of it escaped, and its numbers.
+pub const HEAD_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 128;
+/// Bytes of ranges that may wait for the writer before links stop reading.
+pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
 /// Objects that one commit takes at once.
 pub const COMMIT_BATCH_MAX: usize = 1024;
 /// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.
 pub const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// What a seed-only peer was asked for and has not begun to send within this time is open to links of other peers too.
 pub const UNANSWERED_MAX: Duration = Duration::from_secs(2);
+/// An exchange that has no link to the trader that an object is fetched from says so after this time.
+pub const UPSTREAM_PATIENCE: Duration = Duration::from_secs(1);
 /// An exchange that has no room to fetch an object within this time says that it is pending, so that what was asked for
 /// behind it can go out and make room.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
@@ -214,7 +274,20 @@ pub const DEMO_REVIVE_AFTER: Duration = Duration::from_secs(1);
 pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
-    assert!(MARKER_BYTES_MAX >= 64);
+    assert!(RANGE_BYTES_MIN.is_power_of_two() && RANGE_BYTES_MIN <= RANGE_BYTES_FIRST);
+    assert!(RANGE_BYTES_FIRST.is_power_of_two() && RANGE_BYTES_FIRST <= BLOCK_BYTES);
+    assert!(RANGE_TIME.as_millis() * 2 <= RANGES_AHEAD.as_millis());
+    assert!(HEALTH_RANGES <= u32::BITS && DAMAGED_RANGES_MAX < HEALTH_RANGES);
+    // The longest entry of an inventory: a checksum a block, a name, and room for the rest of it.
+    assert!(BLOCKS_PER_OBJECT_MAX * 4 + NAME_BYTES_MAX as u64 + 256 <= NEWS_BYTES_MAX as u64);
+    assert!(NEWS_BYTES <= NEWS_BYTES_MAX);
+    assert!(BLOCKS_PER_OBJECT_MAX <= OBJECT_BYTES_MAX / BLOCK_BYTES);
+    // A size, a root and a time.
+    assert!(MARKER_BYTES_MAX >= 256);
+    // A block is a whole subtree, and whole granules.
+    assert!(BLOCK_BYTES.is_power_of_two() && BLOCK_BYTES >= 2048);
+    assert!(JOURNAL_GRANULE_BYTES.is_power_of_two() && JOURNAL_GRANULE_BYTES <= BLOCK_BYTES);
+    assert!(LOG_RECORD_BYTES_MAX > 2 * NAME_BYTES_MAX + 16 * JOURNAL_RECORD_RANGES_MAX);
     assert!(PADDING_POOL_BYTES.is_power_of_two());
     assert!(PADDING_POOL_BYTES >= 2 * PACKET_BYTES_MAX as usize);
     assert!(RECV_BUFFER_BYTES >= PACKET_BYTES_MAX as usize);

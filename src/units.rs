@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use crate::limits;
 
+mod ranges;
+
+pub use ranges::RangeSet;
+
 /// Path of an object relative to its root: `/`-separated bytes, never absolute, without empty, `.` or
 /// `..` components and without NUL; 1 to [`limits::NAME_BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,6 +250,37 @@ impl Add<ByteCount> for Offset {
     }
 }
 
+/// BLAKE3 of an object's whole content: two objects with the same root are the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Root256(pub [u8; 32]);
+
+impl Root256 {
+    /// From 64 hexadecimal digits, of either case.
+    pub fn from_hex(digits: &[u8]) -> Option<Self> {
+        let mut root = [0; 32];
+        if digits.len() != 2 * root.len() {
+            return None;
+        }
+        for (byte, pair) in root.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            *byte = digit(0)? << 4 | digit(1)?;
+        }
+        Some(Self(root))
+    }
+}
+
+impl fmt::Display for Root256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Root256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// N: the length of every packet of a link, the same at both ends;
 /// [`limits::PACKET_BYTES_MIN`] to [`limits::PACKET_BYTES_MAX`] (seed 000, PROTOCOLS "Terms").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -355,6 +390,21 @@ mod tests {
         check(b"..", Err(NodeNameError::Dots));
         check(b"a/b", Err(NodeNameError::Byte { position: 1, byte: b'/' }));
         check(b"ab\xc3\xa4", Err(NodeNameError::Byte { position: 2, byte: 0xc3 }));
+    }
+
+    #[test]
+    fn a_root_is_64_hexadecimal_digits() {
+        let root = Root256(std::array::from_fn(|at| at as u8 * 7));
+        let text = root.to_string();
+        assert!(text.starts_with("00070e15"), "{text}");
+        assert_eq!(Root256::from_hex(text.as_bytes()), Some(root));
+        assert_eq!(Root256::from_hex(text.to_uppercase().as_bytes()), Some(root));
+        let check = |digits: &str| assert_eq!(Root256::from_hex(digits.as_bytes()), None, "{digits}");
+        check("");
+        check(&text[1..]);
+        check(&format!("{text}0"));
+        check(&format!("g{}", &text[1..]));
+        check(&format!("+{}", &text[1..]));
     }
 
     #[test]

@@ -133,6 +133,7 @@ fn what_is_left_out_has_its_default() {
         state_dir: "/var/lib/supersync/trader1".into(),
         control: Control { socket: "/run/supersync/trader1/control.sock".into(), http: None },
         workers: None,
+        blocks: false,
         congestion: None,
     };
     assert_eq!(config, expected);
@@ -651,9 +652,9 @@ fn any_config() -> impl Strategy<Value = Config> {
     let role = prop_oneof![trader_config(), exchange_config()];
     // No peer has a name as long as this one.
     let name = "self[a-z0-9]{59,60}";
-    let small = (packet_len, engine, workers, proptest::option::of("[a-z][a-z0-9_]{0,14}"));
+    let small = (packet_len, engine, workers, any::<bool>(), proptest::option::of("[a-z][a-z0-9_]{0,14}"));
     (name, role, small, absolute_path(), "/[a-z]{1,50}").prop_map(|(name, role, small, state_dir, socket)| {
-        let (packet_len, engine, workers, congestion) = small;
+        let (packet_len, engine, workers, blocks, congestion) = small;
         Config {
             name: name.parse().expect("of the right form"),
             role,
@@ -662,6 +663,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             state_dir: Path::new("/state").join(state_dir.strip_prefix("/").expect("absolute")),
             control: Control { socket: Path::new("/run").join(&socket[1..]), http: None },
             workers,
+            blocks,
             congestion,
         }
     })

@@ -27,11 +27,12 @@ impl fmt::Display for Change {
 /// Every difference from `old` to `new`; empty if and only if they are equal.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Changes(Vec::new());
-    let Config { name, role, packet_len, engine, state_dir, control, workers, congestion } = old;
+    let Config { name, role, packet_len, engine, state_dir, control, workers, blocks, congestion } = old;
     changes.compare("name", RESTART, name, &new.name, ToString::to_string);
     changes.compare("packet_bytes", RESTART, packet_len, &new.packet_len, ToString::to_string);
     changes.compare("engine", RESTART, engine, &new.engine, ToString::to_string);
     changes.compare("workers", RESTART, workers, &new.workers, |w| shown_or(w.as_ref(), "by cores"));
+    changes.compare("blocks", RESTART, blocks, &new.blocks, ToString::to_string);
     changes.compare("congestion", RESTART, congestion, &new.congestion, |c| shown_or(c.as_ref(), "the system's"));
     changes.compare("state_dir", RESTART, state_dir, &new.state_dir, |path| path.display().to_string());
     let Control { socket, http } = control;

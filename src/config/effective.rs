@@ -20,6 +20,7 @@ impl Config {
             Some(workers) => line(&mut out, "workers", workers),
             None => out.push_str("# workers: by the number of cores\n"),
         }
+        line(&mut out, "blocks", self.blocks);
         match &self.congestion {
             Some(congestion) => line(&mut out, "congestion", quoted(congestion)),
             None => out.push_str("# congestion: the system's default\n"),

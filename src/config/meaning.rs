@@ -24,6 +24,7 @@ const KEYS: &[Key] = &[
     Key { section: "", name: "packet_bytes" },
     Key { section: "", name: "engine" },
     Key { section: "", name: "workers" },
+    Key { section: "", name: "blocks" },
     Key { section: "", name: "congestion" },
     Key { section: "", name: "state_dir" },
     Key { section: "", name: "control" },
@@ -63,6 +64,7 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
     let packet_len = packet_len(&top, name.as_ref(), report);
     let engine = top.parsed("engine", report, value::engine).or(EngineChoice::Auto);
     let workers = workers(&top, report);
+    let blocks = top.boolean("blocks", report).or(false);
     let congestion = top.parsed("congestion", report, value::congestion).optional();
     let state_dir = top.parsed("state_dir", report, value::path);
     let state_dir = state_dir.or_else(|| Path::new("/var/lib/supersync").join(name.as_ref()?.as_str()).into());
@@ -79,6 +81,7 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
         state_dir: state_dir?,
         control: control?,
         workers: workers?,
+        blocks: blocks?,
         congestion: congestion?,
     })
 }

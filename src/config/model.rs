@@ -27,6 +27,8 @@ pub struct Config {
     pub control: Control,
     /// Worker threads, at most [`WORKERS_MAX`](crate::limits::WORKERS_MAX); `None`: by the number of cores.
     pub workers: Option<NonZeroUsize>,
+    /// Whether links to nodes of our own that say so too carry checked blocks instead of whole objects.
+    pub blocks: bool,
     /// TCP congestion control of every link (tcp(7), TCP_CONGESTION); `None`: the system's default.
     pub congestion: Option<String>,
 }

@@ -177,6 +177,11 @@ impl<'t> Section<'t> {
         self.value(key).then(&self.name(key), report, integer)
     }
 
+    /// True or false.
+    pub(super) fn boolean(&self, key: &str, report: &mut Report<'_>) -> Field<bool> {
+        self.value(key).then(&self.name(key), report, boolean)
+    }
+
     /// An array of strings with the place of each and of the whole; those that are not strings are noted and left out.
     pub(super) fn texts(&self, key: &str, report: &mut Report<'_>) -> Field<Vec<(&'t str, Span)>> {
         let name = self.name(key);
@@ -254,6 +259,11 @@ impl<'t> Section<'t> {
 /// A string.
 pub(super) fn text<'t>(value: &'t DeValue<'t>) -> Result<&'t str, Refusal> {
     value.as_str().ok_or_else(|| unexpected("a string", value))
+}
+
+/// True or false.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Refusal> {
+    value.as_bool().ok_or_else(|| unexpected("true or false", value))
 }
 
 /// An integer that is not negative.

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(done.into_inner(), plan.data_bytes());
         for name in names(&plan).expect("names") {
             fs::copy(local.join(&name), remote.join(&name)).expect("copied");
-            let marker = Marker::now(crate::units::ByteCount(plan.segment_bytes()));
+            let marker = Marker::now(crate::units::ByteCount(plan.segment_bytes()), None);
             fs::write(remote.join(format!("{name}.success")), marker.to_text()).expect("written");
         }
         spoil(&remote);

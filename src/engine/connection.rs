@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::NewLink;
 use super::train::OpenSource;
 use crate::limits;
-use crate::proto::duplex::{Counters, Link, Peer};
+use crate::proto::Link;
+use crate::proto::duplex::{Counters, Peer};
 use crate::transfer::FlowId;
+use crate::transfer::RangeRequest;
 use crate::transfer::pace::Meter;
 use crate::units::Time;
 use crate::uring::{Buffer, Gather, socket};
+use crate::wire::extended::Packer;
 
 /// A link as others may see it.
 #[derive(Debug, Clone)]
@@ -131,6 +134,12 @@ pub(super) struct Connection {
     /// The last receive brought so much that the next one is worth a large buffer.
     pub(super) busy: bool,
     pub(super) source: Option<OpenSource>,
+    /// How frames lie in packets, once the link speaks them.
+    pub(super) packer: Packer,
+    /// Data whose head has been laid out, and where in its object it starts.
+    pub(super) outgoing: Option<(u64, Vec<u8>)>,
+    /// A range that is coming in.
+    pub(super) assembly: Option<(RangeRequest, Vec<u8>)>,
     pub(super) send_rate: Meter,
     /// What the kernel was told to keep unsent at most.
     pub(super) unsent_max: u32,
@@ -147,6 +156,9 @@ impl Connection {
         let socket = Arc::new(new.socket);
         stats.watch(&socket);
         Self {
+            packer: Packer::new(new.config.packet_len),
+            outgoing: None,
+            assembly: None,
             padding_cursor: new.config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             link: Link::new(new.config, now),
             socket,

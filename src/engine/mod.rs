@@ -15,6 +15,7 @@
 //! is the back-pressure from disk to peer.
 
 mod connection;
+mod frames;
 mod inbox;
 mod shared;
 mod train;
@@ -32,6 +33,7 @@ pub use connection::{LinkView, Traffic};
 pub use shared::Store;
 
 use crate::proto::duplex::LinkConfig;
+use crate::store::Journal;
 use crate::transfer::{FlowId, Flows};
 use crate::units::{LinkId, NodeName, ObjectName, Time};
 use crate::uring::RingError;
@@ -45,6 +47,8 @@ pub struct EngineConfig {
     pub flows: Flows,
     /// Where the objects of each flow live, in the order of their ids.
     pub stores: Vec<Store>,
+    /// Journals of the flows that fetch, in the order of their ids.
+    pub journals: Vec<Option<Journal>>,
     /// Worker threads; at least one.
     pub workers: usize,
     /// Where padding starts from; any number.

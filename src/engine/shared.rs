@@ -1,7 +1,7 @@
 //! What all threads of an engine share: the flows, the parts that are arriving, who to tell what.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,7 +10,8 @@ use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
 use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
-use crate::store::{Part, Root, Source, StoreError};
+use crate::limits;
+use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows};
 use crate::units::{Generation, LinkId, ObjectId, ObjectName, Time};
 use crate::wire::padding::Padding;
@@ -60,6 +61,10 @@ pub(super) struct Shared {
     pub(super) committed_bytes: AtomicU64,
     /// The engine was killed: nothing more goes to disk.
     pub(super) dead: AtomicBool,
+    /// Bytes of ranges that wait for the writer.
+    pub(super) backlog: AtomicUsize,
+    /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
+    pub(super) journals: Vec<Option<Mutex<Journal>>>,
 }
 
 impl Shared {
@@ -84,6 +89,8 @@ impl Shared {
             padding: Padding::new(config.seed),
             committed_bytes: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            backlog: AtomicUsize::new(0),
+            journals: config.journals.into_iter().map(|journal| journal.map(Mutex::new)).collect(),
         }
     }
 
@@ -125,15 +132,17 @@ impl Shared {
             Action::Create { id, generation, size } => {
                 self.write_jobs.send(WriteJob::Create { key: (flow, id, generation), size }).is_ok()
             }
+            Action::OpenPart { id, generation, size, mtime_ns, mode, root, .. } => {
+                let attributes = (FileMode::new(u32::from(mode)), FileTime(mtime_ns));
+                let key = (flow, id, generation);
+                self.write_jobs.send(WriteJob::Open { key, size, root, attributes }).is_ok()
+            }
             Action::Abandon { id, generation } => {
                 self.write_jobs.send(WriteJob::Abandon { key: (flow, id, generation) }).is_ok()
             }
-            Action::Commit { id, generation } => {
-                let key = (flow, id, generation);
-                match self.stores[usize::from(flow.0)] {
-                    Store::Spool(_) => self.write_jobs.send(WriteJob::Keep { key }).is_ok(),
-                    Store::Remote(_) | Store::Local(_) => self.commit_jobs.send(CommitJob::Commit { key }).is_ok(),
-                }
+            Action::Commit { id, generation, root } => {
+                // Behind what makes its part, also where nothing had to be written to it.
+                self.write_jobs.send(WriteJob::Finish { key: (flow, id, generation), root }).is_ok()
             }
             Action::Evict { name, .. } => self.write_jobs.send(WriteJob::Evict { flow, name }).is_ok(),
         };
@@ -148,6 +157,7 @@ impl Shared {
             Event::Failed { name, problem } => {
                 tracing::warn!(object = %name, "cannot be fetched: {problem}; it is tried again")
             }
+            Event::Forgotten { name } => tracing::debug!(object = %name, "gone at the peer"),
             Event::SourceFailed { name, reason } => {
                 tracing::warn!(object = %name, "not sent whole: {reason}; it is served again once it is stable");
                 (self.notify)(Notice::SourceFailed { flow, name });
@@ -162,6 +172,24 @@ impl Shared {
     pub(super) fn write(&self, job: WriteJob) {
         // Fails only when the writer is gone, which is after all workers.
         let _ = self.write_jobs.send(job);
+    }
+
+    /// The journal of a flow, if it has one.
+    pub(super) fn journal(&self, flow: FlowId) -> Option<MutexGuard<'_, Journal>> {
+        self.journals.get(usize::from(flow.0))?.as_ref().map(lock)
+    }
+
+    /// A range has been written or thrown away; workers that waited for that may read again.
+    pub(super) fn shrink_backlog(&self, bytes: usize) {
+        let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
+        if before >= limits::WRITE_BACKLOG_MAX && before - bytes < limits::WRITE_BACKLOG_MAX {
+            self.inboxes.iter().for_each(|inbox| inbox.push([]));
+        }
+    }
+
+    pub(super) fn commit(&self, job: CommitJob) {
+        // Fails only when the committer is gone, which is after the writer.
+        let _ = self.commit_jobs.send(job);
     }
 
     pub(super) fn stop_writer(&self) {

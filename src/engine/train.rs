@@ -6,8 +6,8 @@ use super::shared::Shared;
 use crate::limits;
 use crate::proto::duplex::{Data, Piece};
 use crate::store::Source;
-use crate::transfer::FlowId;
-use crate::units::{ByteCount, Generation, ObjectId, ObjectName, PacketLen};
+use crate::transfer::{FlowId, RangeRequest};
+use crate::units::{ByteCount, Generation, ObjectId, ObjectName, Offset, PacketLen};
 use crate::uring::Gather;
 use crate::wire::duplex::MIDDLE;
 use crate::wire::hello::Hello;
@@ -41,6 +41,26 @@ impl OpenSource {
         let file = shared.source((flow, data.id, data.generation), name).map_err(|error| error.to_string())?;
         file.advise_sequential();
         Ok(Self { id: data.id, generation: data.generation, file })
+    }
+
+    /// The same, for ranges of it.
+    pub(super) fn open_range(
+        shared: &Shared,
+        flow: FlowId,
+        range: RangeRequest,
+        name: &ObjectName,
+    ) -> Result<Self, String> {
+        let key = (flow, range.object, range.generation);
+        let file = shared.source(key, name).map_err(|error| error.to_string())?;
+        Ok(Self { id: range.object, generation: range.generation, file })
+    }
+
+    /// Reads a range, and finds the file unchanged after that.
+    pub(super) fn read(&self, offset: Offset, length: ByteCount) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; length.0 as usize];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|error| error.to_string())?;
+        self.file.verify_unchanged().map_err(|error| error.to_string())?;
+        Ok(bytes)
     }
 
     /// A file may have been replaced by one of another length between the scan and the opening.

@@ -12,12 +12,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::connection::Connection;
+use super::frames;
 use super::inbox::Message;
 use super::shared::Shared;
 use super::train::{self, Layout, OpenSource};
 use super::writer::WriteJob;
 use super::{EngineError, Notice};
 use crate::limits;
+use crate::proto::{Link, Received};
 use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
 use crate::uring::{Buffer, Completion, Gather, Outcome, Pool, Ring, RingError, Token, socket};
@@ -211,13 +213,16 @@ impl Worker {
             connection.keep_partial(buffer);
             return;
         }
-        let mut writes = Vec::new();
+        let mut received = Received::default();
         let (fetch, serve) = (connection.fetch, connection.serve);
         let link = &mut connection.link;
         let result = self.shared.with_flows(|flows, now| {
             let (fetch, serve) = flows.pair(fetch, serve);
-            link.handle_packets(&buffer.filled()[..whole], now, fetch, serve, &mut writes)
+            link.handle_packets(&buffer.filled()[..whole], now, fetch, serve, &mut received)
         });
+        let Received { writes, instructions } = received;
+        let fetch = connection.fetch;
+        frames::follow(&self.shared, connection, &buffer.filled()[..whole], instructions);
         connection.carry.clear();
         connection.carry.extend_from_slice(&buffer.filled()[whole..]);
         if writes.is_empty() {
@@ -287,6 +292,10 @@ impl Worker {
         if connection.receiving || connection.closing.is_some() {
             return;
         }
+        if self.shared.backlog.load(Ordering::Acquire) >= limits::WRITE_BACKLOG_MAX {
+            self.starved.insert(id);
+            return;
+        }
         let fits_small = connection.carry.len() < limits::IDLE_BUFFER_BYTES / 2;
         let small = || fits_small.then(|| self.idle_pool.take()).flatten();
         let fresh = || match connection.busy {
@@ -335,6 +344,10 @@ impl Worker {
         let rate = connection.send_rate.rate(self.shared.now());
         let budget = pace::train_bytes(rate);
         tune(connection, rate);
+        if let Link::Extended(_) = connection.link {
+            frames::build(&self.shared, connection, train, budget, &mut self.scratch);
+            return;
+        }
         let n = connection.link.packet_len();
         let worst = train::worst_piece_bytes(n);
         loop {
@@ -345,7 +358,7 @@ impl Worker {
             }
             let room = (budget.saturating_sub(used) / n.bytes()).min((train.iovecs_left() - 2) / 2).max(1);
             let (fetch, serve, source) = (connection.fetch, connection.serve, &connection.source);
-            let link = &mut connection.link;
+            let Link::Seed(link) = &mut connection.link else { return };
             let polled = self.shared.with_flows(|flows, now| {
                 let (fetch, serve) = flows.pair(fetch, serve);
                 let piece = link.poll_transmit(now, room, fetch, serve)?;
@@ -372,7 +385,7 @@ impl Worker {
                 scratch: &mut self.scratch,
             };
             let added = opened.and_then(|()| layout.add(train, &piece, connection.source.as_ref()));
-            let link = &mut connection.link;
+            let Link::Seed(link) = &mut connection.link else { return };
             match added {
                 Ok(()) => {
                     if piece.data.is_some_and(|data| data.tail) {

@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use super::shared::{PartKey, Shared};
+use super::shared::{PartKey, Shared, Store};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, Part, StoreError};
-use crate::transfer::FlowId;
-use crate::units::{ByteCount, ObjectName};
+use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_source};
+use crate::transfer::{FlowId, RangeRequest};
+use crate::units::{ByteCount, LinkId, ObjectName, Root256};
 use crate::uring::Buffer;
+use crate::wire::checksum::crc32c;
 
 /// Work for the writer.
 pub(super) enum WriteJob {
@@ -32,13 +33,30 @@ pub(super) enum WriteJob {
         buffer: Buffer,
         writes: Vec<Write>,
     },
+    /// Find or make the part file of a version, for ranges.
+    Open {
+        key: PartKey,
+        size: ByteCount,
+        root: Root256,
+        attributes: (FileMode, FileTime),
+    },
+    /// Check a range and put it where it belongs.
+    Range {
+        flow: FlowId,
+        link: LinkId,
+        range: RangeRequest,
+        crc: u32,
+        bytes: Vec<u8>,
+    },
     /// Throw a part away.
     Abandon {
         key: PartKey,
     },
-    /// Make a part final in a spool.
-    Keep {
+    /// All of a part is written: have it made final.
+    Finish {
         key: PartKey,
+        /// What its bytes must hash to, where that is known.
+        root: Option<Root256>,
     },
     /// Remove a file from a spool.
     Evict {
@@ -53,6 +71,8 @@ pub(super) enum CommitJob {
     /// Make a part final.
     Commit {
         key: PartKey,
+        /// What its bytes must hash to, where that is known.
+        root: Option<Root256>,
     },
     Stop,
 }
@@ -72,8 +92,21 @@ fn handle(shared: &Shared, job: WriteJob) {
         _ if shared.dead.load(Ordering::Acquire) => {}
         WriteJob::Create { key, size } => create(shared, key, size),
         WriteJob::Write { flow, buffer, writes } => write(shared, flow, buffer, &writes),
-        WriteJob::Abandon { key } => drop(shared.take_part(key)),
-        WriteJob::Keep { key } => keep(shared, key),
+        WriteJob::Open { key, size, root, attributes } => open(shared, key, size, root, attributes),
+        WriteJob::Range { flow, link, range, crc, bytes } => {
+            write_range(shared, flow, link, range, crc, &bytes);
+            shared.shrink_backlog(bytes.len());
+        }
+        WriteJob::Abandon { key } => {
+            if let Some(part) = shared.take_part(key) {
+                forget(shared, key.0, &part);
+                part.abandon();
+            }
+        }
+        WriteJob::Finish { key, root } => match shared.stores[usize::from(key.0.0)] {
+            Store::Spool(_) => keep(shared, key),
+            Store::Remote(_) | Store::Local(_) => shared.commit(CommitJob::Commit { key, root }),
+        },
         WriteJob::Evict { flow, name } => evict(shared, flow, &name),
         WriteJob::Stop => {}
     }
@@ -92,6 +125,49 @@ fn create(shared: &Shared, key: PartKey, size: ByteCount) {
             shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));
         }
         Err(error) => fail(shared, key, &error),
+    }
+}
+
+fn open(shared: &Shared, key: PartKey, size: ByteCount, root: Root256, (mode, mtime): (FileMode, FileTime)) {
+    let (flow, id, generation) = key;
+    let name = shared.with_flows(|flows, _| {
+        let flow = flows.at(flow);
+        flow.is_current(id, generation).then(|| flow.name(id).clone())
+    });
+    let Some(name) = name else { return };
+    match shared.stores[usize::from(flow.0)].root().open_part(&name, size, root) {
+        Ok(part) => {
+            part.set_attributes(mode, mtime);
+            shared.add_part(key, part);
+            shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));
+        }
+        Err(error) => fail(shared, key, &error),
+    }
+}
+
+fn write_range(shared: &Shared, flow: FlowId, link: LinkId, range: RangeRequest, crc: u32, bytes: &[u8]) {
+    if crc32c(bytes) != crc {
+        shared.with_flows(|flows, now| flows.at(flow).handle_damaged(link, range, now));
+        return;
+    }
+    let key = (flow, range.object, range.generation);
+    let is_wanted = shared.with_flows(|flows, _| flows.at(flow).wants_piece(range));
+    if let Some(part) = shared.part(key).filter(|_| is_wanted) {
+        let written = part.write_vectored_at(&[IoSlice::new(bytes)], range.offset).and_then(|()| {
+            shared.journal(flow).map_or(Ok(()), |mut journal| journal.record(&part, range.offset, range.length))
+        });
+        if let Err(error) = written {
+            fail(shared, key, &error);
+            return;
+        }
+    }
+    shared.with_flows(|flows, now| flows.at(flow).handle_verified(link, range, crc, now));
+}
+
+/// A part has ended: the journal has nothing more to say of it.
+fn forget(shared: &Shared, flow: FlowId, part: &Part) {
+    if let Some(mut journal) = shared.journal(flow).filter(|_| part.root().is_some()) {
+        journal.forget(part);
     }
 }
 
@@ -133,8 +209,8 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                 match job {
                     CommitJob::Stop => stop = true,
                     _ if shared.dead.load(Ordering::Acquire) => {}
-                    CommitJob::Commit { key } => {
-                        if let Some(part) = shared.part(key) {
+                    CommitJob::Commit { key, root } => {
+                        if let Some(part) = shared.part(key).filter(|part| has_root(&shared, key, part, root)) {
                             batch.entry(key.0).or_default().push((key, part));
                         }
                     }
@@ -146,6 +222,22 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
             }
         }
     })
+}
+
+/// Whether all of a part is what the inventory says; if not, the flow is told.
+fn has_root(shared: &Shared, key: PartKey, part: &Part, root: Option<Root256>) -> bool {
+    let Some(root) = root else { return true };
+    let hashed = part
+        .source()
+        .map_err(|error| error.to_string())
+        .and_then(|source| hash_source(&source).map_err(|error| error.to_string()));
+    match hashed {
+        Ok(hashes) if hashes.root == root => return true,
+        Ok(_) => {}
+        Err(error) => tracing::warn!(object = %part.name(), "cannot be read back: {error}"),
+    }
+    shared.with_flows(|flows, now| flows.at(key.0).handle_root_failed(key.1, key.2, now));
+    false
 }
 
 fn commit(shared: &Shared, batch: BTreeMap<FlowId, Vec<(PartKey, Arc<Part>)>>) {
@@ -172,10 +264,15 @@ fn end(shared: &Shared, key: PartKey, result: Result<(), StoreError>) {
     match result {
         Ok(()) => {
             shared.with_flows(|flows, now| flows.at(flow).handle_committed(id, generation, now));
-            shared.take_part(key);
+            if let Some(part) = shared.take_part(key) {
+                forget(shared, flow, &part);
+            }
         }
         Err(error) => {
-            shared.take_part(key);
+            if let Some(part) = shared.take_part(key) {
+                forget(shared, flow, &part);
+                part.abandon();
+            }
             fail(shared, key, &error);
         }
     }

@@ -8,6 +8,7 @@
 //! - [`Node`] is the same within a process, for a whole site in one (`supersyncd demo`, tests).
 
 mod dial;
+mod inventory;
 mod listen;
 mod report;
 mod site;

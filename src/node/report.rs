@@ -260,7 +260,8 @@ impl Site {
                 let (state, size, have) = match state {
                     transfer::ObjectState::Absent => (ObjectState::Missing, expected.map(|size| size.0), 0),
                     transfer::ObjectState::Requested { .. } => (ObjectState::Waiting, expected.map(|size| size.0), 0),
-                    transfer::ObjectState::Arriving { size, written, .. } => {
+                    transfer::ObjectState::Arriving { size, written, .. }
+                    | transfer::ObjectState::Gathering { size, verified: written, .. } => {
                         (ObjectState::Arriving, Some(size.0), written.0)
                     }
                     transfer::ObjectState::Whole { size } => (ObjectState::Arriving, Some(size.0), size.0),

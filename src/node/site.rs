@@ -13,13 +13,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
 use super::report::{Handle, Rates};
-use super::{NodeError, dial, listen, watch};
+use super::{NodeError, dial, inventory, listen, watch};
 use crate::config::{self, Config, Exchange, LinkAddress, Listen, RoleConfig, Trader};
 use crate::control::{ControlSocket, ReloadReport};
 use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
-use crate::proto::duplex::{FEATURES, LinkConfig};
-use crate::store::{Done, Root, SegmentSpec, Spool, Stamp, scan};
+use crate::proto::duplex::{self, LinkConfig};
+use crate::proto::extended;
+use crate::store::{Done, Journal, Root, SegmentSpec, Spool, Stamp, hash_source, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
 use crate::uring::control;
@@ -120,6 +121,7 @@ pub(super) struct Site {
     pub(super) reload_problem: Mutex<Option<String>>,
     pub(super) rates: Mutex<Rates>,
     look_again: Arc<Notify>,
+    hasher: OnceLock<std::sync::mpsc::Sender<inventory::Batch>>,
     pub(super) checks_wanted: Notify,
     pub(super) draining: AtomicBool,
 }
@@ -156,9 +158,9 @@ impl Site {
     ) -> Result<(Arc<Self>, ControlSocket), NodeError> {
         // First of all, so that two nodes of one name never share a store.
         let socket = ControlSocket::bind(&config.control.socket)?;
-        let (flows, stores) = match &config.role {
-            RoleConfig::Trader(trader) => trader_flows(trader)?,
-            RoleConfig::Exchange(exchange) => exchange_flows(exchange)?,
+        let (flows, stores, journals) = match &config.role {
+            RoleConfig::Trader(trader) => trader_flows(trader, config.blocks)?,
+            RoleConfig::Exchange(exchange) => exchange_flows(exchange, config.blocks)?,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or((cores / 2).max(1), usize::from);
@@ -177,12 +179,13 @@ impl Site {
             reload_problem: Mutex::default(),
             rates: Mutex::default(),
             look_again: Arc::default(),
+            hasher: OnceLock::new(),
             checks_wanted: Notify::new(),
             draining: AtomicBool::new(false),
         });
         let notify = move |notice| drop(commands.send(Command::Notice(notice)));
         let seed = rand::rng().random();
-        let engine = Engine::start(EngineConfig { flows, stores, workers, seed }, notify)?;
+        let engine = Engine::start(EngineConfig { flows, stores, journals, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
         site.begin()?;
         Ok((site, socket))
@@ -193,8 +196,13 @@ impl Site {
         let config = self.config();
         match &config.role {
             RoleConfig::Trader(trader) => {
+                if config.blocks {
+                    let local = Arc::clone(self.stores[usize::from(SECOND.0)].root());
+                    let hasher = inventory::start(self, local).map_err(NodeError::Runtime)?;
+                    let _ = self.hasher.set(hasher);
+                }
                 self.look_at_local();
-                self.want_segments(trader)?;
+                self.want_objects(trader)?;
                 let mut addresses = Vec::new();
                 for (index, listen) in trader.listen.iter().enumerate() {
                     let listener = listen::bind(listen.address)
@@ -399,7 +407,7 @@ impl Site {
         let role = if self.is_trader() { Role::Trader } else { Role::Exchange };
         let hello = Hello {
             version: Hello::VERSION,
-            features: FEATURES,
+            features: if config.blocks { extended::FEATURES } else { duplex::FEATURES },
             packet_bytes_max: limits::PACKET_BYTES_MAX,
             role,
             node: config.name.clone(),
@@ -462,18 +470,32 @@ impl Site {
             }
         }
         let before = std::mem::replace(&mut *lock(&self.local), seen.clone());
+        let mut news = inventory::Batch::new();
         self.engine().with_flows(|flows, _| {
             let flow = flows.at(SECOND);
             for name in before.keys().filter(|name| !seen.contains_key(*name)) {
                 flow.withdraw(name);
+                flow.forget(name);
             }
-            for (name, stamp) in &seen {
-                if before.get(name).is_some_and(|before| before != stamp) {
-                    flow.withdraw(name);
+            for (name, stamp) in seen {
+                let is_same = before.get(&name) == Some(&stamp);
+                if is_same && (!config.blocks || flow.knows(&name)) {
+                    flow.offer(name, stamp.size);
+                    continue;
                 }
-                flow.offer(name.clone(), stamp.size);
+                flow.withdraw(&name);
+                if config.blocks {
+                    // Offered once it has been hashed.
+                    news.push((name, stamp));
+                } else {
+                    flow.offer(name, stamp.size);
+                }
             }
         });
+        if let Some(hasher) = self.hasher.get().filter(|_| !news.is_empty()) {
+            // Fails only when the node ends.
+            let _ = hasher.send(news);
+        }
         let mut known = lock(&self.store_problems);
         for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
             tracing::warn!("{problem}");
@@ -481,32 +503,52 @@ impl Site {
         *known = problems;
     }
 
-    /// Puts the segments on the list, each as present if it is marked and whole.
-    fn want_segments(&self, trader: &Trader) -> Result<(), NodeError> {
-        let Some(segments) = &trader.segments else {
-            tracing::warn!("no store.segments in the config: nothing is fetched, local/ is served");
-            return Ok(());
-        };
-        let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
+    /// Puts on the list what is to be fetched: the segments of the specification, or else whatever the peer has. What is here
+    /// from earlier is told, marked and whole.
+    fn want_objects(&self, trader: &Trader) -> Result<(), NodeError> {
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return Ok(()) };
         let packet_len = self.config().packet_len;
-        let mut wants = Vec::with_capacity(spec.names.len());
-        for name in spec.names {
+        let (names, size) = match &trader.segments {
+            Some(segments) => {
+                let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
+                (spec.names, Some(spec.size))
+            }
+            None if self.config().blocks => (scan(root)?.objects.into_iter().map(|(name, _)| name).collect(), None),
+            None => {
+                tracing::warn!("no store.segments in the config and no blocks: nothing is fetched, local/ is served");
+                return Ok(());
+            }
+        };
+        let mut wants = Vec::with_capacity(names.len());
+        for name in names {
             if let Err(error) = check_name_fits(&name, packet_len) {
                 lock(&self.store_problems).push(error.to_string());
                 continue;
             }
-            let present = is_whole(root, &name, spec.size).unwrap_or(false);
-            wants.push((name, present));
+            let found = root.size_of(&name).ok().flatten();
+            let whole = size.or(found).filter(|&size| is_whole(root, &name, size) == Some(true));
+            let marked = whole.and_then(|size| Some((size, root.marked_root(&name).ok().flatten()?)));
+            wants.push((name, whole.is_some(), marked));
         }
         self.engine().with_flows(|flows, now| {
             let flow = flows.at(FIRST);
-            for (name, present) in wants {
-                flow.want(name, Some(spec.size), present);
+            flow.fetch_listed_only(size.is_some());
+            for (name, present, marked) in wants {
+                if size.is_some() {
+                    flow.want(name.clone(), size, present);
+                }
+                if let Some((size, root)) = marked {
+                    flow.have(name, size, root);
+                }
             }
             flow.share_out(now);
         });
         Ok(())
+    }
+
+    /// The root should be looked at again.
+    pub(super) fn look_again(&self) {
+        self.look_again.notify_one();
     }
 
     /// Fetches again what was marked and is no longer there, whole and marked.
@@ -616,31 +658,54 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn trader_flows(trader: &Trader) -> Result<(Flows, Vec<Store>), NodeError> {
+/// The flows of a node, where their objects live, and what their journals are.
+type Parts = (Flows, Vec<Store>, Vec<Option<Journal>>);
+
+fn trader_flows(trader: &Trader, blocks: bool) -> Result<Parts, NodeError> {
     let remote = Arc::new(Root::create(&trader.remote)?);
     let local = Arc::new(Root::open(&trader.local)?);
     if remote.leftovers() > 0 {
         tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
     }
-    Ok((Flows::new(vec![Flow::fetch(), Flow::offer_only()]), vec![Store::Remote(remote), Store::Local(local)]))
+    let mut fetch = Flow::fetch();
+    let journal = if blocks { Some(open_journal(&remote, &mut fetch)?) } else { None };
+    let mut offer = Flow::offer_only();
+    offer.start_epoch(rand::rng().random());
+    let stores = vec![Store::Remote(remote), Store::Local(local)];
+    Ok((Flows::new(vec![fetch, offer]), stores, vec![journal, None]))
 }
 
-fn exchange_flows(exchange: &Exchange) -> Result<(Flows, Vec<Store>), NodeError> {
+fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError> {
     let names: Vec<String> = exchange.peers.iter().map(|peer| peer.name.to_string()).collect();
     let spool = Spool::open(&exchange.spool.path, &names)?;
     let half = ByteCount(exchange.spool.max_bytes.0 / 2);
-    let (mut flows, mut stores) = (Vec::new(), Vec::new());
+    let (mut flows, mut stores, mut journals) = (Vec::new(), Vec::new(), Vec::new());
     for peer in spool.peers() {
         let mut flow = Flow::relay(half);
+        flow.start_epoch(rand::rng().random());
         let mut kept: Vec<_> = peer.kept.iter().collect();
         kept.sort_by_key(|object| object.last_use);
         for object in kept {
-            flow.keep(object.name.clone(), object.size);
+            // By its root it can be told whether it is still what the trader has.
+            let hash = |source| hash_source(&source).map_err(|error| error.to_string());
+            let source = peer.root.open_source(&object.name).map_err(|error| error.to_string());
+            let hashes = if blocks { source.and_then(hash).ok() } else { None };
+            flow.keep(object.name.clone(), object.size, hashes.map(|hashes| hashes.root));
         }
+        journals.push(if blocks { Some(open_journal(&peer.root, &mut flow)?) } else { None });
         flows.push(flow);
         stores.push(Store::Spool(Arc::clone(&peer.root)));
     }
-    Ok((Flows::new(flows), stores))
+    Ok((Flows::new(flows), stores, journals))
+}
+
+/// Tells a flow what an earlier run has left of objects that were arriving.
+fn open_journal(root: &Root, flow: &mut Flow) -> Result<Journal, NodeError> {
+    let (journal, resumed) = Journal::open(root)?;
+    for part in resumed {
+        flow.resume(part.name, part.root, part.ranges);
+    }
+    Ok(journal)
 }
 
 /// Whether an object is marked and as long as it must be; `None` where that cannot be told now. What a marker says wrongly is

@@ -3,3 +3,7 @@
 //! socket or a clock.
 
 pub mod duplex;
+pub mod extended;
+mod link;
+
+pub use link::{Link, Received};

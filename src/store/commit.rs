@@ -3,7 +3,7 @@
 //! The order is ARCHITECTURE's invariant 8. After a crash at any instant a marker stands only beside the object
 //! that it speaks of:
 //!
-//! 1. the parts' bytes, and the markers' text under private names, are flushed;
+//! 1. the parts' bytes, their modes and times, and the markers' text under private names, are flushed;
 //! 2. markers of objects that are about to be replaced are removed, and their directories flushed;
 //! 3. the parts get their final names, directories being made as needed; all directories concerned are flushed;
 //! 4. the markers get their final names; the directories are flushed again.
@@ -45,6 +45,9 @@ impl Committer {
         let mut batch = Batch { shared, entries: parts.into_iter().map(Entry::new).collect() };
         batch.each(|shared, entry| {
             entry.marker = Some(write_marker(shared, &entry.part)?);
+            entry.attributed = entry.part.apply_attributes().map_err(|errno| {
+                StoreError::io(&shared.path, Some(entry.part.name()), "set the mode and time of", errno)
+            })?;
             Ok(())
         });
         batch.sync_contents();
@@ -86,7 +89,8 @@ impl Batch<'_> {
         }
         self.each(|shared, entry| {
             let io = |errno| StoreError::io(&shared.path, Some(entry.part.name()), "flush", errno);
-            fdatasync(entry.part.file()).map_err(io)?;
+            // fdatasync leaves out a mode and a time (fdatasync(2)).
+            if entry.attributed { fsync(entry.part.file()) } else { fdatasync(entry.part.file()) }.map_err(io)?;
             entry.marker.as_ref().map_or(Ok(()), |marker| fdatasync(marker).map_err(io))
         });
     }
@@ -143,12 +147,14 @@ impl Batch<'_> {
 struct Entry {
     part: Arc<Part>,
     marker: Option<PrivateFile>,
+    /// Whether the part was given a mode and a time.
+    attributed: bool,
     outcome: Result<(), StoreError>,
 }
 
 impl Entry {
     fn new(part: Arc<Part>) -> Self {
-        Self { part, marker: None, outcome: Ok(()) }
+        Self { part, marker: None, attributed: false, outcome: Ok(()) }
     }
 
     /// Removes the marker of the object that this one replaces; makes the object's directory on the way.
@@ -220,7 +226,7 @@ impl Entry {
 /// Writes a part's marker under a private name.
 fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreError> {
     let marker = PrivateFile::create(shared, part.name())?;
-    let text = Marker::now(part.size()).to_text();
+    let text = Marker::now(part.size(), part.root()).to_text();
     let written =
         marker.as_fd().try_clone_to_owned().map(File::from).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match errno_of(&error) {

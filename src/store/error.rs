@@ -83,6 +83,14 @@ pub enum StoreError {
         /// The name looked for.
         object: ObjectName,
     },
+    /// The object was written to while it was being read.
+    #[error("{root}: '{object}' was changed while it was being read; look again when nothing writes to it")]
+    Changing {
+        /// The root.
+        root: PathBuf,
+        /// The object.
+        object: ObjectName,
+    },
     /// A symbolic link on the name's way leads out of the root.
     #[error("{root}: '{object}' leads out of the root through a symbolic link; replace the link by what it points to")]
     Outside {

@@ -1,6 +1,7 @@
 //! `NAME.success`: says that NAME beside it is whole and durable.
 //!
-//! Text, a field a line: `size 24000000`, `committed 2026-01-31T12:00:00Z`. Further lines are for later versions
+//! Text, a field a line: `size 24000000`, `root` and 64 hexadecimal digits of BLAKE3 over the content where that was
+//! known, `committed 2026-01-31T12:00:00Z`. Further lines are for later versions
 //! and are skipped. An empty marker, as other tools make it, says nothing but that it stands.
 
 use std::fmt::Write as _;
@@ -8,13 +9,15 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use crate::limits;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, Root256};
 
 /// What a marker says of its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marker {
     /// The object's size, in bytes.
     pub size: Option<ByteCount>,
+    /// What its content hashes to.
+    pub root: Option<Root256>,
     /// When it was committed, to the second.
     pub committed: Option<Timestamp>,
 }
@@ -25,6 +28,9 @@ pub enum MarkerError {
     /// The `size` line is no number.
     #[error("the marker's size is not a number")]
     Size,
+    /// The `root` line is no BLAKE3.
+    #[error("the marker's root is not 64 hexadecimal digits")]
+    Root,
     /// The `committed` line is no time.
     #[error("the marker's time is not a time")]
     Time,
@@ -35,11 +41,11 @@ pub enum MarkerError {
 
 impl Marker {
     /// For an object of `size` bytes that is being committed now.
-    pub fn now(size: ByteCount) -> Self {
+    pub fn now(size: ByteCount, root: Option<Root256>) -> Self {
         let now = Timestamp::now();
         // Whole seconds are what the text keeps.
         let committed = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Self { size: Some(size), committed: Some(committed) }
+        Self { size: Some(size), root, committed: Some(committed) }
     }
 
     /// The first [`limits::MARKER_BYTES_MAX`] of `bytes` as a marker.
@@ -51,6 +57,11 @@ impl Marker {
             if let Some(value) = line.strip_prefix(b"size ") {
                 let size = parse_decimal(value.trim_ascii()).ok_or(MarkerError::Size)?;
                 if marker.size.replace(ByteCount(size)).is_some() {
+                    return Err(MarkerError::Twice);
+                }
+            } else if let Some(value) = line.strip_prefix(b"root ") {
+                let root = Root256::from_hex(value.trim_ascii()).ok_or(MarkerError::Root)?;
+                if marker.root.replace(root).is_some() {
                     return Err(MarkerError::Twice);
                 }
             } else if let Some(value) = line.strip_prefix(b"committed ") {
@@ -69,6 +80,9 @@ impl Marker {
         let mut text = String::new();
         if let Some(size) = self.size {
             let _ = writeln!(text, "size {}", size.0);
+        }
+        if let Some(root) = self.root {
+            let _ = writeln!(text, "root {root}");
         }
         if let Some(committed) = self.committed {
             let _ = writeln!(text, "committed {committed}");
@@ -100,32 +114,39 @@ mod tests {
         check(b"\n\n", Ok(Marker::default()));
         check(b"done\n", Ok(Marker::default()));
         check(b"\xff\xfe\0", Ok(Marker::default()));
-        check(b"size 0\n", Ok(Marker { size: size(0), committed: None }));
+        check(b"size 0\n", Ok(Marker { size: size(0), ..Marker::default() }));
         check(
             b"size 24000000\ncommitted 2026-01-31T12:00:00Z\n",
-            Ok(Marker { size: size(24_000_000), committed: at("2026-01-31T12:00:00Z") }),
+            Ok(Marker { size: size(24_000_000), root: None, committed: at("2026-01-31T12:00:00Z") }),
         );
-        check(b"blake3 00ff\r\nsize 7\r\nmore to come", Ok(Marker { size: size(7), committed: None }));
+        check(b"blake3 00ff\r\nsize 7\r\nmore to come", Ok(Marker { size: size(7), ..Marker::default() }));
         check(b"sizes 7\n", Ok(Marker::default()));
-        check(b"size 18446744073709551615", Ok(Marker { size: size(u64::MAX), committed: None }));
+        check(b"size 18446744073709551615", Ok(Marker { size: size(u64::MAX), ..Marker::default() }));
         check(b"size 18446744073709551616", Err(MarkerError::Size));
         check(b"size -1", Err(MarkerError::Size));
         check(b"size +1", Err(MarkerError::Size));
         check(b"size 1 2", Err(MarkerError::Size));
         check(b"size  \n", Ok(Marker::default()));
         check(b"size 1\nsize 1\n", Err(MarkerError::Twice));
+        let root = Root256(std::array::from_fn(|at| at as u8));
+        check(format!("root {root}\n").as_bytes(), Ok(Marker { root: Some(root), ..Marker::default() }));
+        check(format!("root {root}\nroot {root}\n").as_bytes(), Err(MarkerError::Twice));
+        check(&format!("root {root}").as_bytes()[..68], Err(MarkerError::Root));
+        check(b"root \n", Ok(Marker::default()));
         check(b"committed yesterday\n", Err(MarkerError::Time));
         check(b"committed \xff\n", Err(MarkerError::Time));
     }
 
     #[test]
     fn what_is_written_reads_back() {
-        let marker = Marker::now(ByteCount(24_000_000));
+        let root = Root256([0xab; 32]);
+        let marker = Marker::now(ByteCount(24_000_000), Some(root));
         let text = marker.to_text();
         assert_eq!(Marker::parse(text.as_bytes()), Ok(marker));
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("size 24000000"));
-        let committed = lines.next().and_then(|line| line.strip_prefix("committed ")).expect("the second line");
+        assert_eq!(lines.next(), Some(format!("root {root}").as_str()));
+        let committed = lines.next().and_then(|line| line.strip_prefix("committed ")).expect("the third line");
         assert_eq!(committed.len(), "2026-01-31T12:00:00Z".len(), "{committed}");
     }
 }

@@ -8,14 +8,22 @@
 //! - [`Source`] is an object being sent: mapped for the kernel, never dereferenced here.
 //! - [`Part`] is an object that is arriving, under a private name; [`Committer`] makes whole parts durable in
 //!   groups and writes their `.success` [`Marker`]s last (ARCHITECTURE, invariant 8).
+//! - [`hash_source`] reads an object into its [`Hashes`], and [`HashCache`] remembers them over restarts; a receiver
+//!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] holds an object to it.
+//! - [`Journal`] says which bytes of the parts are there after a crash.
 //! - [`Spool`] is what an exchange keeps between its traders: whole objects, never flushed, trusted within one boot.
 //!
 //! A receiver calls [`Root::create`] once, then for each object [`Root::is_done`], [`Root::create_part`],
 //! [`Part::write_vectored_at`] until it is whole, and [`Committer::commit_batch`]. A part that is dropped before
-//! that leaves nothing behind.
+//! that leaves nothing behind. One that knows which version it fetches takes [`Root::open_part`] instead, so that the
+//! part stays, and opens a [`Journal`] first, which describes the calls.
 
 mod commit;
 mod error;
+mod hash;
+mod hashes_cache;
+mod journal;
+mod log;
 mod marker;
 mod part;
 mod resolve;
@@ -31,11 +39,14 @@ mod tests;
 
 pub use commit::Committer;
 pub use error::{Refusal, SourceError, StoreError};
+pub use hash::{BlockCrcs, BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_source, root_of};
+pub use hashes_cache::HashCache;
+pub use journal::{Journal, Pending, Resumed};
 pub use marker::{Marker, MarkerError};
 pub use part::Part;
-pub use root::{Done, Root};
+pub use root::{Difference, Done, Root, Verified};
 pub use scan::{Refused, Sample, ScanReport, Skipped, SkippedKind, scan};
 pub use segments::{Pattern, PatternError, SegmentSpec, SpecReport};
-pub use source::{Device, FileTime, Inode, Source, Stamp};
+pub use source::{Device, FileMode, FileTime, Inode, Source, Stamp};
 pub use spool::{BootId, Spool, SpoolObject, SpoolPeer};
 pub use watch::{Changed, Watch};

@@ -1,58 +1,83 @@
 //! An object that is arriving: a file of its full size under a private name.
 //!
-//! Nothing is seen of it under the object's name before it is whole. A part that is dropped before it was
-//! committed or kept is removed; one that a killed process left is removed when its root is opened again.
+//! Nothing is seen of it under the object's name before it is whole. There are two kinds:
+//!
+//! - a part from [`Root::create_part`](super::Root::create_part) that is dropped before it was committed or kept is
+//!   removed; one that a killed process left is removed when its root is opened again;
+//! - a part from [`Root::open_part`](super::Root::open_part) is of one version of an object, stays when it is dropped,
+//!   and is found again by its name and root, in this process and, as far as the root's
+//!   [`Journal`](super::Journal) knows it, in the next. It goes with [`Part::abandon`].
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, OFlag, fallocate};
-use nix::sys::stat::fstat;
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, futimens};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
 
 use super::error::StoreError;
 use super::resolve::{self, Links};
-use super::root::Shared;
-use super::source::{Origin, Source, Stamp};
+use super::root::{Shared, Writer};
+use super::source::{FileMode, FileTime, Origin, Source, Stamp};
 use crate::limits;
-use crate::units::{ByteCount, ObjectName, Offset};
+use crate::units::{ByteCount, ObjectName, Offset, Root256};
 
 /// A file that is arriving. Writes of disjoint ranges may run at the same time.
 #[derive(Debug)]
 pub struct Part {
     name: ObjectName,
     size: ByteCount,
-    file: PrivateFile,
+    root: Option<Root256>,
+    attributes: OnceLock<(FileMode, FileTime)>,
+    file: Arc<PrivateFile>,
 }
 
 impl Part {
     /// Reserves `size` bytes, so that a full disk shows before any byte was fetched.
     pub(super) fn create(shared: &Arc<Shared>, name: &ObjectName, size: ByteCount) -> Result<Self, StoreError> {
-        let io = |operation, errno| StoreError::io(&shared.path, Some(name), operation, errno);
-        // Asking for more than there is would fill the disk first and fail then.
-        if size > shared.free_at_most()? {
-            return Err(shared.full(name, size));
-        }
-        let length = i64::try_from(size.0).map_err(|_| io("make a file of that size for", Errno::EFBIG))?;
+        shared.check_room(name, size)?;
         let file = PrivateFile::create(shared, name)?;
-        if length > 0 {
-            let reserved = loop {
-                match fallocate(&file.fd, FallocateFlags::empty(), 0, length) {
-                    Err(Errno::EINTR) => {}
-                    Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break ftruncate(&file.fd, length),
-                    outcome => break outcome,
-                }
-            };
-            match reserved {
-                Ok(()) => {}
-                Err(Errno::ENOSPC | Errno::EDQUOT) => return Err(shared.full(name, size)),
-                Err(errno) => return Err(io("reserve space for", errno)),
+        let part = Self::new(name, size, None, Arc::new(file));
+        part.reserve()?;
+        Ok(part)
+    }
+
+    /// Finds the part of this version of the object, or begins it like [`Part::create`].
+    pub(super) fn open(
+        shared: &Arc<Shared>,
+        name: &ObjectName,
+        size: ByteCount,
+        root: Root256,
+    ) -> Result<Self, StoreError> {
+        let stem = PartStem::of(name, &root);
+        let mut lasting = shared.writer()?.lasting();
+        if let Some(known) = lasting.get_mut(&stem) {
+            if let Some(file) = known.open(shared, stem, size) {
+                known.open = Arc::downgrade(&file);
+                return Ok(Self::new(name, size, Some(root), file));
             }
+            // Not what it was, so that nothing in it can be believed.
+            let stale = PartId { stem, number: known.number };
+            lasting.remove(&stem);
+            let _ = unlinkat(shared.writer()?.parts.as_fd(), stale.entry().as_str(), UnlinkatFlags::NoRemoveDir);
         }
-        Ok(Self { name: name.clone(), size, file })
+        shared.check_room(name, size)?;
+        // No two files of a root ever have the same number, so that what is known of one is never taken for the other's.
+        let id = PartId { stem, number: rand::random() };
+        let file = Arc::new(PrivateFile::create_as(shared, name, id.entry(), Some(id))?);
+        lasting.insert(stem, Lasting { number: id.number, open: Arc::downgrade(&file) });
+        drop(lasting);
+        let part = Self::new(name, size, Some(root), file);
+        part.reserve().inspect_err(|_| part.abandon())?;
+        Ok(part)
+    }
+
+    fn new(name: &ObjectName, size: ByteCount, root: Option<Root256>, file: Arc<PrivateFile>) -> Self {
+        Self { name: name.clone(), size, root, attributes: OnceLock::new(), file }
     }
 
     /// The object's name.
@@ -63,6 +88,22 @@ impl Part {
     /// The size it will have.
     pub fn size(&self) -> ByteCount {
         self.size
+    }
+
+    /// BLAKE3 of the version that is arriving, where that was known when the part was made.
+    pub fn root(&self) -> Option<Root256> {
+        self.root
+    }
+
+    /// The permissions and the time that the object will have; the first call counts. A commit sets them when all
+    /// bytes are written, and makes them durable with the bytes.
+    pub fn set_attributes(&self, mode: FileMode, mtime: FileTime) {
+        let _ = self.attributes.set((mode, mtime));
+    }
+
+    /// Gives the object up: removes the file, unless it was committed or kept. Bytes that are written later are lost.
+    pub fn abandon(&self) {
+        self.file.discard();
     }
 
     /// Writes `slices`, one after the other, from `offset` on. All of it is written when this returns `Ok`.
@@ -111,12 +152,53 @@ impl Part {
             .map_err(|errno| StoreError::io(&shared.path, Some(&self.name), "rename a finished part to", errno))
     }
 
+    /// Names the file; `None` for a part that does not last.
+    pub(super) fn id(&self) -> Option<PartId> {
+        self.file.id
+    }
+
+    /// Whether the file is still in the private directory.
+    pub(super) fn is_arriving(&self) -> bool {
+        !self.file.is_moved() && !self.file.discarded.load(Ordering::Acquire)
+    }
+
+    /// Sets mode and time, where they were given; whether they were.
+    pub(super) fn apply_attributes(&self) -> nix::Result<bool> {
+        let Some((mode, mtime)) = self.attributes.get() else { return Ok(false) };
+        fchmod(&self.file.fd, Mode::from_bits_truncate(u32::from(mode.bits())))?;
+        let mtime = TimeSpec::new(mtime.0.div_euclid(1_000_000_000), mtime.0.rem_euclid(1_000_000_000));
+        futimens(&self.file.fd, &TimeSpec::UTIME_OMIT, &mtime)?;
+        Ok(true)
+    }
+
     pub(super) fn is_of(&self, shared: &Arc<Shared>) -> bool {
         Arc::ptr_eq(&self.file.shared, shared)
     }
 
     pub(super) fn file(&self) -> &PrivateFile {
         &self.file
+    }
+
+    /// Takes the space for all of it, so that a full disk shows before any byte was fetched.
+    fn reserve(&self) -> Result<(), StoreError> {
+        let shared = &self.file.shared;
+        let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);
+        let length = i64::try_from(self.size.0).map_err(|_| io("make a file of that size for", Errno::EFBIG))?;
+        if length == 0 {
+            return Ok(());
+        }
+        let reserved = loop {
+            match fallocate(&self.file.fd, FallocateFlags::empty(), 0, length) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break ftruncate(&self.file.fd, length),
+                outcome => break outcome,
+            }
+        };
+        match reserved {
+            Ok(()) => Ok(()),
+            Err(Errno::ENOSPC | Errno::EDQUOT) => Err(shared.full(&self.name, self.size)),
+            Err(errno) => Err(io("reserve space for", errno)),
+        }
     }
 
     /// Writes at most [`limits::TRAIN_IOVECS_MAX`] slices; the offset after them.
@@ -153,20 +235,86 @@ impl Part {
     }
 }
 
-/// A file in the private directory, removed when dropped unless it was renamed out of it.
+/// What the parts of one version of an object have in common: its name and root, hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PartStem(Root256);
+
+impl PartStem {
+    pub(super) fn of(name: &ObjectName, root: &Root256) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&root.0).update(name.as_bytes());
+        Self(Root256(*hasher.finalize().as_bytes()))
+    }
+}
+
+/// Names the file of a part that lasts, once and for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PartId {
+    pub(super) stem: PartStem,
+    pub(super) number: u64,
+}
+
+impl PartId {
+    /// What the file is called in the directory of parts.
+    pub(super) fn entry(&self) -> String {
+        format!("{}-{:016x}", self.stem.0, self.number)
+    }
+
+    /// The other way round; `None` for what is called otherwise.
+    pub(super) fn of_entry(entry: &[u8]) -> Option<Self> {
+        let (stem, number) = entry.split_at_checked(64)?;
+        let number = std::str::from_utf8(number.strip_prefix(b"-")?).ok()?;
+        let number = u64::from_str_radix(number, 16).ok()?;
+        let id = Self { stem: PartStem(Root256::from_hex(stem)?), number };
+        (id.entry().as_bytes() == entry).then_some(id)
+    }
+}
+
+/// The file of a part that lasts, whether or not it is open.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    pub(super) number: u64,
+    /// Shared by all who open it, so that all learn that it was committed.
+    pub(super) open: Weak<PrivateFile>,
+}
+
+impl Lasting {
+    /// Opens it; `None` where it is not there, or not of that size.
+    fn open(&self, shared: &Arc<Shared>, stem: PartStem, size: ByteCount) -> Option<Arc<PrivateFile>> {
+        let file = self.open.upgrade().or_else(|| {
+            let id = PartId { stem, number: self.number };
+            PrivateFile::open(shared, id).ok().map(Arc::new)
+        })?;
+        (fstat(&file.fd).is_ok_and(|stat| Stamp::of(&stat).size == size)).then_some(file)
+    }
+}
+
+/// A file in the private directory, removed when dropped unless it was renamed out of it or lasts.
 #[derive(Debug)]
 pub(super) struct PrivateFile {
     shared: Arc<Shared>,
     fd: OwnedFd,
     entry: String,
+    /// For one that lasts.
+    id: Option<PartId>,
     moved: AtomicBool,
+    discarded: AtomicBool,
 }
 
 impl PrivateFile {
     /// Makes one that will become (or stand for) `name`; the root must have been opened for writing.
     pub(super) fn create(shared: &Arc<Shared>, name: &ObjectName) -> Result<Self, StoreError> {
+        let entry = shared.writer()?.next_entry();
+        Self::create_as(shared, name, entry, None)
+    }
+
+    fn create_as(
+        shared: &Arc<Shared>,
+        name: &ObjectName,
+        entry: String,
+        id: Option<PartId>,
+    ) -> Result<Self, StoreError> {
         let writer = shared.writer()?;
-        let entry = writer.next_entry();
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let fd =
             resolve::open_beneath(writer.parts.as_fd(), entry.as_bytes(), flags, Links::Refuse).map_err(|errno| {
@@ -175,15 +323,62 @@ impl PrivateFile {
                     _ => StoreError::io(&shared.path, Some(name), "make a part of", errno),
                 }
             })?;
-        Ok(Self { shared: Arc::clone(shared), fd, entry, moved: AtomicBool::new(false) })
+        Ok(Self::new(shared, fd, entry, id))
+    }
+
+    /// Opens one that lasted.
+    fn open(shared: &Arc<Shared>, id: PartId) -> nix::Result<Self> {
+        let parts = shared.writer().map_err(|_| Errno::EBADF)?.parts.as_fd();
+        let entry = id.entry();
+        let open = || resolve::open_beneath(parts, entry.as_bytes(), OFlag::O_RDWR, Links::Refuse);
+        let fd = match open() {
+            // A commit that was interrupted had given it the object's mode already.
+            Err(Errno::EACCES) => {
+                fchmodat(parts, entry.as_str(), Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
+                open()?
+            }
+            outcome => outcome?,
+        };
+        Ok(Self::new(shared, fd, entry, Some(id)))
+    }
+
+    fn new(shared: &Arc<Shared>, fd: OwnedFd, entry: String, id: Option<PartId>) -> Self {
+        let (moved, discarded) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { shared: Arc::clone(shared), fd, entry, id, moved, discarded }
+    }
+
+    /// Removes it from the private directory, unless it is out of it.
+    fn discard(&self) {
+        let Ok(writer) = self.shared.writer() else { return };
+        self.leave(writer, || {
+            if !self.is_moved() && !self.discarded.swap(true, Ordering::AcqRel) {
+                // What cannot be removed now is removed when the root is opened again.
+                let _ = unlinkat(writer.parts.as_fd(), self.entry.as_str(), UnlinkatFlags::NoRemoveDir);
+            }
+            Ok(())
+        })
+        .unwrap_or(());
+    }
+
+    /// Does what takes it out of the private directory. Nobody who looks for a part finds it half gone.
+    fn leave(&self, writer: &Writer, step: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+        let Some(id) = self.id else { return step() };
+        let mut lasting = writer.lasting();
+        step()?;
+        if lasting.get(&id.stem).is_some_and(|known| known.number == id.number) {
+            lasting.remove(&id.stem);
+        }
+        Ok(())
     }
 
     /// Moves it out of the private directory, in place of whatever file has that name.
     pub(super) fn rename_to(&self, directory: BorrowedFd<'_>, name: &[u8]) -> nix::Result<()> {
-        let parts = self.shared.writer().map_err(|_| Errno::EBADF)?.parts.as_fd();
-        nix::fcntl::renameat(parts, self.entry.as_str(), directory, name)?;
-        self.moved.store(true, Ordering::Release);
-        Ok(())
+        let writer = self.shared.writer().map_err(|_| Errno::EBADF)?;
+        self.leave(writer, || {
+            nix::fcntl::renameat(&writer.parts, self.entry.as_str(), directory, name)?;
+            self.moved.store(true, Ordering::Release);
+            Ok(())
+        })
     }
 
     pub(super) fn is_moved(&self) -> bool {
@@ -199,13 +394,16 @@ impl AsFd for PrivateFile {
 
 impl Drop for PrivateFile {
     fn drop(&mut self) {
-        if !self.is_moved()
-            && let Ok(writer) = self.shared.writer()
-        {
-            // What cannot be removed now is removed when the root is opened again.
-            let _ = unlinkat(writer.parts.as_fd(), self.entry.as_str(), UnlinkatFlags::NoRemoveDir);
+        if self.id.is_none() {
+            self.discard();
         }
     }
+}
+
+/// The size of the file of a part that lasted, `None` where it is not there.
+pub(super) fn lasting_size(parts: BorrowedFd<'_>, id: &PartId) -> Option<ByteCount> {
+    let stat = fstatat(parts, id.entry().as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    Some(Stamp::of(&stat).size)
 }
 
 /// The system's number for an error that came through the standard library.

@@ -4,7 +4,7 @@
 //! writes. One process writes a root at a time: it holds a lock in the private directory for as long as the
 //! root, or any part in it, lives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,12 +19,14 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use super::error::{SourceError, StoreError, check_name};
+use super::hash::hash_source;
+use super::journal;
 use super::marker::Marker;
-use super::part::{Part, errno_of};
+use super::part::{Lasting, Part, PartId, PartStem, errno_of};
 use super::resolve::{self, Links};
 use super::source::{Origin, Source, Stamp};
 use crate::limits;
-use crate::units::{ByteCount, ObjectName};
+use crate::units::{ByteCount, ObjectName, Root256};
 
 /// A root directory. Every name is resolved beneath it; shared as `Arc<Root>`.
 #[derive(Debug)]
@@ -59,6 +61,45 @@ impl Done {
     }
 }
 
+/// What a finished object looks like beside its marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// Every byte is as it was when it was committed.
+    Ok {
+        /// How many there are.
+        size: ByteCount,
+        /// What they hash to.
+        root: Root256,
+    },
+    /// It is not what was committed.
+    Differs(Difference),
+    /// No marker, or one that contradicts itself: it was never finished here.
+    Unmarked,
+    /// The marker says nothing of the content; the size, where it says that, is right.
+    NoRoot,
+}
+
+/// How an object differs from what its marker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// The marker stands alone.
+    Missing,
+    /// The file was cut short, or goes on.
+    Size {
+        /// What the marker says.
+        marked: ByteCount,
+        /// What the file has.
+        found: ByteCount,
+    },
+    /// The size is right and the bytes are others.
+    Content {
+        /// What the marker says.
+        marked: Root256,
+        /// What the file's bytes hash to.
+        found: Root256,
+    },
+}
+
 impl Root {
     /// Opens a root for reading. It must exist and be a directory.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
@@ -67,7 +108,8 @@ impl Root {
     }
 
     /// Opens a root for writing, making it where it is missing: takes its lock and removes the parts that an
-    /// interrupted run left.
+    /// interrupted run left. Where the root has a journal, the parts that last stay until
+    /// [`Journal::open`](super::Journal::open) has told which of them it knows.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         make_root(path).map_err(|error| StoreError::io(path, None, "make the directory", errno_of(&error)))?;
         let dir = open_root(path)?;
@@ -98,6 +140,13 @@ impl Root {
     pub fn create_part(&self, name: &ObjectName, size: ByteCount) -> Result<Part, StoreError> {
         self.shared.check(name)?;
         Part::create(&self.shared, name, size)
+    }
+
+    /// Finds the part of one version of an object, or begins it. Which bytes of it are there, the journal says; without
+    /// a journal, none. A full disk shows here, as [`StoreError::Full`].
+    pub fn open_part(&self, name: &ObjectName, size: ByteCount, root: Root256) -> Result<Part, StoreError> {
+        self.shared.check(name)?;
+        Part::open(&self.shared, name, size, root)
     }
 
     /// Removes an object with its marker, and the directories that are empty then. Nothing to remove is fine.
@@ -135,6 +184,41 @@ impl Root {
             Some(marked) if marked != found => Ok(Done::SizeDiffers { marked, found }),
             _ => Ok(Done::Yes(found)),
         }
+    }
+
+    /// The BLAKE3 root that an object is marked with, if its marker tells.
+    pub fn marked_root(&self, name: &ObjectName) -> Result<Option<Root256>, StoreError> {
+        self.shared.check(name)?;
+        let marker = self.read_marker(name)?.and_then(|text| Marker::parse(&text).ok());
+        Ok(marker.and_then(|marker| marker.root))
+    }
+
+    /// Reads all of an object and holds it against its marker. Blocks for as long as the disk takes.
+    pub fn verify(&self, name: &ObjectName) -> Result<Verified, StoreError> {
+        self.shared.check(name)?;
+        let marker = self.read_marker(name)?.and_then(|text| Marker::parse(&text).ok());
+        let Some(marker) = marker else { return Ok(Verified::Unmarked) };
+        let source = match self.open_source(name) {
+            Ok(source) => source,
+            Err(StoreError::NotFound { .. } | StoreError::NotRegular { .. }) => {
+                return Ok(Verified::Differs(Difference::Missing));
+            }
+            Err(error) => return Err(error),
+        };
+        let size = source.size();
+        match marker.size {
+            Some(marked) if marked != size => {
+                return Ok(Verified::Differs(Difference::Size { marked, found: size }));
+            }
+            _ => {}
+        }
+        let Some(marked) = marker.root else { return Ok(Verified::NoRoot) };
+        let found = hash_source(&source).map_err(|error| self.shared.of_source(error))?.root;
+        Ok(if found == marked {
+            Verified::Ok { size, root: found }
+        } else {
+            Verified::Differs(Difference::Content { marked, found })
+        })
     }
 
     /// What this process may still write to the file system.
@@ -254,6 +338,11 @@ impl Shared {
         Ok(ByteCount(stat.blocks_free().saturating_mul(stat.fragment_size())))
     }
 
+    /// Asking for more than there is would fill the disk first and fail then.
+    pub(super) fn check_room(&self, name: &ObjectName, size: ByteCount) -> Result<(), StoreError> {
+        if size > self.free_at_most()? { Err(self.full(name, size)) } else { Ok(()) }
+    }
+
     pub(super) fn full(&self, name: &ObjectName, needed: ByteCount) -> StoreError {
         let free = self.free().unwrap_or_default();
         StoreError::Full { root: self.path.to_path_buf(), object: name.clone(), needed, free }
@@ -265,7 +354,7 @@ impl Shared {
                 StoreError::Io { root, object: Some(name), operation, cause }
             }
             SourceError::Shrunk { name, .. } | SourceError::Changed { name } => {
-                StoreError::NotFound { root: self.path.to_path_buf(), object: name }
+                StoreError::Changing { root: self.path.to_path_buf(), object: name }
             }
         }
     }
@@ -287,7 +376,10 @@ impl Shared {
 /// What only the one process that writes a root has.
 #[derive(Debug)]
 pub(super) struct Writer {
+    pub(super) private: OwnedFd,
     pub(super) parts: OwnedFd,
+    /// The parts that last, by what they are parts of.
+    lasting: Mutex<BTreeMap<PartStem, Lasting>>,
     next_entry: AtomicU64,
     /// Directories whose own entry is known to be durable. While it is held no directory of the root is made or
     /// pruned by another thread of this process.
@@ -307,15 +399,30 @@ impl Writer {
         let lock = take_lock(path, private.as_fd())?;
         let parts = make_private(private.as_fd(), "parts").map_err(io("make the private directory"))?;
         let listing = resolve::open_directory(parts.as_fd(), b"", Links::Refuse).map_err(io("list the parts"))?;
-        let leftovers = remove_leftovers(listing).map_err(io("remove the parts of an interrupted run"))?;
+        let journaled = journal::stands_in(private.as_fd());
+        let leftovers = remove_leftovers(listing, |entry| journaled && PartId::of_entry(entry).is_some())
+            .map_err(io("remove the parts of an interrupted run"))?;
         Ok(Self {
+            private,
             parts,
+            lasting: Mutex::new(BTreeMap::new()),
             next_entry: AtomicU64::new(0),
             durable: Mutex::new(BTreeSet::new()),
             sync_each: AtomicBool::new(false),
             leftovers,
             _lock: lock,
         })
+    }
+
+    /// The parts that last; while it is held none is made, found or given up.
+    pub(super) fn lasting(&self) -> MutexGuard<'_, BTreeMap<PartStem, Lasting>> {
+        // Each change is one insertion or removal, as above.
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes every part but those that `keep`s; to be called before any is made.
+    pub(super) fn remove_parts_but(&self, keep: impl Fn(&[u8]) -> bool) -> nix::Result<u64> {
+        remove_leftovers(resolve::open_directory(self.parts.as_fd(), b"", Links::Refuse)?, keep)
     }
 
     /// A name that nothing in the private directory has.
@@ -402,12 +509,14 @@ fn take_lock(path: &Path, private: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, Sto
     }
 }
 
-/// Unlinks every file in the parts' directory; how many.
-fn remove_leftovers(parts: OwnedFd) -> nix::Result<u64> {
+/// Unlinks the files in the parts' directory that are not to be kept; how many.
+fn remove_leftovers(parts: OwnedFd, keep: impl Fn(&[u8]) -> bool) -> nix::Result<u64> {
     let mut names = Vec::new();
     let handle = parts.try_clone().map_err(|error| errno_of(&error))?;
     resolve::list(parts, |_, entry, _| {
-        names.push(entry.to_vec());
+        if !keep(entry) {
+            names.push(entry.to_vec());
+        }
         std::ops::ControlFlow::Continue(())
     })?;
     let mut removed = 0;

@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{FileStat, fstat};
 
 use super::error::SourceError;
+use crate::limits;
 use crate::units::{ByteCount, ObjectName, Offset};
 
 /// A file's time, nanoseconds since 1970 as the file system keeps it.
@@ -24,6 +26,28 @@ pub struct FileTime(pub i64);
 impl FileTime {
     pub(super) fn new(seconds: i64, nanoseconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+    }
+
+    /// The host's clock.
+    fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A file's permissions: read, write and execute for owner, group and others, set-user-ID, set-group-ID and sticky.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FileMode(u16);
+
+impl FileMode {
+    /// From the lowest twelve of `bits`; others say what kind of file it is.
+    pub fn new(bits: u32) -> Self {
+        Self((bits & 0o7777) as u16)
+    }
+
+    /// The twelve bits.
+    pub fn bits(self) -> u16 {
+        self.0
     }
 }
 
@@ -48,6 +72,8 @@ pub struct Stamp {
     pub inode: Inode,
     /// The file system.
     pub device: Device,
+    /// Its permissions.
+    pub mode: FileMode,
 }
 
 impl Stamp {
@@ -58,7 +84,17 @@ impl Stamp {
             ctime: FileTime::new(stat.st_ctime, stat.st_ctime_nsec),
             inode: Inode(stat.st_ino),
             device: Device(stat.st_dev),
+            mode: FileMode::new(stat.st_mode),
         }
+    }
+
+    /// Whether a change after `now` is sure to change the stamp: the last one was at least a tick of the file
+    /// system's clock before.
+    fn is_settled(&self, now: FileTime) -> bool {
+        let last = self.mtime.max(self.ctime).0;
+        let whole_seconds = self.mtime.0 % 1_000_000_000 == 0 && self.ctime.0 % 1_000_000_000 == 0;
+        let tick = if whole_seconds { limits::FILE_TIME_TICK_COARSE } else { limits::FILE_TIME_TICK };
+        now.0.saturating_sub(last) >= tick.as_nanos() as i64
     }
 }
 
@@ -80,6 +116,7 @@ pub struct Source {
     stamp: Stamp,
     map: Option<Arc<MmapRaw>>,
     origin: Origin,
+    settled: bool,
 }
 
 impl Source {
@@ -91,7 +128,8 @@ impl Source {
         stamp: Stamp,
         origin: Origin,
     ) -> Result<Self, SourceError> {
-        let mut source = Self { root, name, file, stamp, map: None, origin };
+        let settled = stamp.is_settled(FileTime::now());
+        let mut source = Self { root, name, file, stamp, map: None, origin, settled };
         if stamp.size.0 > 0 {
             let length = usize::try_from(stamp.size.0).map_err(|_| source.io("map", Errno::EFBIG))?;
             let map = MmapOptions::new().len(length).map_raw_read_only(&source.file).map_err(|cause| {
@@ -115,6 +153,13 @@ impl Source {
     /// What it looked like when it was opened.
     pub fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// Whether any change since it was opened shows in the object's stamp. What is remembered of an object by its stamp
+    /// is only to be remembered where this is so; a file that was written a moment ago may be written again within
+    /// the same tick of the clock.
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// The whole object as memory for the kernel to send from, `None` for an empty one. Never to be dereferenced:
@@ -199,5 +244,27 @@ impl Source {
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_settled_a_tick_after_the_last_change() {
+        const SECOND: i64 = 1_000_000_000;
+        let check = |mtime: i64, ctime: i64, now: i64, expected: bool| {
+            let stamp = Stamp { mtime: FileTime(mtime), ctime: FileTime(ctime), ..Stamp::default() };
+            assert_eq!(stamp.is_settled(FileTime(now)), expected, "{mtime} {ctime} {now}");
+        };
+        let tick = limits::FILE_TIME_TICK.as_nanos() as i64;
+        check(7 * SECOND, 7, 7 * SECOND, false);
+        check(7, 7 * SECOND + 1, 7 * SECOND + tick, false);
+        check(7, 7 * SECOND + 1, 7 * SECOND + 1 + tick, true);
+        check(i64::MAX, 7, 8 * SECOND, false);
+        // Whole seconds are what a coarse clock shows.
+        check(7 * SECOND, 7 * SECOND, 8 * SECOND, false);
+        check(7 * SECOND, 7 * SECOND, 9 * SECOND, true);
     }
 }

@@ -28,6 +28,11 @@ impl BootId {
         Self(text.trim().to_owned())
     }
 
+    /// As the kernel writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// This boot's.
     pub fn current() -> io::Result<Self> {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| Self::new(&text))

@@ -6,13 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::action::{Action, Event, Problem, Refusal};
+use super::blocks::Blocks;
+use super::ledger::Ledger;
 use super::object::{Object, ObjectState};
 use super::pace;
 use super::progress::Totals;
 use super::room::Room;
 use super::schedule::{self, Fetcher, Schedule};
 use crate::limits;
-use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Rate, Time};
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Rate, Root256, Time};
 
 /// What decides which objects a flow fetches, and what it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,105 +28,6 @@ pub enum Kind {
     Relay,
 }
 
-/// What the rim is to do. In the order given, for each object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Make a part file of this length, then call [`Flow::handle_created`].
-    Create {
-        /// Which object.
-        id: ObjectId,
-        /// Which attempt.
-        generation: Generation,
-        /// Its length.
-        size: ByteCount,
-    },
-    /// This attempt is over: throw its part file away.
-    Abandon {
-        /// Which object.
-        id: ObjectId,
-        /// Which attempt.
-        generation: Generation,
-    },
-    /// All bytes are in the part file: make it final, then call [`Flow::handle_committed`].
-    Commit {
-        /// Which object.
-        id: ObjectId,
-        /// Which attempt.
-        generation: Generation,
-    },
-    /// Remove the final file: its room is needed.
-    Evict {
-        /// Which object.
-        id: ObjectId,
-        /// Its name.
-        name: ObjectName,
-    },
-}
-
-/// Something that an operator may want to read about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// An object is here, whole (and marked, where the flow marks).
-    Committed {
-        /// Its name.
-        name: ObjectName,
-        /// Its length.
-        size: ByteCount,
-    },
-    /// An object could not be brought in; it will be tried again.
-    Failed {
-        /// Its name.
-        name: ObjectName,
-        /// Why.
-        problem: Problem,
-    },
-    /// An object that is served changed or vanished under the sender; it is served again once it is stable.
-    SourceFailed {
-        /// Its name.
-        name: ObjectName,
-        /// What was seen.
-        reason: String,
-    },
-}
-
-/// Why an object is not here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// The peer offers another length than the segment specification says.
-    #[error("the peer offers {found}, the segment specification says {expected}")]
-    WrongSize {
-        /// What the specification says.
-        expected: ByteCount,
-        /// What the peer said.
-        found: ByteCount,
-    },
-    /// Longer than the whole spool.
-    #[error("its {size} do not fit into the spool; raise spool.max_bytes (now {max})")]
-    LargerThanSpool {
-        /// Its length.
-        size: ByteCount,
-        /// The spool's bound.
-        max: ByteCount,
-    },
-    /// The store could not take it.
-    #[error("{0}")]
-    Store(String),
-    /// It changed under the sender.
-    #[error("{0}")]
-    Source(String),
-}
-
-/// Why the bytes of an object that a peer begins to send are to be thrown away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// It has not the length it must have.
-    WrongSize,
-    /// There is no room for it in the spool.
-    NoRoom,
-    /// It failed here in the meantime, or another link fetches it now.
-    NotWanted,
-}
-
 /// A set of objects that comes in over some links and goes out over others.
 #[derive(Debug)]
 pub struct Flow {
@@ -132,10 +36,14 @@ pub struct Flow {
     pub(super) by_name: BTreeMap<ObjectName, ObjectId>,
     pub(super) free: Vec<ObjectId>,
     pub(super) schedule: Schedule,
+    pub(super) blocks: Blocks,
+    pub(super) ledger: Ledger,
+    /// Only what is on the list by name is fetched.
+    pub(super) listed_only: bool,
     pub(super) room: Option<Room>,
     pub(super) totals: Totals,
     /// Part files that are open: of objects that are arriving, or whole and not committed yet.
-    open_parts: usize,
+    pub(super) open_parts: usize,
     /// The longest object met so far.
     pub(super) longest: ByteCount,
     /// Nothing new is fetched before this: the store could not take more.
@@ -171,6 +79,9 @@ impl Flow {
             by_name: BTreeMap::new(),
             free: Vec::new(),
             schedule: Schedule::default(),
+            blocks: Blocks::default(),
+            ledger: Ledger::default(),
+            listed_only: false,
             room,
             totals: Totals::default(),
             open_parts: 0,
@@ -196,6 +107,14 @@ impl Flow {
             if let ObjectState::Arriving { written, .. } = object.state {
                 totals.arriving += 1;
                 totals.arriving_bytes += written;
+            }
+        }
+        for (&id, gather) in &self.blocks.gathers {
+            if let ObjectState::Gathering { verified, .. } = self.at(id).state
+                && gather.started
+            {
+                totals.arriving += 1;
+                totals.arriving_bytes += verified;
             }
         }
         totals
@@ -246,6 +165,7 @@ impl Flow {
     pub fn want(&mut self, name: ObjectName, size: Option<ByteCount>, present: bool) -> ObjectId {
         debug_assert_eq!(self.kind, Kind::Fetch);
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, size));
+        self.at_mut(id).listed = true;
         if let (true, Some(size)) = (present, size)
             && !matches!(self.at(id).state, ObjectState::Present { .. })
         {
@@ -263,17 +183,19 @@ impl Flow {
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
             self.at_mut(id).state = ObjectState::Absent;
+            self.at_mut(id).here = None;
             self.enqueue(id);
         }
     }
 
-    /// An object that a spool holds from before. Objects beyond the bound go at once.
-    pub fn keep(&mut self, name: ObjectName, size: ByteCount) {
+    /// An object that a spool holds from before, and its root where that is known. Objects beyond the bound go at once.
+    pub fn keep(&mut self, name: ObjectName, size: ByteCount, root: Option<Root256>) {
         debug_assert_eq!(self.kind, Kind::Relay);
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, None));
         if matches!(self.at(id).state, ObjectState::Present { .. }) {
             return;
         }
+        self.at_mut(id).here = root;
         self.give_back(id);
         self.room_take(size);
         self.set_present(id, size);
@@ -330,6 +252,7 @@ impl Flow {
 
     /// The next object that `link` should ask for, now on order. `one_by_one`: the peer takes one request at a time.
     pub fn next_request(&mut self, link: LinkId, one_by_one: bool, now: Time) -> Option<ObjectId> {
+        self.leave_to_whole(now);
         if now < self.hold_until || !self.may_ask(link, one_by_one, now) {
             return None;
         }
@@ -338,8 +261,12 @@ impl Flow {
         }
         let typical = self.longest;
         let (objects, schedule) = (&self.objects, &mut self.schedule);
-        let is_waiting =
-            |id: ObjectId| objects[id.0 as usize].state == ObjectState::Absent && objects[id.0 as usize].queued;
+        // What is known block by block is left to the links that carry blocks, while there are any.
+        let by_blocks = !self.blocks.carriers.is_empty();
+        let is_waiting = |id: ObjectId| {
+            let object = &objects[id.0 as usize];
+            object.state == ObjectState::Absent && object.queued && !(by_blocks && object.content.is_some())
+        };
         let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
         let pending_at = |id: ObjectId| objects[id.0 as usize].pending_at.as_ref();
         let id = schedule.take(link, now, typical, is_waiting, owed, pending_at)?;
@@ -384,6 +311,7 @@ impl Flow {
         (object.state, object.queued) = (ObjectState::Absent, true);
         (object.pending_at, object.retry_at) = (Some(peer), now);
         self.schedule.defer(id, now);
+        self.open_blocks(id, None);
         self.wake_fetchers();
     }
 
@@ -473,7 +401,9 @@ impl Flow {
         if !self.is_current(id, generation) {
             return;
         }
-        if let ObjectState::Arriving { created, .. } = &mut self.at_mut(id).state {
+        if let ObjectState::Arriving { created, .. } | ObjectState::Gathering { created, .. } =
+            &mut self.at_mut(id).state
+        {
             *created = true;
         }
         self.handle_written(id, generation, ByteCount(0));
@@ -488,7 +418,8 @@ impl Flow {
             *written = bytes.max(*written);
             if *written == *size {
                 self.at_mut(id).state = ObjectState::Whole { size: *size };
-                self.actions.push_back(Action::Commit { id, generation });
+                let root = self.at(id).content.as_ref().map(|content| content.root);
+                self.actions.push_back(Action::Commit { id, generation, root });
             }
             self.wake_readers(id);
         }
@@ -501,7 +432,9 @@ impl Flow {
             return;
         }
         self.close_part();
-        self.at_mut(id).last_use = now;
+        let object = self.at_mut(id);
+        object.last_use = now;
+        object.here = object.content.as_ref().map(|content| content.root);
         self.set_present(id, size);
         self.hold_delay = Duration::ZERO;
         let name = self.at(id).name.clone();
@@ -644,16 +577,23 @@ impl Flow {
         self.longest = self.longest.max(size);
         self.totals.present += 1;
         self.totals.present_bytes += size;
+        self.drop_blocks(id);
         self.update_evictable(id);
     }
 
-    fn fail(&mut self, id: ObjectId, problem: Problem, now: Time) {
+    pub(super) fn fail(&mut self, id: ObjectId, problem: Problem, now: Time) {
+        let object = self.at_mut(id);
+        object.retry_delay = (object.retry_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
+        object.retry_at = now + object.retry_delay;
+        self.tell_problem(id, problem);
+    }
+
+    /// Something is wrong with an object, and the operator is told once.
+    pub(super) fn tell_problem(&mut self, id: ObjectId, problem: Problem) {
         let object = self.at_mut(id);
         let is_news = object.problem.as_ref() != Some(&problem);
         let first = object.problem.is_none();
         object.problem = Some(problem.clone());
-        object.retry_delay = (object.retry_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
-        object.retry_at = now + object.retry_delay;
         let name = object.name.clone();
         self.totals.failed += u64::from(first);
         if is_news {
@@ -691,6 +631,17 @@ impl Flow {
     pub(super) fn give_back(&mut self, id: ObjectId) {
         let (footprint, generation) = (self.at(id).footprint(), self.at(id).generation);
         match self.at(id).state {
+            ObjectState::Gathering { .. } => {
+                let is_open = self.blocks.gathers.get(&id).is_some_and(|gather| gather.opened);
+                if is_open {
+                    self.close_part();
+                    self.actions.push_back(Action::Abandon { id, generation });
+                }
+                self.unmark_evictable(id);
+                self.drop_blocks(id);
+                self.room_give_back(footprint);
+                self.at_mut(id).generation = generation.next();
+            }
             ObjectState::Arriving { .. } | ObjectState::Whole { .. } => {
                 self.close_part();
                 self.actions.push_back(Action::Abandon { id, generation });
@@ -704,7 +655,7 @@ impl Flow {
     }
 
     /// A part file is no longer open: its place may be wanted.
-    fn close_part(&mut self) {
+    pub(super) fn close_part(&mut self) {
         if self.open_parts == limits::OPEN_PARTS_MAX {
             self.wake_fetchers();
         }
@@ -720,6 +671,7 @@ impl Flow {
     pub(super) fn enqueue_for(&mut self, id: ObjectId, reader: Option<LinkId>) {
         if self.mark_queued(id) {
             self.schedule.push(id, reader);
+            self.open_blocks(id, None);
         }
     }
 
@@ -727,6 +679,7 @@ impl Flow {
     fn enqueue_first(&mut self, id: ObjectId) {
         if self.mark_queued(id) {
             self.schedule.push_front(id);
+            self.open_blocks(id, None);
         }
     }
 
@@ -748,7 +701,7 @@ impl Flow {
         news
     }
 
-    fn enqueue_later(&mut self, id: ObjectId, now: Time) {
+    pub(super) fn enqueue_later(&mut self, id: ObjectId, now: Time) {
         let retry_at = self.at(id).retry_at;
         if retry_at <= now {
             return self.enqueue(id);
@@ -757,6 +710,7 @@ impl Flow {
         if self.kind == Kind::Fetch && !self.at(id).queued {
             self.at_mut(id).queued = true;
             self.schedule.defer(id, retry_at);
+            self.open_blocks(id, Some(now));
             self.wake_fetchers();
         }
         self.forget_if_idle(id);
@@ -771,8 +725,8 @@ impl Flow {
         self.wakes.extend(&object.readers);
     }
 
-    /// What could be hoped for no longer can.
-    fn wake_all_readers(&mut self) {
+    /// What could be hoped for no longer can, or the other way round.
+    pub(super) fn wake_all_readers(&mut self) {
         self.wakes.extend(self.objects.iter().flat_map(|object| &object.readers));
     }
 }

@@ -6,27 +6,37 @@
 //! - a trader has one that is fetched into `remote/` and one that is offered from `local/`;
 //! - an exchange has one a direction, fetched from one trader on demand of the other, through a spool.
 //!
-//! An object is fetched by one link at a time, in one [`Generation`](crate::units::Generation). What a
-//! generation has written so far may be served while the rest is arriving; when a generation ends before it is
-//! whole, its bytes are never mixed with those of the next.
+//! An object is fetched whole by one link at a time, or by ranges over all links that carry them ([`Flow::next_range`]),
+//! in one [`Generation`](crate::units::Generation). What a generation has written so far may be served while
+//! the rest is arriving; when a generation ends before it is whole, its bytes are never mixed with those of the next.
 //!
 //! Driven like this: a link or the rim calls one `handle_*` or a plain verb, then everything that
 //! [`Flow::poll_action`], [`Flow::poll_event`] and [`Flow::poll_wake`] return is drained. Time and seeds are
 //! arguments; iterated maps are ordered; the same calls give the same results.
 
+mod action;
+mod arrivals;
+mod blocks;
+mod carrier;
 mod flow;
+mod gather;
+mod known;
+mod ledger;
 mod object;
 pub mod pace;
 mod progress;
+mod ranges;
 mod room;
 mod schedule;
 mod serve;
-#[cfg(test)]
-mod tests;
-
-pub use flow::{Action, Event, Flow, Kind, Problem, Refusal};
+pub use action::{Action, Event, Problem, Refusal};
+pub use blocks::RangeRequest;
+pub use carrier::Health;
+pub use flow::{Flow, Kind};
+pub use ledger::{Content, Entry, News};
 pub use object::{Availability, ObjectState};
 pub use progress::Totals;
+pub use ranges::RangeState;
 
 /// All flows of a node. Links name the flow that they fetch into and the flow that they serve from by [`FlowId`].
 #[derive(Debug)]
@@ -66,3 +76,10 @@ impl Flows {
         self.0.iter()
     }
 }
+
+#[cfg(test)]
+mod block_tests;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::flow::Problem;
-use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectName, Time};
+use super::action::Problem;
+use super::ledger::Content;
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectName, Offset, Root256, Time};
 
-/// Where an object stands. Absent -> Requested -> Arriving -> Whole -> Present; back to Absent from anywhere.
+/// Where an object stands. Absent -> Requested -> Arriving -> Whole -> Present, or by ranges Absent -> Gathering -> Whole
+/// -> Present; back to Absent from anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectState {
-    /// Not here and not on its way. Next: Requested, Present (it appeared on disk).
+    /// Not here and not on its way. Next: Requested, Gathering, Present (it appeared on disk).
     Absent,
     /// A link has it on order. Next: Arriving, Absent (pending at the peer, or the link died).
     Requested {
@@ -25,6 +27,17 @@ pub enum ObjectState {
         size: ByteCount,
         /// Bytes from its start that are in the part file.
         written: ByteCount,
+        /// Whether its part file stands.
+        created: bool,
+    },
+    /// Ranges of it come in, over any links. Next: Whole, Absent (it changed, or no link that carries ranges is left).
+    Gathering {
+        /// Its whole length.
+        size: ByteCount,
+        /// Bytes that are here, each range with its checksum.
+        verified: ByteCount,
+        /// Bytes from its start that are in blocks which agree with the inventory.
+        prefix: ByteCount,
         /// Whether its part file stands.
         created: bool,
     },
@@ -63,6 +76,12 @@ pub(super) struct Object {
     pub(super) name: ObjectName,
     /// The length that it must have, where that is known beforehand.
     pub(super) expected: Option<ByteCount>,
+    /// What it holds, where an inventory tells.
+    pub(super) content: Option<Box<Content>>,
+    /// The root of what is present, where that is known.
+    pub(super) here: Option<Root256>,
+    /// It was put on the list by name.
+    pub(super) listed: bool,
     pub(super) state: ObjectState,
     pub(super) generation: Generation,
     /// Links that asked for it and have not had all of it.
@@ -85,6 +104,9 @@ impl Object {
         Self {
             name,
             expected,
+            content: None,
+            here: None,
+            listed: false,
             state: ObjectState::Absent,
             generation: Generation::default(),
             readers: BTreeSet::new(),
@@ -102,12 +124,21 @@ impl Object {
     pub(super) fn footprint(&self) -> ByteCount {
         match self.state {
             ObjectState::Absent | ObjectState::Requested { .. } => ByteCount(0),
-            ObjectState::Arriving { size, .. } | ObjectState::Whole { size } | ObjectState::Present { size } => size,
+            ObjectState::Arriving { size, .. }
+            | ObjectState::Gathering { size, .. }
+            | ObjectState::Whole { size }
+            | ObjectState::Present { size } => size,
         }
     }
 
     /// Whether it may be thrown away to make room.
     pub(super) fn is_evictable(&self) -> bool {
-        matches!(self.state, ObjectState::Present { .. }) && self.readers.is_empty()
+        matches!(self.state, ObjectState::Present { .. } | ObjectState::Gathering { .. }) && self.readers.is_empty()
+    }
+
+    /// Whether an object of its length has such a range; `true` where that is not known.
+    pub(super) fn has_range(&self, offset: Offset, length: ByteCount) -> bool {
+        let size = self.content.as_ref().map(|content| content.size).or(self.expected);
+        size.is_none_or(|size| offset.0.checked_add(length.0).is_some_and(|end| end <= size.0))
     }
 }

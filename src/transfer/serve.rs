@@ -1,6 +1,7 @@
 //! The serving side of a [`Flow`]: who asked for what, what can be sent of it, what may go from a spool.
 
-use super::flow::{Action, Event, Flow, Kind, Problem};
+use super::action::{Action, Event, Problem};
+use super::flow::{Flow, Kind};
 use super::object::{Availability, ObjectState};
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Time};
@@ -59,9 +60,13 @@ impl Flow {
         if object.readers.insert(link) {
             object.last_use = now;
         }
-        let may_fetch = object.state == ObjectState::Absent && object.retry_at <= now;
+        let retry_at = object.retry_at;
+        let may_fetch = object.state == ObjectState::Absent && retry_at <= now;
         if may_fetch && self.kind == Kind::Relay {
             self.enqueue_for(id, Some(link));
+        }
+        if self.kind == Kind::Relay && matches!(self.at(id).state, ObjectState::Gathering { .. }) {
+            self.open_blocks(id, None);
         }
         Some(id)
     }
@@ -94,7 +99,12 @@ impl Flow {
             ObjectState::Arriving { size, written, created: true, .. } => {
                 Availability::Ready { size, ready: written, generation }
             }
+            ObjectState::Gathering { size, prefix, created: true, .. } => {
+                Availability::Ready { size, ready: prefix, generation }
+            }
             ObjectState::Arriving { .. } | ObjectState::Requested { .. } => Availability::Awaited,
+            ObjectState::Gathering { .. } if self.blocks.carriers.is_empty() => Availability::Pending,
+            ObjectState::Gathering { .. } => Availability::Awaited,
             ObjectState::Absent if object.queued && object.retry_at <= now && self.can_fetch(id, now) => {
                 Availability::Awaited
             }
@@ -106,7 +116,11 @@ impl Flow {
     /// it, and what it asked for behind it may be here and hold the room that this one waits for.
     fn can_fetch(&self, id: ObjectId, now: Time) -> bool {
         let waited = now.since(self.at(id).last_use);
-        self.schedule.fetchers.values().any(|fetcher| fetcher.is_moving(now))
+        let by_ranges = self.at(id).content.is_some() && !self.blocks.carriers.is_empty();
+        let fetchers = &self.schedule.fetchers;
+        // The far trader's links may come up a moment after those of the one that asks.
+        let is_hopeful = fetchers.is_empty() && waited < limits::UPSTREAM_PATIENCE;
+        (fetchers.values().any(|fetcher| fetcher.is_moving(now)) || by_ranges || is_hopeful)
             && now >= self.hold_until
             && (waited < limits::ROOM_PATIENCE || self.has_room_for_one_more())
     }
@@ -192,6 +206,18 @@ impl Flow {
     }
 
     fn evict(&mut self, id: ObjectId) {
+        if matches!(self.at(id).state, ObjectState::Gathering { .. }) {
+            self.give_back(id);
+            self.at_mut(id).delivered = false;
+            self.forget_if_idle(id);
+            return;
+        }
+        self.evict_id(id);
+        self.forget_if_idle(id);
+    }
+
+    /// Throws a present object away.
+    pub(super) fn evict_id(&mut self, id: ObjectId) {
         self.unmark_evictable(id);
         let size = self.at(id).footprint();
         self.room_give_back(size);
@@ -202,7 +228,11 @@ impl Flow {
         object.delivered = false;
         let name = object.name.clone();
         self.actions.push_back(Action::Evict { id, name });
-        self.forget_if_idle(id);
+    }
+
+    /// Somebody wants an object: it may not go.
+    pub(super) fn must_stay(&mut self, id: ObjectId) {
+        self.unmark_evictable(id);
     }
 
     pub(super) fn room_take(&mut self, size: ByteCount) {
@@ -225,7 +255,7 @@ impl Flow {
         }
     }
 
-    fn unmark_evictable(&mut self, id: ObjectId) {
+    pub(super) fn unmark_evictable(&mut self, id: ObjectId) {
         let Some(room) = &mut self.room else { return };
         let object = &self.objects[id.0 as usize];
         room.must_stay(id, object.footprint(), object.delivered, object.last_use);
@@ -237,6 +267,7 @@ impl Flow {
         // One that cannot fit is remembered: fetching it to learn so again would cost all of its bytes.
         let cannot_fit = matches!(object.problem, Some(Problem::LargerThanSpool { .. }));
         let idle = object.state == ObjectState::Absent && object.readers.is_empty() && !cannot_fit;
+        let idle = idle && object.content.is_none();
         if self.kind == Kind::Fetch || !idle || self.id_of(&object.name) != Some(id) || self.is_on_order(id) {
             return;
         }

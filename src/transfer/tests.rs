@@ -69,7 +69,7 @@ fn an_object_goes_from_absent_to_present_in_steps() {
     let (id, generation) = bring(&mut flow, UP, 100, at(0));
     assert_eq!(flow.state(id), ObjectState::Whole { size: ByteCount(100) });
     let create = Action::Create { id, generation, size: ByteCount(100) };
-    assert_eq!(actions(&mut flow), [create, Action::Commit { id, generation }]);
+    assert_eq!(actions(&mut flow), [create, Action::Commit { id, generation, root: None }]);
     assert!(!flow.is_complete());
     flow.handle_committed(id, generation, at(1));
     assert!(flow.is_complete());
@@ -229,7 +229,8 @@ fn a_relay_that_lost_the_far_trader_says_so() {
     std::iter::from_fn(|| flow.poll_wake()).count();
     flow.detach_fetcher(UP, at(1));
     assert_eq!(flow.poll_wake(), Some(DOWN));
-    assert_eq!(flow.availability(id, at(1)), Availability::Pending);
+    assert_eq!(flow.availability(id, at(999)), Availability::Awaited, "it may be on its way");
+    assert_eq!(flow.availability(id, at(1000)), Availability::Pending);
 }
 
 #[test]
@@ -300,8 +301,8 @@ fn an_object_longer_than_the_spool_is_remembered_and_others_flow() {
 #[test]
 fn a_spool_file_that_cannot_be_read_is_removed_and_fetched_again() {
     let mut flow = relay(250);
-    flow.keep(name("x"), ByteCount(100));
-    flow.keep(name("x"), ByteCount(100));
+    flow.keep(name("x"), ByteCount(100), None);
+    flow.keep(name("x"), ByteCount(100), None);
     assert_eq!(flow.spool().unwrap().0, ByteCount(100));
     let id = flow.demand(DOWN, &name("x"), at(0)).unwrap();
     let Availability::Ready { generation, .. } = flow.availability(id, at(0)) else { panic!("kept") };

@@ -65,6 +65,8 @@ impl Features {
     pub const KEEPALIVE: Self = Self(2);
     /// A request queues up behind those before it instead of replacing them.
     pub const QUEUED_REQUESTS: Self = Self(4);
+    /// After one `X:` packet the frames of the [`extended`](super::extended) grammar are spoken.
+    pub const EXTENDED: Self = Self(8);
 
     /// The set with these bits, known or not.
     pub const fn from_bits(bits: u32) -> Self {

@@ -7,18 +7,22 @@
 //!
 //! Never does: I/O, clocks, randomness other than from a seed handed in, allocation sized by a peer, panics on bytes
 //! from a peer. It knows [`units`](crate::units) and [`limits`](crate::limits) only; it has never heard of an object's
-//! state, a file or a socket, and keeps nothing from one packet to the next.
+//! state, a file or a socket. What it keeps from one packet to the next is how much of a frame's data is still to come.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`duplex`] | seed 000's packets (PROTOCOLS 1.1) |
 //! | [`hello`] | the block in the first packet's padding by which our own nodes know each other (PROTOCOLS 1.3) |
+//! | [`extended`] | frames between our own nodes (PROTOCOLS 1.4) |
+//! | [`inventory`] | entries of an inventory, the data of its news |
 //! | [`padding`] | the pool of pseudo-random bytes that fills packets up |
 //! | [`checksum`] | CRC-32C |
 
 pub mod checksum;
 pub mod duplex;
+pub mod extended;
 pub mod hello;
+pub mod inventory;
 pub mod padding;
 
 use std::fmt;

@@ -4,6 +4,7 @@
 //! their ids. Tests wait for what they expect to see in files and on the control socket, with a deadline, and never for
 //! time to pass. What depends on chance is drawn from a seed that is printed; `SUPERSYNC_E2E_SEED` sets it.
 
+mod blocks;
 mod converge;
 mod crash;
 mod full;

@@ -1,4 +1,4 @@
-//! A slow link: forwards connections to an address at a bounded rate.
+//! A slow or a bad link: forwards connections to an address at a bounded rate, and flips bits if told to.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +21,9 @@ pub(crate) struct Proxy {
 struct Control {
     /// Bytes a second, in each direction of each connection.
     rate: AtomicU64,
+    /// After how many bytes of a direction a bit is flipped; 0: never.
+    flip_every: AtomicU64,
+    flips: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -28,7 +31,8 @@ impl Proxy {
     pub(crate) fn to(target: SocketAddr, rate: u64) -> Self {
         let listener = TcpListener::bind(fresh_address()).expect("a loopback address of our own");
         let address = listener.local_addr().expect("bound");
-        let control = Arc::new(Control { rate: rate.into(), ended: false.into() });
+        let control =
+            Arc::new(Control { rate: rate.into(), flip_every: 0.into(), flips: 0.into(), ended: false.into() });
         let shared = Arc::clone(&control);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -46,6 +50,15 @@ impl Proxy {
         Self { address, control }
     }
 
+    pub(crate) fn flip_every(&self, bytes: u64) {
+        self.control.flip_every.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bits flipped so far.
+    pub(crate) fn flips(&self) -> u64 {
+        self.control.flips.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_rate(&self, rate: u64) {
         self.control.rate.store(rate, Ordering::Relaxed);
     }
@@ -61,13 +74,25 @@ impl Drop for Proxy {
 
 fn forward(mut from: TcpStream, mut to: TcpStream, control: &Control) {
     let mut buffer = vec![0; 64 << 10];
+    let mut since_flip = 0;
     let _ = from.set_read_timeout(Some(Duration::from_millis(200)));
     while !control.ended.load(Ordering::Relaxed) {
         let rate = control.rate.load(Ordering::Relaxed);
         let most = (rate / (Duration::from_secs(1).as_millis() / STEP.as_millis()) as u64).clamp(1, 64 << 10) as usize;
         match from.read(&mut buffer[..most]) {
             Ok(0) => break,
-            Ok(read) if to.write_all(&buffer[..read]).is_ok() => {}
+            Ok(read) => {
+                let every = control.flip_every.load(Ordering::Relaxed);
+                since_flip += read as u64;
+                if every > 0 && since_flip >= every {
+                    since_flip = 0;
+                    buffer[read / 2] ^= 1 << (read % 8);
+                    control.flips.fetch_add(1, Ordering::Relaxed);
+                }
+                if to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             _ => break,
         }

@@ -33,11 +33,21 @@ pub(crate) struct Plan {
     pub(crate) exchanges: usize,
     pub(crate) packet_bytes: usize,
     pub(crate) spool: &'static str,
+    /// Nodes of ours carry checked blocks between them. With SUPERSYNC_E2E_BLOCKS in the environment all sites do.
+    pub(crate) blocks: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { segments: 12, records: 5000, links: 2, exchanges: 2, packet_bytes: 1400, spool: "64MiB" }
+        Self {
+            segments: 12,
+            records: 5000,
+            links: 2,
+            exchanges: 2,
+            packet_bytes: 1400,
+            spool: "64MiB",
+            blocks: std::env::var_os("SUPERSYNC_E2E_BLOCKS").is_some(),
+        }
     }
 }
 
@@ -140,11 +150,11 @@ impl Site {
     // -- configs -----------------------------------------------------------------------------------------------------
 
     pub(crate) fn write_trader(&self, name: &str, allow: &[&str], address: SocketAddr) {
-        let Plan { segments, records, packet_bytes, .. } = self.plan;
+        let Plan { segments, records, packet_bytes, blocks, .. } = self.plan;
         let (dir, home) = (self.dir.path().display(), self.path(name));
         let home = home.display();
         let text = format!(
-            "role = \"trader\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nstate_dir = \"{home}/state\"\n\
+            "role = \"trader\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
              [control]\nsocket = \"{dir}/{name}.sock\"\n\
              [store]\nlocal = \"{home}/local\"\nremote = \"{home}/remote\"\n\
              segments = {{ pattern = \"stock{{1..{segments}}}\", records = {records}, record_bytes = {RECORD_BYTES} }}\n\
@@ -154,11 +164,11 @@ impl Site {
     }
 
     pub(crate) fn write_exchange(&self, name: &str, traders: [SocketAddr; 2]) {
-        let Plan { links, packet_bytes, spool, .. } = self.plan;
+        let Plan { links, packet_bytes, spool, blocks, .. } = self.plan;
         let (dir, home) = (self.dir.path().display(), self.path(name));
         let home = home.display();
         let mut text = format!(
-            "role = \"exchange\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nstate_dir = \"{home}/state\"\n\
+            "role = \"exchange\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
              [control]\nsocket = \"{dir}/{name}.sock\"\n[spool]\npath = \"{home}/spool\"\nmax_bytes = \"{spool}\"\n"
         );
         for (trader, address) in ["t1", "t2"].iter().zip(traders) {

@@ -83,6 +83,7 @@ site_trader() {
 role = "trader"
 name = "trader${1#t}"
 packet_bytes = $SITE_PACKET
+blocks = ${SUPERSYNC_LAB_BLOCKS:-false}
 state_dir = "$SITE_DIR/$1/state"
 
 [control]
@@ -106,6 +107,7 @@ site_exchange() {
 role = "exchange"
 name = "exchange${1#e}"
 packet_bytes = $SITE_PACKET
+blocks = ${SUPERSYNC_LAB_BLOCKS:-false}
 state_dir = "$SITE_DIR/$1/state"
 
 [control]

@@ -91,10 +91,11 @@ impl World {
                     Action::Abandon { id: object, generation } => {
                         this.disk.push(Job::Abandon { attempt: Attempt { flow: id, id: object, generation } });
                     }
-                    Action::Commit { id: object, generation } => {
+                    Action::Commit { id: object, generation, .. } => {
                         let attempt = Attempt { flow: id, id: object, generation };
                         this.disk.to_commit.push((attempt, flow.name(object).clone()));
                     }
+                    Action::OpenPart { .. } => panic!("these links carry whole objects"),
                     Action::Evict { name, .. } => this.disk.push(Job::Evict { flow: id, name }),
                 }
             }

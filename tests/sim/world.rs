@@ -219,7 +219,7 @@ impl World {
             let flows = [0, 1].map(|flow| {
                 let mut relay = Flow::relay(ByteCount(self.plan.spool_max[node - 2]));
                 for ((_, name), bytes) in this.disk.files.iter().filter(|((f, _), _)| f.0 == flow) {
-                    relay.keep(name.clone(), ByteCount(bytes.len() as u64));
+                    relay.keep(name.clone(), ByteCount(bytes.len() as u64), None);
                 }
                 relay
             });

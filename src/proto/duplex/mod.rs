@@ -294,6 +294,16 @@ impl Link {
         &self.config.hello
     }
 
+    /// What it was made with.
+    pub(super) fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
+    /// Whether our first packet has been polled.
+    pub(super) fn has_greeted(&self) -> bool {
+        self.greeted
+    }
+
     /// Who is at the other end, once its first packet is here.
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()

@@ -146,12 +146,13 @@ impl Side {
                     self.fetch.handle_created(id, generation);
                 }
                 Action::Abandon { id, generation } => drop(self.parts.remove(&(id, generation)).unwrap()),
-                Action::Commit { id, generation } => {
+                Action::Commit { id, generation, .. } => {
                     let bytes = self.parts.remove(&(id, generation)).unwrap();
                     self.has.insert(self.fetch.name(id).clone(), bytes);
                     self.fetch.handle_committed(id, generation, Time::ZERO);
                 }
                 Action::Evict { .. } => {}
+                Action::OpenPart { .. } => panic!("no range was ever offered"),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The store as a whole, on a real file system: what another process would see at each step.
 
+mod hashes;
+mod journal;
 mod listing;
 mod names;
 mod parts;

@@ -77,12 +77,8 @@ pub struct NameTooLong {
 /// Appends `R:name:` with the name encoded, or `R::` without one. An inner packet's head must follow.
 pub fn encode_request(out: &mut Vec<u8>, request: Option<&ObjectName>) {
     out.extend_from_slice(REQUEST);
-    for &byte in request.map_or(&[][..], ObjectName::as_bytes) {
-        if is_escaped(byte) {
-            out.extend_from_slice(&[b'%', hex_digit(byte >> 4), hex_digit(byte & 15)]);
-        } else {
-            out.push(byte);
-        }
+    if let Some(name) = request {
+        encode_name(out, name);
     }
     out.push(b':');
 }
@@ -91,9 +87,41 @@ pub fn encode_request(out: &mut Vec<u8>, request: Option<&ObjectName>) {
 /// [`parse`](super::parse) refuses them.
 pub fn encode_begin(out: &mut Vec<u8>, size: ByteCount) {
     out.extend_from_slice(BEGIN);
+    encode_decimal(out, size.0);
+    out.push(b':');
+}
+
+/// Bytes that [`encode_begin`] appends.
+pub fn begin_header_len(size: ByteCount) -> usize {
+    BEGIN.len() + decimal_len(size.0) + b":".len()
+}
+
+/// Bytes that [`encode_request`] appends.
+pub fn request_len(request: Option<&ObjectName>) -> usize {
+    REQUEST.len() + request.map_or(0, encoded_name_len) + b":".len()
+}
+
+/// Appends `name`, encoded.
+pub(in crate::wire) fn encode_name(out: &mut Vec<u8>, name: &ObjectName) {
+    for &byte in name.as_bytes() {
+        if is_escaped(byte) {
+            out.extend_from_slice(&[b'%', hex_digit(byte >> 4), hex_digit(byte & 15)]);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+/// Bytes that [`encode_name`] appends.
+pub(in crate::wire) fn encoded_name_len(name: &ObjectName) -> usize {
+    name.as_bytes().len() + 2 * name.as_bytes().iter().filter(|byte| is_escaped(**byte)).count()
+}
+
+/// Appends `number` in decimal ASCII.
+pub(in crate::wire) fn encode_decimal(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0; limits::SIZE_DIGITS_MAX];
     let mut start = digits.len();
-    let mut rest = size.0;
+    let mut rest = number;
     loop {
         start -= 1;
         digits[start] = b'0' + (rest % 10) as u8;
@@ -103,18 +131,11 @@ pub fn encode_begin(out: &mut Vec<u8>, size: ByteCount) {
         }
     }
     out.extend_from_slice(&digits[start..]);
-    out.push(b':');
 }
 
-/// Bytes that [`encode_begin`] appends.
-pub fn begin_header_len(size: ByteCount) -> usize {
-    BEGIN.len() + size.0.checked_ilog10().unwrap_or(0) as usize + 1 + b":".len()
-}
-
-/// Bytes that [`encode_request`] appends.
-pub fn request_len(request: Option<&ObjectName>) -> usize {
-    let name = request.map_or(&[][..], ObjectName::as_bytes);
-    REQUEST.len() + name.len() + 2 * name.iter().filter(|byte| is_escaped(**byte)).count() + b":".len()
+/// Bytes that [`encode_decimal`] appends.
+pub(in crate::wire) fn decimal_len(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
 /// Whether `name` can be requested in packets of `packet_bytes`: in front of the longest `B:size:` there must be room

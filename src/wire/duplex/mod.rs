@@ -35,6 +35,8 @@ pub use encode::{
     Head, Header, NameTooLong, begin_header_len, check_name_fits, encode_begin, encode_request, request_len,
 };
 
+pub(in crate::wire) use encode::{decimal_len, encode_decimal, encode_name, encoded_name_len};
+
 use super::Excerpt;
 use crate::limits;
 use crate::units::{ByteCount, NameError, ObjectName, PacketLen};
@@ -231,21 +233,27 @@ fn parse_size(packet: &[u8], at: usize) -> Result<(ByteCount, usize), PacketErro
 /// Parses the `R:name:` that `packet` starts with; returns the position behind it too.
 fn parse_request(packet: &[u8]) -> Result<(Request, usize), PacketError> {
     let name_at = REQUEST.len();
+    let name_end = find_name_end(packet, name_at)?;
+    if name_end == name_at {
+        return Ok((Request::Nothing, name_end + 1));
+    }
+    let name = decode_name(packet, name_at..name_end)?;
+    Ok((Request::Object(name), name_end + 1))
+}
+
+/// Where the encoded name that starts at `name_at` ends: the position of its `:`.
+pub(in crate::wire) fn find_name_end(packet: &[u8], name_at: usize) -> Result<usize, PacketError> {
     let rest = packet.get(name_at..).unwrap_or_default();
     // A name may be three times as long encoded; without this bound a packet of 1 MiB would be searched to its end.
     let searched = &rest[..rest.len().min(3 * limits::NAME_BYTES_MAX + 1)];
-    let Some(encoded_bytes) = searched.iter().position(|byte| *byte == b':') else {
-        return Err(unexpected(packet, name_at + searched.len(), Expected::NameEnd));
-    };
-    if encoded_bytes == 0 {
-        return Ok((Request::Nothing, name_at + 1));
+    match searched.iter().position(|byte| *byte == b':') {
+        Some(encoded_bytes) => Ok(name_at + encoded_bytes),
+        None => Err(unexpected(packet, name_at + searched.len(), Expected::NameEnd)),
     }
-    let name = decode_name(packet, name_at..name_at + encoded_bytes)?;
-    Ok((Request::Object(name), name_at + encoded_bytes + 1))
 }
 
 /// Undoes the encoding of the name at `range`.
-fn decode_name(packet: &[u8], range: Range<usize>) -> Result<ObjectName, PacketError> {
+pub(in crate::wire) fn decode_name(packet: &[u8], range: Range<usize>) -> Result<ObjectName, PacketError> {
     let name_error =
         |source| PacketError::Name { position: range.start, found: Excerpt::of(packet, range.start), source };
     let encoded = &packet[range.clone()];

@@ -1,0 +1,176 @@
+//! Trains of a link that speaks the extended grammar, and the ranges that come in over it.
+//!
+//! A range goes out from memory: it is read, its checksum taken, its file found unchanged. It comes in into memory too: the
+//! writer checks it before any of it reaches a file, so that a damaged or late copy never overwrites good bytes.
+
+use std::sync::atomic::Ordering;
+
+use super::connection::Connection;
+use super::shared::Shared;
+use super::train::{Layout, OpenSource};
+use super::writer::WriteJob;
+use crate::limits;
+use crate::proto::extended::{Instruction, Piece};
+use crate::proto::{Link, extended};
+use crate::transfer::RangeRequest;
+use crate::units::{ByteCount, Offset};
+use crate::uring::Gather;
+use crate::wire::checksum::crc32c;
+use crate::wire::duplex::MIDDLE;
+use crate::wire::extended::{DataOf, Frame, Packer, Segment};
+
+/// Lays out what the link has to send now, at most about `budget` bytes.
+pub(super) fn build(
+    shared: &Shared,
+    connection: &mut Connection,
+    train: &mut Gather,
+    budget: usize,
+    scratch: &mut Vec<u8>,
+) {
+    let n = connection.link.packet_len().bytes();
+    let mut cap = limits::TRAIN_BYTES_MAX / n;
+    let packets_max = (budget / n).clamp(1, cap);
+    let mut padding = ByteCount(0);
+    let mut laid_out = 0;
+    connection.packer.start();
+    loop {
+        if connection.outgoing.is_some() {
+            let room = connection.packer.data_room(packets_max.min(cap), usize::MAX);
+            if room.0 == 0 {
+                break;
+            }
+            connection.packer.push_data(room);
+            padding += lay_out(shared, connection, train, &mut laid_out);
+            if connection.packer.remaining().0 > 0 {
+                break;
+            }
+            connection.outgoing = None;
+            continue;
+        }
+        // What comes next fills the packet that has been begun if it can, and may need one of its own for its head.
+        let (packets, room) = (connection.packer.packets(), connection.packer.room_in_packet());
+        let is_enough = packets >= packets_max && room < limits::HEAD_ROOM;
+        if is_enough || (packets >= cap && room < limits::HEAD_BYTES_MAX) {
+            break;
+        }
+        let Some(piece) = poll(shared, connection) else { break };
+        match piece {
+            Piece::Seed(piece) => {
+                let hello = connection.link.hello().clone();
+                let packet_len = connection.link.packet_len();
+                let padding_cursor = &mut connection.padding_cursor;
+                let mut layout = Layout { shared, packet_len, hello: &hello, padding_cursor, scratch: &mut *scratch };
+                layout.add(train, &piece, None).expect("a packet without data can always be made");
+                cap -= 1;
+            }
+            Piece::Head(frame) => push_head(&mut connection.packer, &frame),
+            Piece::News { frame, data } => {
+                push_head(&mut connection.packer, &frame);
+                connection.outgoing = Some((0, data));
+            }
+            Piece::Range { id, range } => match read(shared, connection, range) {
+                Ok(bytes) => {
+                    let (offset, length) = (range.offset, range.length);
+                    push_head(&mut connection.packer, &Frame::Begin { id, offset, length, crc: crc32c(&bytes) });
+                    connection.outgoing = Some((offset.0, bytes));
+                }
+                Err(reason) => {
+                    connection.source = None;
+                    let serve = connection.serve;
+                    if let Link::Extended(link) = &mut connection.link {
+                        shared.with_flows(|flows, now| {
+                            link.handle_source_failed(id, range, reason, now, flows.at(serve));
+                        });
+                    }
+                }
+            },
+        }
+    }
+    connection.packer.finish();
+    padding += lay_out(shared, connection, train, &mut laid_out);
+    if let Link::Extended(link) = &mut connection.link {
+        link.handle_packed(connection.packer.packets() as u64, padding);
+    }
+}
+
+fn push_head(packer: &mut Packer, frame: &Frame) {
+    packer.push_head(frame).expect("the link asks for nothing whose name is too long, and other heads fit any packet");
+}
+
+fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
+    let (fetch, serve) = (connection.fetch, connection.serve);
+    let link: &mut extended::Link = match &mut connection.link {
+        Link::Extended(link) => link,
+        Link::Seed(_) => return None,
+    };
+    shared.with_flows(|flows, now| {
+        let (fetch, serve) = flows.pair(fetch, serve);
+        link.poll_transmit(now, fetch, serve)
+    })
+}
+
+/// A range's bytes, all of one version of the file.
+fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Vec<u8>, String> {
+    let is_open = |open: &OpenSource| open.id == range.object && open.generation == range.generation;
+    if !connection.source.as_ref().is_some_and(is_open) {
+        let serve = connection.serve;
+        let name = shared.with_flows(|flows, _| flows.at(serve).name(range.object).clone());
+        connection.source = Some(OpenSource::open_range(shared, serve, range, &name)?);
+    }
+    let source = connection.source.as_ref().ok_or("it was not opened")?;
+    source.read(range.offset, range.length)
+}
+
+/// Moves the packer's new segments into the train; how much of them is padding.
+fn lay_out(shared: &Shared, connection: &mut Connection, train: &mut Gather, done: &mut usize) -> ByteCount {
+    let Connection { packer, outgoing, padding_cursor, .. } = connection;
+    let mut padding = 0;
+    let mut fits = true;
+    let data = |of: DataOf, offset: Offset, length: usize| {
+        let (base, bytes) = outgoing.as_ref().expect("data is laid out while it is here");
+        let base = if of == DataOf::News { 0 } else { *base };
+        let start = (offset.0 - base) as usize;
+        &bytes[start..start + length]
+    };
+    for segment in &packer.segments()[*done..] {
+        match segment {
+            Segment::Bytes(range) => fits &= train.push_bytes(&packer.heads()[range.clone()]),
+            Segment::Data { of, offset, length } => fits &= train.push_bytes(data(*of, *offset, *length)),
+            Segment::DataRun { of, offset, packets, each } => {
+                for piece in data(*of, *offset, packets * each).chunks(*each) {
+                    fits &= train.push_bytes(MIDDLE) && train.push_bytes(piece);
+                }
+            }
+            Segment::Padding { length } => {
+                padding += *length as u64;
+                fits &= train.push_bytes(shared.padding.slice(*length, padding_cursor));
+            }
+        }
+    }
+    assert!(fits, "a train was laid out that fits");
+    *done = packer.segments().len();
+    ByteCount(padding)
+}
+
+/// Follows what the link says of bytes that came in.
+pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8], instructions: Vec<Instruction>) {
+    for instruction in instructions {
+        match instruction {
+            Instruction::Begin { range } => {
+                connection.assembly = Some((range, Vec::with_capacity(range.length.0 as usize)));
+            }
+            Instruction::Data(data) => {
+                if let Some((_, bytes)) = &mut connection.assembly {
+                    data.pieces().for_each(|piece| bytes.extend_from_slice(&train[piece]));
+                }
+            }
+            Instruction::End { range, crc } => {
+                let Some((begun, bytes)) = connection.assembly.take() else { continue };
+                debug_assert_eq!(begun, range);
+                shared.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
+                let (flow, link) = (connection.fetch, connection.link.id());
+                shared.write(WriteJob::Range { flow, link, range, crc, bytes });
+            }
+        }
+    }
+}

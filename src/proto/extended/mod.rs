@@ -1,0 +1,265 @@
+//! The extended protocol on one link: what two nodes of our own speak once both hellos have said so (PROTOCOLS 1.4).
+//!
+//! Participants: two nodes, equal on the link; each orders ranges of objects and answers the other's orders, and tells the
+//! other what it has. Goals: many small answers in one packet, many requests on their way at once, no answer that waits
+//! for another one. Not its business: which range comes next, what a block must be ([`transfer`](crate::transfer)), bytes
+//! on disk, the socket, how frames lie in packets ([`wire::extended`](crate::wire::extended)).
+//!
+//! ```text
+//! ours: hello packet, "X:" packet, frames ...        each direction for itself, nothing waits for a round trip
+//!
+//! R: ------------------>
+//!        <-------------- B: (one or more, offsets ascending) | P: not now | F: not ever
+//! C: ------------------>                             nothing comes back, but what was on its way
+//! I:epoch:seq: -------->
+//!        <-------------- I: news, as they come
+//! ```
+//!
+//! A request is over when all of its bytes have come, or with `P:`, `F:` or our own `C:`. Answers to a request that is
+//! over are dropped; answers to one that never was end the link.
+//!
+//! Driven like this: [`Link::handle_packets`] for whole packets received, whose [`Instruction`]s the rim follows in order,
+//! in the end telling the flow of each range `handle_verified` or `handle_damaged`; [`Link::poll_transmit`] until
+//! it returns nothing or the rim has enough for one send, where for a [`Piece::Range`] the rim either has its bytes and
+//! sends them, or calls [`Link::handle_source_failed`]; [`Link::handle_timeout`] when [`Link::poll_timeout`] has come;
+//! [`Link::close`] once, at the end.
+
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::duplex::{self, Counters, LinkConfig, Peer};
+use crate::limits;
+use crate::transfer::{Flow, RangeRequest};
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, Offset, PacketLen, Time};
+use crate::wire::extended::{Data, Frame, FrameError, Reader, RequestId};
+use crate::wire::hello::Features;
+use crate::wire::inventory::EntryError;
+
+/// What both ends must have in common to speak it.
+pub const FEATURES: Features = duplex::FEATURES.or(Features::EXTENDED);
+
+/// What the rim is to do with bytes that came in. Of each range that begins, its data follows and then its end, though
+/// not always in the same train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instruction {
+    /// Data of this range follows, at most a block: get memory for it.
+    Begin {
+        /// The range, which is a request or a part of one.
+        range: RangeRequest,
+    },
+    /// Some of the data, as ranges of the train.
+    Data(Data),
+    /// All data of the range is here. If it has this CRC-32C, write it (unless
+    /// [`Flow::wants_piece`] says that it is not wanted any more) and call [`Flow::handle_verified`]; if not,
+    /// [`Flow::handle_damaged`].
+    End {
+        /// The range.
+        range: RangeRequest,
+        /// CRC-32C of its bytes.
+        crc: u32,
+    },
+}
+
+/// What goes out next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// A packet of the seed's grammar: the hello, or the switch.
+    Seed(duplex::Piece),
+    /// A frame without data.
+    Head(Frame),
+    /// A range that the peer has asked for, or a part of it, at most a block: read it, find its source unchanged, and send
+    /// it behind a [`Frame::Begin`] with its CRC-32C.
+    Range {
+        /// The request that it answers.
+        id: RequestId,
+        /// What of which object.
+        range: RangeRequest,
+    },
+    /// News of the inventory: the frame, and the data that follows it.
+    News {
+        /// The frame.
+        frame: Frame,
+        /// Its data.
+        data: Vec<u8>,
+    },
+}
+
+/// Why a link must end. Other links, files and the daemon are untouched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Before the switch.
+    #[error(transparent)]
+    Seed(#[from] duplex::LinkError),
+    /// Bytes that are no frames.
+    #[error("at byte {at} of the stream: {source}; do both ends have the same packet_bytes ({packet_len})?")]
+    Malformed {
+        /// Where in the stream its packet starts.
+        at: u64,
+        /// N here.
+        packet_len: PacketLen,
+        /// What was wrong.
+        source: FrameError,
+    },
+    /// News that came in as they were sent, but make no sense.
+    #[error("in the news up to byte {at} of the stream: {source}")]
+    News {
+        /// Where in the stream the packet starts that they end in.
+        at: u64,
+        /// What was wrong.
+        source: EntryError,
+    },
+    /// A frame that is right in itself, but not here.
+    #[error("at byte {at} of the stream: {found} is out of place, expected {expected}")]
+    OutOfPlace {
+        /// Where in the stream its packet starts.
+        at: u64,
+        /// What came.
+        found: &'static str,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// Nothing came for too long.
+    #[error("nothing came for {} s", .0.as_secs_f64())]
+    Silent(Duration),
+}
+
+/// A range that the peer has asked for.
+#[derive(Debug)]
+struct Asked {
+    id: RequestId,
+    object: ObjectId,
+    /// Of which the bytes are that were sent of it.
+    generation: Option<Generation>,
+    /// What is still to be sent.
+    offset: Offset,
+    length: ByteCount,
+}
+
+/// Data that is coming in.
+#[derive(Debug)]
+enum Incoming {
+    Range {
+        /// What of it is still to come belongs to this order; `None`: nobody waits for it any more.
+        order: Option<RangeRequest>,
+        /// The rim is told.
+        kept: bool,
+        crc: u32,
+    },
+    News {
+        epoch: u64,
+        seq: u64,
+        crc: u32,
+        data: Vec<u8>,
+    },
+}
+
+/// One connection between two of our own nodes.
+#[derive(Debug)]
+pub struct Link {
+    config: LinkConfig,
+    peer: Peer,
+    counters: Counters,
+    last_in: Time,
+    last_out: Time,
+    greeted: bool,
+    switched_out: bool,
+    switched_in: bool,
+    reader: Reader,
+
+    /// Requests made so far; the id of the next one is its low half.
+    made: u64,
+    /// Requests under way: what of each is still to begin to come.
+    orders: BTreeMap<u32, RangeRequest>,
+    incoming: Option<Incoming>,
+    /// The peer is asked for its news over this link.
+    subscribed: bool,
+
+    asked: VecDeque<Asked>,
+    /// What is to be said of the peer's requests.
+    answers: VecDeque<Frame>,
+    /// The epoch and the number of the record that the peer wants next.
+    told: Option<(u64, u64)>,
+    /// News went out last: data is next.
+    news_last: bool,
+}
+
+impl Link {
+    /// A link whose peer's first packet is here, and is of one that speaks it. `greeted`: our hello has been sent.
+    pub(super) fn new(config: LinkConfig, peer: Peer, greeted: bool, now: Time, fetch: &mut Flow) -> Self {
+        fetch.attach_blocks(config.id, peer.name.clone(), now);
+        let counters = Counters { packets_in: 1, packets_out: u64::from(greeted), ..Counters::default() };
+        Self {
+            reader: Reader::new(config.packet_len),
+            config,
+            peer,
+            counters,
+            last_in: now,
+            last_out: now,
+            greeted,
+            switched_out: false,
+            switched_in: false,
+            made: 0,
+            orders: BTreeMap::new(),
+            incoming: None,
+            subscribed: false,
+            asked: VecDeque::new(),
+            answers: VecDeque::new(),
+            told: None,
+            news_last: false,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> LinkId {
+        self.config.id
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What passed.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens.
+    pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
+        let at = (self.last_in + limits::SILENCE_MAX).min(self.last_out + limits::KEEPALIVE_EVERY);
+        at.min(fetch.poll_range_timeout(self.config.id, now).unwrap_or(at)).max(now)
+    }
+
+    /// Time has passed. An error ends the link.
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
+        let silence = now.since(self.last_in);
+        if silence >= limits::SILENCE_MAX { Err(LinkError::Silent(silence)) } else { Ok(()) }
+    }
+
+    /// Bytes came in, be they a whole packet or not; or the rim is not reading at present, for want of a buffer: the
+    /// silence is not the peer's.
+    pub fn handle_life(&mut self, now: Time) {
+        self.last_in = now;
+    }
+
+    /// The link is gone. Gives back what it had on order and what it was asked for.
+    pub fn close(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) {
+        fetch.detach_blocks(self.config.id, now);
+        serve.unsubscribe(self.config.id);
+        for asked in self.asked.drain(..) {
+            serve.release_range(self.config.id, asked.object, asked.generation.is_some(), now);
+        }
+        self.orders.clear();
+        self.incoming = None;
+    }
+}

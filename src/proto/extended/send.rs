@@ -1,0 +1,185 @@
+//! The sending half of a [`Link`]: what goes out next, described and not copied.
+
+use super::super::duplex::Piece as SeedPiece;
+use super::{Link, Piece};
+use crate::limits;
+use crate::transfer::{Flow, News, RangeRequest, RangeState};
+use crate::units::{ByteCount, Generation, Time};
+use crate::wire::checksum::crc32c;
+use crate::wire::duplex::{NIL, SWITCH};
+use crate::wire::extended::{Epoch, Frame, Refusal, RequestId, Seq};
+use crate::wire::inventory;
+
+impl Link {
+    /// What to send next; `None`: nothing now. Small frames come before data, so that they are never long behind it.
+    pub fn poll_transmit(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) -> Option<Piece> {
+        let piece = self.seed_piece().or_else(|| self.small_frame(now, fetch)).or_else(|| self.bulk(now, serve));
+        let keepalive = now.since(self.last_out) >= limits::KEEPALIVE_EVERY;
+        let piece = piece.or_else(|| keepalive.then_some(Piece::Head(Frame::KeepAlive)))?;
+        self.last_out = now;
+        Some(piece)
+    }
+
+    /// The range last polled cannot be sent, since its bytes cannot be had or have changed: none of it was or will be sent.
+    /// The request is refused, and the object not served until it has been looked at again.
+    pub fn handle_source_failed(
+        &mut self,
+        id: RequestId,
+        range: RangeRequest,
+        reason: String,
+        now: Time,
+        serve: &mut Flow,
+    ) {
+        self.counters.payload_out -= range.length.0;
+        if let Some(at) = self.asked.iter().position(|asked| asked.id == id)
+            && let Some(asked) = self.asked.remove(at)
+        {
+            serve.release_range(self.config.id, asked.object, false, now);
+        }
+        self.answers.push_back(Frame::Refused { id, reason: Refusal::Changed });
+        serve.handle_source_failed(range.object, range.generation, reason, now);
+    }
+
+    /// What was polled lay in so many packets, with so much padding.
+    pub fn handle_packed(&mut self, packets: u64, padding: ByteCount) {
+        self.counters.packets_out += packets;
+        self.counters.padding_out += padding.0;
+    }
+
+    /// The last packets in the seed's grammar.
+    fn seed_piece(&mut self) -> Option<Piece> {
+        if self.greeted && self.switched_out {
+            return None;
+        }
+        let hello = !std::mem::replace(&mut self.greeted, true);
+        self.switched_out = !hello;
+        let header = if hello { NIL } else { SWITCH };
+        self.counters.packets_out += 1;
+        self.counters.padding_out += (self.config.packet_len.bytes() - header.len()) as u64;
+        Some(Piece::Seed(SeedPiece { header: header.to_vec(), data: None, hello }))
+    }
+
+    fn small_frame(&mut self, now: Time, fetch: &mut Flow) -> Option<Piece> {
+        let link = self.config.id;
+        while let Some(range) = fetch.poll_cancel(link) {
+            let is_it = |order: &RangeRequest| {
+                (order.object, order.generation, order.end()) == (range.object, range.generation, range.end())
+            };
+            let found = self.orders.iter().find(|(_, order)| is_it(order)).map(|(&id, _)| id);
+            // Where it is not found all of it is on its way.
+            if let Some(id) = found {
+                self.orders.remove(&id);
+                return Some(Piece::Head(Frame::Cancel { id: RequestId(id) }));
+            }
+        }
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(Piece::Head(answer));
+        }
+        if !self.subscribed
+            && let Some((epoch, seq)) = fetch.subscription(link, &self.peer.name)
+        {
+            self.subscribed = true;
+            return Some(Piece::Head(Frame::Subscribe { epoch: Epoch(epoch), seq: Seq(seq) }));
+        }
+        self.request(now, fetch)
+    }
+
+    fn request(&mut self, now: Time, fetch: &mut Flow) -> Option<Piece> {
+        let range = fetch.next_range(self.config.id, now)?;
+        let id = RequestId(self.made as u32);
+        let (offset, length) = (range.offset, range.length);
+        let frame = Frame::Request { id, name: fetch.name(range.object).clone(), offset, length };
+        if frame.encoded_len() > self.config.packet_len.bytes() {
+            fetch.handle_range_refused(self.config.id, range, now);
+            return None;
+        }
+        self.made += 1;
+        self.orders.insert(id.0, range);
+        Some(Piece::Head(frame))
+    }
+
+    /// News and data take turns.
+    fn bulk(&mut self, now: Time, serve: &mut Flow) -> Option<Piece> {
+        let first = if self.news_last { self.range(now, serve) } else { self.news(serve) };
+        let piece = match first {
+            Some(piece) => Some(piece),
+            None if self.news_last => self.news(serve),
+            None => self.range(now, serve),
+        }?;
+        self.news_last = matches!(piece, Piece::News { .. });
+        Some(piece)
+    }
+
+    /// The next records of the log that the peer does not know: such whose numbers follow each other.
+    fn news(&mut self, serve: &mut Flow) -> Option<Piece> {
+        let (epoch, from) = self.told?;
+        let mut data = Vec::new();
+        let mut numbers: Option<(u64, u64)> = None;
+        for (seq, news) in serve.news_from(epoch, from) {
+            let entry = told(news);
+            let follows = numbers.is_none_or(|(_, next)| next == seq);
+            let fits = data.is_empty() || data.len() + entry.encoded_len() <= limits::NEWS_BYTES;
+            if !follows || !fits {
+                break;
+            }
+            entry.encode(&mut data);
+            numbers = Some((numbers.map_or(seq, |(first, _)| first), seq + 1));
+        }
+        let (first, next) = numbers?;
+        self.told = Some((serve.epoch(), next));
+        let (length, crc) = (ByteCount(data.len() as u64), crc32c(&data));
+        let frame = Frame::News { epoch: Epoch(serve.epoch()), seq: Seq(first), length, crc };
+        Some(Piece::News { frame, data })
+    }
+
+    /// The oldest request that can be answered now, be it in part or by saying that it cannot be.
+    fn range(&mut self, now: Time, serve: &mut Flow) -> Option<Piece> {
+        let link = self.config.id;
+        for at in 0..self.asked.len() {
+            let asked = &mut self.asked[at];
+            let state = serve.range_state(asked.object, asked.offset, asked.length, now);
+            let is_other = |generation: Generation| asked.generation.is_some_and(|sent| sent != generation);
+            let reason = match state {
+                RangeState::Awaited => continue,
+                RangeState::Ready { generation, .. } if is_other(generation) => Some(Refusal::Changed),
+                RangeState::Ready { length, generation } => {
+                    let in_block = limits::BLOCK_BYTES - asked.offset.0 % limits::BLOCK_BYTES;
+                    let length = length.min(ByteCount(in_block));
+                    let range = RangeRequest { object: asked.object, generation, offset: asked.offset, length };
+                    let id = asked.id;
+                    asked.generation = Some(generation);
+                    asked.offset = range.end();
+                    asked.length -= length;
+                    if asked.length.0 == 0 {
+                        self.asked.remove(at);
+                        serve.release_range(link, range.object, true, now);
+                    }
+                    self.counters.payload_out += length.0;
+                    return Some(Piece::Range { id, range });
+                }
+                RangeState::Pending => None,
+                RangeState::Gone => Some(Refusal::Gone),
+                RangeState::Invalid => Some(Refusal::Invalid),
+            };
+            let asked = self.asked.remove(at)?;
+            serve.release_range(link, asked.object, asked.generation.is_some(), now);
+            let id = asked.id;
+            return Some(Piece::Head(reason.map_or(Frame::Pending { id }, |reason| Frame::Refused { id, reason })));
+        }
+        None
+    }
+}
+
+fn told(news: News<'_>) -> inventory::Entry {
+    match news {
+        News::Removed(name) => inventory::Entry::Removed { name: name.clone() },
+        News::Known(name, content) => inventory::Entry::Object(inventory::Object {
+            name: name.clone(),
+            size: content.size,
+            mtime_ns: content.mtime_ns,
+            mode: content.mode,
+            root: content.root.0,
+            block_crcs: content.block_crcs.clone(),
+        }),
+    }
+}

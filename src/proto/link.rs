@@ -1,0 +1,172 @@
+//! One connection, whichever protocol it turns out to speak: the seed's until the peer's first packet is here, and from
+//! then on the [`extended`] one if both hellos say so.
+
+use super::duplex::{self, Counters, LinkConfig, Peer, Write};
+use super::extended::{self, FEATURES, Instruction, LinkError, Piece};
+use crate::transfer::Flow;
+use crate::units::{LinkId, PacketLen, Time};
+use crate::wire::duplex::Inner;
+use crate::wire::hello::Hello;
+
+/// One connection.
+#[derive(Debug)]
+pub enum Link {
+    /// It speaks the seed's grammar, or has not met its peer yet.
+    Seed(Box<duplex::Link>),
+    /// It speaks the extended grammar, or is about to.
+    Extended(Box<extended::Link>),
+}
+
+/// What is to be done with bytes that came in, as ranges of the train.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// In the seed's grammar.
+    pub writes: Vec<Write>,
+    /// In the extended one.
+    pub instructions: Vec<Instruction>,
+}
+
+impl Link {
+    /// A link that was connected at `now`.
+    pub fn new(config: LinkConfig, now: Time) -> Self {
+        Self::Seed(Box::new(duplex::Link::new(config, now)))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> LinkId {
+        match self {
+            Self::Seed(link) => link.id(),
+            Self::Extended(link) => link.id(),
+        }
+    }
+
+    /// Who is at the other end, once its first packet is here.
+    pub fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Seed(link) => link.peer(),
+            Self::Extended(link) => Some(link.peer()),
+        }
+    }
+
+    /// N.
+    pub fn packet_len(&self) -> PacketLen {
+        self.config().packet_len
+    }
+
+    /// What this node says of itself.
+    pub fn hello(&self) -> &Hello {
+        &self.config().hello
+    }
+
+    /// Whether both ends are ours and run free.
+    pub fn runs_free(&self) -> bool {
+        match self {
+            Self::Seed(link) => link.runs_free(),
+            Self::Extended(_) => true,
+        }
+    }
+
+    /// What passed.
+    pub fn counters(&self) -> Counters {
+        match self {
+            Self::Seed(link) => link.counters(),
+            Self::Extended(link) => link.counters(),
+        }
+    }
+
+    fn config(&self) -> &LinkConfig {
+        match self {
+            Self::Seed(link) => link.config(),
+            Self::Extended(link) => link.config(),
+        }
+    }
+
+    /// See [`duplex::Link::handle_packets`] and [`extended::Link::handle_packets`].
+    pub fn handle_packets(
+        &mut self,
+        train: &[u8],
+        now: Time,
+        fetch: &mut Flow,
+        serve: &mut Flow,
+        received: &mut Received,
+    ) -> Result<(), LinkError> {
+        let mut skipped = 0;
+        if let Self::Seed(link) = self
+            && let Some(peer) = meets_extended(link, train)?
+        {
+            let extended = extended::Link::new(link.config().clone(), peer, link.has_greeted(), now, fetch);
+            skipped = link.packet_len().bytes();
+            *self = Self::Extended(Box::new(extended));
+        }
+        match self {
+            Self::Seed(link) => Ok(link.handle_packets(train, now, fetch, serve, &mut received.writes)?),
+            Self::Extended(link) => {
+                let before = received.instructions.len();
+                let result = link.handle_packets(&train[skipped..], now, fetch, serve, &mut received.instructions);
+                for instruction in &mut received.instructions[before..] {
+                    if let Instruction::Data(data) = instruction {
+                        data.at += skipped;
+                    }
+                }
+                result
+            }
+        }
+    }
+
+    /// See [`duplex::Link::poll_transmit`] and [`extended::Link::poll_transmit`].
+    pub fn poll_transmit(&mut self, now: Time, room: usize, fetch: &mut Flow, serve: &mut Flow) -> Option<Piece> {
+        match self {
+            Self::Seed(link) => link.poll_transmit(now, room, fetch, serve).map(Piece::Seed),
+            Self::Extended(link) => link.poll_transmit(now, fetch, serve),
+        }
+    }
+
+    /// See [`duplex::Link::poll_timeout`] and [`extended::Link::poll_timeout`].
+    pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
+        match self {
+            Self::Seed(link) => link.poll_timeout(fetch, now),
+            Self::Extended(link) => link.poll_timeout(fetch, now),
+        }
+    }
+
+    /// See [`duplex::Link::handle_timeout`] and [`extended::Link::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
+        match self {
+            Self::Seed(link) => Ok(link.handle_timeout(now)?),
+            Self::Extended(link) => link.handle_timeout(now),
+        }
+    }
+
+    /// See [`duplex::Link::handle_life`].
+    pub fn handle_life(&mut self, now: Time) {
+        match self {
+            Self::Seed(link) => link.handle_life(now),
+            Self::Extended(link) => link.handle_life(now),
+        }
+    }
+
+    /// The link is gone. Gives back what it had on order and what it was asked for.
+    pub fn close(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) {
+        match self {
+            Self::Seed(link) => link.close(now, fetch, serve),
+            Self::Extended(link) => link.close(now, fetch, serve),
+        }
+    }
+}
+
+/// The peer, where `train` starts with its first packet and both ends speak the extended grammar.
+fn meets_extended(link: &duplex::Link, train: &[u8]) -> Result<Option<Peer>, LinkError> {
+    let ours = link.hello();
+    if link.peer().is_some() || train.is_empty() || !ours.features.contains(FEATURES) {
+        return Ok(None);
+    }
+    let packet = &train[..link.packet_len().bytes()];
+    let is_hello = crate::wire::duplex::parse(packet).is_ok_and(|p| p.request.is_none() && p.inner == Inner::Nil);
+    // Whatever else it is, the seed's link knows what to do with it.
+    let hello = if is_hello { Hello::find(packet).map_err(duplex::LinkError::from)? } else { None };
+    let Some(hello) = hello.filter(|hello| hello.features.contains(FEATURES) && hello.role != ours.role) else {
+        return Ok(None);
+    };
+    let name = link.config().configured_peer.clone().unwrap_or_else(|| hello.node.clone());
+    Ok(Some(Peer { name, hello: Some(hello) }))
+}

@@ -1,0 +1,446 @@
+//! Which bytes of the arriving parts are there, so that a restart fetches only the rest.
+//!
+//! A log in the root's private directory; see `log` for what a crash leaves of it. The caller records a range after
+//! its bytes were verified and written to the part. Such a record survives the process, whose writes the kernel keeps,
+//! but not the host: after another boot only those ranges are believed that were flushed to the disk before the journal
+//! said so. No file of a part is ever named like an earlier one, so that what was recorded of one is never
+//! believed of another.
+//!
+//! The order of calls: [`Root::create`], [`Journal::open`] before any part is opened, then for each object
+//! [`Root::open_part`] and [`Journal::ranges`] for what it holds already; [`Part::write_vectored_at`] and
+//! [`Journal::record`] as blocks come; [`Journal::write`] after each batch of them; [`Journal::make_durable`] now and
+//! then; [`Journal::forget`] when it was committed or abandoned.
+//!
+//! Flushing parts takes as long as the disk does. Who shares a journal between threads takes [`Journal::pending`],
+//! lets go of the journal for [`Pending::sync`], and comes back to [`Journal::confirm`].
+//!
+//! [`Root::create`]: super::Root::create
+//! [`Root::open_part`]: super::Root::open_part
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Weak};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{fdatasync, fsync};
+
+use super::error::StoreError;
+use super::log::{Fields, HEAD_BYTES, Log, LogKind, RecordWriter};
+use super::part::{Lasting, Part, PartId, PartStem, errno_of, lasting_size};
+use super::resolve::{self, Links};
+use super::root::{Root, Shared};
+use super::spool::BootId;
+use crate::limits;
+use crate::units::{ByteCount, ObjectName, Offset, RangeSet, Root256};
+
+const KIND: LogKind = LogKind { entry: "journal", temporary: "journal.new", magic: b"supersync journal 1\n" };
+
+/// The boot in which the records that follow were written.
+const BOOT: u8 = 1;
+/// A part, and the serial by which the records that follow name it.
+const BEGIN: u8 = 2;
+/// Ranges that are in the part.
+const RECORDED: u8 = 3;
+/// Ranges that are in the part and on the disk.
+const DURABLE: u8 = 4;
+/// A part that was committed or abandoned.
+const GONE: u8 = 5;
+
+/// The journal of one root.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    log: Log,
+    boot: BootId,
+    parts: BTreeMap<PartId, Tracked>,
+    next_serial: u32,
+    /// When the log is this long, it is looked at whether it is worth rewriting.
+    look_at: u64,
+}
+
+/// A part that an earlier run left, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The object.
+    pub name: ObjectName,
+    /// Its size.
+    pub size: ByteCount,
+    /// BLAKE3 of the version that was arriving.
+    pub root: Root256,
+    /// What is there of it.
+    pub ranges: RangeSet,
+}
+
+/// Ranges that are about to be made durable, and the parts that they are in.
+#[derive(Debug)]
+#[must_use = "nothing is durable before the journal confirmed it"]
+pub struct Pending {
+    shared: Arc<Shared>,
+    parts: Vec<Flushing>,
+}
+
+#[derive(Debug)]
+struct Flushing {
+    part: Arc<Part>,
+    id: PartId,
+    ranges: RangeSet,
+    /// `None` before it was flushed.
+    flushed: Option<bool>,
+}
+
+/// What is known of one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tracked {
+    serial: u32,
+    number: u64,
+    name: ObjectName,
+    size: ByteCount,
+    root: Root256,
+    /// What is believed in this boot; includes `durable`.
+    recorded: RangeSet,
+    /// What is believed in any.
+    durable: RangeSet,
+}
+
+impl Journal {
+    /// Opens the journal of a root that was opened for writing, making it where it is missing. Parts that it does not
+    /// know are removed; those that it does are found by [`Root::open_part`](super::Root::open_part).
+    pub fn open(root: &Root) -> Result<(Self, Vec<Resumed>), StoreError> {
+        let boot = BootId::current().map_err(|error| {
+            StoreError::io(root.path(), None, "learn the kernel's boot id for the journal", errno_of(&error))
+        })?;
+        Self::open_in_boot(root, &boot)
+    }
+
+    /// The same, in the boot that the caller names.
+    pub fn open_in_boot(root: &Root, boot: &BootId) -> Result<(Self, Vec<Resumed>), StoreError> {
+        let shared = Arc::clone(root.shared());
+        let writer = shared.writer()?;
+        let io = |operation| move |errno| StoreError::io(root.path(), None, operation, errno);
+        let directory = writer.private.try_clone().map_err(|error| io("open the journal")(errno_of(&error)))?;
+        let mut replay = Replay::default();
+        let path = root.path().join(limits::PRIVATE_DIR);
+        let log = Log::open(&path, directory, KIND, |payload| replay.apply(payload).is_some())?;
+        let is_new = replay.boot.is_none();
+        replay.enter(boot.clone());
+        let next_serial = replay.next_serial;
+        let (mut parts, mut gone) = (BTreeMap::new(), Vec::new());
+        for tracked in replay.parts.into_values() {
+            let id = PartId { stem: PartStem::of(&tracked.name, &tracked.root), number: tracked.number };
+            if lasting_size(writer.parts.as_fd(), &id) == Some(tracked.size) && !tracked.recorded.is_empty() {
+                parts.insert(id, tracked);
+            } else {
+                gone.push(tracked.serial);
+            }
+        }
+        let mut lasting = writer.lasting();
+        for id in parts.keys() {
+            lasting.entry(id.stem).or_insert(Lasting { number: id.number, open: Weak::new() });
+        }
+        let is_known = |id: PartId| lasting.get(&id.stem).is_some_and(|known| known.number == id.number);
+        // Of two files for the same version the other one goes.
+        parts.retain(|id, tracked: &mut Tracked| {
+            let known = is_known(*id);
+            gone.extend((!known).then_some(tracked.serial));
+            known
+        });
+        writer
+            .remove_parts_but(|entry| PartId::of_entry(entry).is_none_or(is_known))
+            .map_err(io("remove the parts that the journal does not know"))?;
+        drop(lasting);
+        let resumed = parts.values().map(Tracked::resumed).collect();
+        let mut journal = Self { shared, log, boot: boot.clone(), parts, next_serial, look_at: 0 };
+        journal.log.append(|out| put_boot(out, boot));
+        gone.into_iter().for_each(|serial| journal.put_gone(serial));
+        journal.write()?;
+        if is_new {
+            // So that a host that fails finds a journal, and keeps the parts for it.
+            journal.log.sync()?;
+            fsync(&journal.shared.writer()?.private).map_err(io("flush the private directory"))?;
+        }
+        Ok((journal, resumed))
+    }
+
+    /// What of a part is there.
+    pub fn ranges(&self, part: &Part) -> RangeSet {
+        part.id().and_then(|id| self.parts.get(&id)).map(|tracked| tracked.recorded.clone()).unwrap_or_default()
+    }
+
+    /// Notes that `length` bytes from `offset` on are verified and written to the part, in memory until the next
+    /// [`Journal::write`]. Only multiples of [`limits::JOURNAL_GRANULE_BYTES`] count, and the object's end; what lies
+    /// before the first and after the last of them is not noted. Of a part that was committed or abandoned nothing is.
+    ///
+    /// Panics when the part is not one from `Root::open_part` of this journal's root, or the range is beyond its end.
+    pub fn record(&mut self, part: &Part, offset: Offset, length: ByteCount) -> Result<(), StoreError> {
+        assert!(part.is_of(&self.shared), "a part is journaled in the root that it was made in");
+        let (Some(id), Some(root)) = (part.id(), part.root()) else {
+            panic!("only parts that last are journaled, '{}' does not", part.name());
+        };
+        let end = offset.0.saturating_add(length.0);
+        assert!(end <= part.size().0, "'{}' ends at {}, {end} was recorded", part.name(), part.size());
+        let granule = limits::JOURNAL_GRANULE_BYTES;
+        let start = offset.0.div_ceil(granule) * granule;
+        let end = if end == part.size().0 { end } else { end - end % granule };
+        if start >= end || !part.is_arriving() {
+            return Ok(());
+        }
+        let (log, next_serial) = (&mut self.log, &mut self.next_serial);
+        let tracked = self.parts.entry(id).or_insert_with(|| {
+            let tracked = Tracked::new(*next_serial, id.number, part.name().clone(), part.size(), root);
+            *next_serial += 1;
+            log.append(|out| tracked.put_begin(out));
+            tracked
+        });
+        let range = (Offset(start), ByteCount(end - start));
+        if tracked.recorded.insert(range.0, range.1) > ByteCount(0) {
+            log.append(|out| put_ranges(out, RECORDED, tracked.serial, &[range]));
+        }
+        if log.unwritten() >= limits::LOG_BUFFER_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// Puts everything recorded to the file: from then on it survives this process, however that ends. Does not wait
+    /// for the disk, but for the rare times that the file is rewritten. After a failure it can be tried again.
+    pub fn write(&mut self) -> Result<(), StoreError> {
+        self.log.write()?;
+        if self.log.is_unsure() {
+            return self.rewrite();
+        }
+        if self.log.bytes() >= self.look_at.max(limits::LOG_REWRITE_BYTES_MIN) {
+            if self.live_bytes() < self.log.bytes() / 2 {
+                return self.rewrite();
+            }
+            self.look_at = 2 * self.log.bytes();
+        }
+        Ok(())
+    }
+
+    /// Makes what was recorded of `parts` so far durable: it survives the host. Blocks for as long as the disk takes.
+    /// The journal forgets a part that the disk did not take, because nobody knows what there is of it; it is to be
+    /// abandoned and fetched again. The error is that of the first such part.
+    pub fn make_durable(&mut self, parts: &[Arc<Part>]) -> Result<(), StoreError> {
+        let mut pending = self.pending(parts);
+        let synced = pending.sync();
+        let confirmed = self.confirm(pending);
+        synced.and(confirmed)
+    }
+
+    /// What of `parts` is recorded and not durable yet.
+    pub fn pending(&self, parts: &[Arc<Part>]) -> Pending {
+        let flushing = |part: &Arc<Part>| {
+            let id = part.id()?;
+            let tracked = self.parts.get(&id)?;
+            let ranges = tracked.not_durable();
+            let flushing = Flushing { part: Arc::clone(part), id, ranges, flushed: None };
+            (!flushing.ranges.is_empty()).then_some(flushing)
+        };
+        Pending { shared: Arc::clone(&self.shared), parts: parts.iter().filter_map(flushing).collect() }
+    }
+
+    /// Notes what was flushed, durably.
+    pub fn confirm(&mut self, pending: Pending) -> Result<(), StoreError> {
+        for Flushing { id, ranges, flushed, .. } in pending.parts {
+            match flushed {
+                Some(true) => {
+                    let Some(tracked) = self.parts.get_mut(&id) else { continue };
+                    let runs: Vec<_> = ranges.runs().collect();
+                    for runs in runs.chunks(limits::JOURNAL_RECORD_RANGES_MAX) {
+                        self.log.append(|out| put_ranges(out, DURABLE, tracked.serial, runs));
+                    }
+                    tracked.durable.extend(runs);
+                }
+                Some(false) => self.remove(id),
+                None => {}
+            }
+        }
+        self.write()?;
+        self.log.sync()
+    }
+
+    /// Notes that a part was committed or abandoned. Without that a restart finds it out from the file's absence.
+    pub fn forget(&mut self, part: &Part) {
+        if let Some(id) = part.id() {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: PartId) {
+        if let Some(tracked) = self.parts.remove(&id) {
+            self.put_gone(tracked.serial);
+        }
+    }
+
+    fn put_gone(&mut self, serial: u32) {
+        self.log.append(|out| {
+            out.push(GONE);
+            out.extend_from_slice(&serial.to_le_bytes());
+        });
+    }
+
+    /// How long the log would be if it were rewritten.
+    fn live_bytes(&self) -> u64 {
+        self.parts.values().map(Tracked::live_bytes).sum()
+    }
+
+    pub(super) fn rewrite(&mut self) -> Result<(), StoreError> {
+        let boot = &self.boot;
+        let mut parts: Vec<_> = self.parts.values().collect();
+        parts.sort_unstable_by_key(|tracked| tracked.serial);
+        self.log.rewrite(|records| {
+            records.put(|out| put_boot(out, boot))?;
+            parts.into_iter().try_for_each(|tracked| tracked.put_all(records))
+        })?;
+        self.look_at = 2 * self.log.bytes();
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// Flushes the parts. Blocks for as long as the disk takes; the error is that of the first part that failed.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        if self.parts.is_empty() {
+            return Ok(());
+        }
+        // A part's name is what it is found by.
+        fsync(&self.shared.writer()?.parts)
+            .map_err(|errno| StoreError::io(&self.shared.path, None, "flush the directory of parts", errno))?;
+        let mut outcome = Ok(());
+        for flushing in &mut self.parts {
+            let flushed = fdatasync(flushing.part.file());
+            flushing.flushed = Some(flushed.is_ok());
+            let flushed =
+                flushed.map_err(|errno| StoreError::io(&self.shared.path, Some(flushing.part.name()), "flush", errno));
+            outcome = outcome.and(flushed);
+        }
+        outcome
+    }
+
+    /// Whether there is nothing to flush.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+}
+
+/// Whether a private directory has a journal.
+pub(super) fn stands_in(private: BorrowedFd<'_>) -> bool {
+    let opened = resolve::open_beneath(private, KIND.entry.as_bytes(), OFlag::O_PATH, Links::Refuse);
+    !matches!(opened, Err(Errno::ENOENT))
+}
+
+impl Tracked {
+    fn new(serial: u32, number: u64, name: ObjectName, size: ByteCount, root: Root256) -> Self {
+        Self { serial, number, name, size, root, recorded: RangeSet::new(), durable: RangeSet::new() }
+    }
+
+    fn resumed(&self) -> Resumed {
+        let Self { name, size, root, recorded, .. } = self;
+        Resumed { name: name.clone(), size: *size, root: *root, ranges: recorded.clone() }
+    }
+
+    fn not_durable(&self) -> RangeSet {
+        self.recorded.runs().flat_map(|(offset, length)| self.durable.missing_in(offset, length)).collect()
+    }
+
+    fn put_begin(&self, out: &mut Vec<u8>) {
+        out.push(BEGIN);
+        out.extend_from_slice(&self.serial.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.size.0.to_le_bytes());
+        out.extend_from_slice(&self.root.0);
+        out.extend_from_slice(self.name.as_bytes());
+    }
+
+    fn put_all(&self, records: &mut RecordWriter<'_>) -> io::Result<()> {
+        records.put(|out| self.put_begin(out))?;
+        for (kind, ranges) in [(DURABLE, &self.durable), (RECORDED, &self.not_durable())] {
+            let runs: Vec<_> = ranges.runs().collect();
+            for runs in runs.chunks(limits::JOURNAL_RECORD_RANGES_MAX) {
+                records.put(|out| put_ranges(out, kind, self.serial, runs))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// About how long its records are in a log that was rewritten.
+    fn live_bytes(&self) -> u64 {
+        let runs = self.recorded.run_count() + self.durable.run_count();
+        (3 * HEAD_BYTES + 64 + self.name.as_bytes().len() + 16 * runs) as u64
+    }
+}
+
+fn put_boot(out: &mut Vec<u8>, boot: &BootId) {
+    out.push(BOOT);
+    out.extend_from_slice(boot.as_str().as_bytes());
+}
+
+fn put_ranges(out: &mut Vec<u8>, kind: u8, serial: u32, runs: &[(Offset, ByteCount)]) {
+    out.push(kind);
+    out.extend_from_slice(&serial.to_le_bytes());
+    for (offset, length) in runs {
+        out.extend_from_slice(&offset.0.to_le_bytes());
+        out.extend_from_slice(&length.0.to_le_bytes());
+    }
+}
+
+/// What the records of a journal say, one after the other.
+#[derive(Debug, Default)]
+struct Replay {
+    boot: Option<BootId>,
+    parts: BTreeMap<u32, Tracked>,
+    next_serial: u32,
+}
+
+impl Replay {
+    /// From here on records are of `boot`: of what an earlier one left, only what is durable counts.
+    fn enter(&mut self, boot: BootId) {
+        if self.boot.as_ref() != Some(&boot) {
+            for tracked in self.parts.values_mut() {
+                tracked.recorded = tracked.durable.clone();
+            }
+            self.boot = Some(boot);
+        }
+    }
+
+    /// Applies one record; `None` for one that makes no sense.
+    fn apply(&mut self, payload: &[u8]) -> Option<()> {
+        let mut fields = Fields(payload);
+        match fields.u8()? {
+            BOOT => self.enter(BootId::new(std::str::from_utf8(fields.0).ok()?)),
+            BEGIN => {
+                let serial = fields.u32()?;
+                // Ascending, so that no record is ever taken for one of another part.
+                if serial < self.next_serial || self.boot.is_none() {
+                    return None;
+                }
+                let (number, size, root) = (fields.u64()?, ByteCount(fields.u64()?), Root256(fields.array()?));
+                let name = ObjectName::new(fields.0).ok()?;
+                self.next_serial = serial.checked_add(1)?;
+                self.parts.insert(serial, Tracked::new(serial, number, name, size, root));
+            }
+            kind @ (RECORDED | DURABLE) => {
+                let tracked = self.parts.get_mut(&fields.u32()?)?;
+                let ranges = ranges_of(fields.0, tracked.size)?;
+                if kind == DURABLE {
+                    tracked.durable.extend(ranges.iter().copied());
+                }
+                tracked.recorded.extend(ranges);
+            }
+            GONE => _ = self.parts.remove(&fields.u32()?)?,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// The ranges of a record of a part of `size` bytes; `None` where one is not within it.
+fn ranges_of(bytes: &[u8], size: ByteCount) -> Option<Vec<(Offset, ByteCount)>> {
+    let (ranges, rest) = bytes.as_chunks::<16>();
+    let range = |bytes: &[u8; 16]| {
+        let mut fields = Fields(bytes);
+        let (offset, length) = (fields.u64()?, fields.u64()?);
+        let within = offset.checked_add(length).is_some_and(|end| end <= size.0);
+        within.then_some((Offset(offset), ByteCount(length)))
+    };
+    if rest.is_empty() { ranges.iter().map(range).collect() } else { None }
+}

@@ -1,0 +1,138 @@
+//! What a flow has done and what there is to tell of it.
+
+#[cfg(doc)]
+use super::flow::Flow;
+use crate::units::{ByteCount, Generation, ObjectId, ObjectName, Offset, Root256};
+
+/// What the rim is to do. In the order given, for each object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make a part file of this length, then call [`Flow::handle_created`].
+    Create {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+        /// Its length.
+        size: ByteCount,
+    },
+    /// Make or open a part file of this length for ranges that come in any order, then call [`Flow::handle_created`].
+    OpenPart {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+        /// Its length.
+        size: ByteCount,
+        /// When it was last changed, nanoseconds since 1970.
+        mtime_ns: i64,
+        /// Its permission bits.
+        mode: u16,
+        /// BLAKE3 of all of it.
+        root: Root256,
+        /// An earlier run's part is to be gone on with.
+        resumed: bool,
+    },
+    /// This attempt is over: throw its part file away.
+    Abandon {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+    },
+    /// All bytes are in the part file: make it final, then call [`Flow::handle_committed`]; or
+    /// [`Flow::handle_root_failed`] where they have not the root they must have.
+    Commit {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+        /// BLAKE3 of all of it, where that is known.
+        root: Option<Root256>,
+    },
+    /// Remove the final file: its room is needed.
+    Evict {
+        /// Which object.
+        id: ObjectId,
+        /// Its name.
+        name: ObjectName,
+    },
+}
+
+/// Something that an operator may want to read about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An object is here, whole (and marked, where the flow marks).
+    Committed {
+        /// Its name.
+        name: ObjectName,
+        /// Its length.
+        size: ByteCount,
+    },
+    /// An object could not be brought in; it will be tried again.
+    Failed {
+        /// Its name.
+        name: ObjectName,
+        /// Why.
+        problem: Problem,
+    },
+    /// The peer has an object no more.
+    Forgotten {
+        /// Its name.
+        name: ObjectName,
+    },
+    /// An object that is served changed or vanished under the sender; it is served again once it is stable.
+    SourceFailed {
+        /// Its name.
+        name: ObjectName,
+        /// What was seen.
+        reason: String,
+    },
+}
+
+/// Why an object is not here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The peer offers another length than the segment specification says.
+    #[error("the peer offers {found}, the segment specification says {expected}")]
+    WrongSize {
+        /// What the specification says.
+        expected: ByteCount,
+        /// What the peer said.
+        found: ByteCount,
+    },
+    /// Longer than the whole spool.
+    #[error("its {size} do not fit into the spool; raise spool.max_bytes (now {max})")]
+    LargerThanSpool {
+        /// Its length.
+        size: ByteCount,
+        /// The spool's bound.
+        max: ByteCount,
+    },
+    /// The store could not take it.
+    #[error("{0}")]
+    Store(String),
+    /// It changed under the sender.
+    #[error("{0}")]
+    Source(String),
+    /// Bytes came in as they were sent, but are not those that the inventory tells.
+    #[error("the block at byte {} is not what the inventory says; its source is damaged or has changed", .offset.0)]
+    WrongBlock {
+        /// Where the block starts.
+        offset: Offset,
+    },
+    /// All its blocks are right, but it is not.
+    #[error("its content has not the root that the inventory says")]
+    WrongRoot,
+}
+
+/// Why the bytes of an object that a peer begins to send are to be thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has not the length it must have.
+    WrongSize,
+    /// There is no room for it in the spool.
+    NoRoom,
+    /// It failed here in the meantime, or another link fetches it now.
+    NotWanted,
+}

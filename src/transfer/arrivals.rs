@@ -1,0 +1,321 @@
+//! What comes of the ranges on order: they come in right, damaged or not at all.
+
+use std::collections::BTreeSet;
+
+use super::action::{Action, Problem};
+use super::blocks::RangeRequest;
+use super::carrier::Order;
+use super::flow::{Flow, Kind};
+use super::gather::{Added, Gather, Piece};
+use super::object::ObjectState;
+use crate::limits;
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, Offset, Time};
+
+impl Flow {
+    /// Data of an order begins to come in: its part file is asked for, before anything is written. `false` where the bytes
+    /// are not wanted any more.
+    pub fn handle_range_begin(&mut self, piece: RangeRequest) -> bool {
+        if !self.wants_piece(piece) {
+            return false;
+        }
+        self.open_part(piece.object);
+        true
+    }
+
+    /// Whether a piece should be written: it is of the attempt under way and not all here.
+    pub fn wants_piece(&self, piece: RangeRequest) -> bool {
+        self.is_current(piece.object, piece.generation)
+            && self
+                .blocks
+                .gathers
+                .get(&piece.object)
+                .is_some_and(|g| g.started && !g.have.contains(piece.offset, piece.length))
+    }
+
+    /// `bytes` at the front of what is left of an order came in; `None`: of an order that was cancelled.
+    pub fn handle_range_data(&mut self, link: LinkId, order: Option<RangeRequest>, bytes: ByteCount, now: Time) {
+        let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
+        carrier.handle_data(bytes, now);
+        let found = order.and_then(|r| carrier.find(r.object, r.generation, r.offset));
+        match found.and_then(|at| carrier.orders.get_mut(at)) {
+            Some(order) => order.received += bytes.0,
+            None => carrier.totals.duplicated += bytes,
+        }
+    }
+
+    /// A piece is in the part file, and its bytes have the checksum that was told with them.
+    pub fn handle_verified(&mut self, link: LinkId, piece: RangeRequest, crc: u32, now: Time) {
+        let order = self.end_piece(link, piece, now);
+        if let Some(carrier) = self.blocks.carriers.get_mut(&link) {
+            carrier.handle_good();
+        }
+        let added = self.add_piece(link, piece, crc);
+        let new = if let Added::New(new) = added { new } else { ByteCount(0) };
+        if let Some(carrier) = self.blocks.carriers.get_mut(&link) {
+            carrier.totals.verified += new;
+            if order.is_some_and(|order| order.second) {
+                carrier.totals.stolen += new;
+            }
+            // Where there is no order it was counted as it came in.
+            if order.is_some() {
+                carrier.totals.duplicated += ByteCount(piece.length.0.saturating_sub(new.0));
+            }
+        }
+        if self.blocks.gathers.contains_key(&piece.object) && self.is_current(piece.object, piece.generation) {
+            if let Some(carrier) = self.blocks.carriers.get(&link) {
+                let peer = carrier.peer.clone();
+                self.blocks.gathers.get_mut(&piece.object).expect("just seen").put_on(&peer);
+            }
+            match added {
+                Added::New(_) => self.finish_piece(piece, order.is_none_or(|order| order.doubled), now),
+                Added::BadBlock { offset, length, links } => self.drop_block(piece.object, offset, length, &links, now),
+                Added::Nothing => self.free_range(piece.object, piece.offset, piece.length),
+            }
+        }
+    }
+
+    /// A piece came in damaged over `link`, and was not written.
+    pub fn handle_damaged(&mut self, link: LinkId, piece: RangeRequest, now: Time) {
+        self.end_piece(link, piece, now);
+        let is_current = self.at(piece.object).generation == piece.generation;
+        if let Some(gather) = self.blocks.gathers.get_mut(&piece.object)
+            && is_current
+        {
+            gather.avoid(piece.offset, piece.length, link);
+            self.free_range(piece.object, piece.offset, piece.length);
+        }
+        self.blame(link, now);
+        self.wake_carriers();
+    }
+
+    /// The peer says that it has not now what is left of an order.
+    pub fn handle_range_pending(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
+        let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
+        let Some(at) = carrier.find(rest.object, rest.generation, rest.offset) else { return };
+        carrier.handle_pending(now);
+        let peer = carrier.peer.clone();
+        let order = carrier.orders[at].request;
+        // What came before it is still to be judged.
+        let front = ByteCount(rest.offset.0 - order.offset.0);
+        if front.0 > 0 {
+            carrier.orders[at].request.length = front;
+            carrier.orders[at].received = carrier.orders[at].received.min(front.0);
+        } else {
+            carrier.end_order(at, now);
+        }
+        let is_current = self.at(rest.object).generation == rest.generation;
+        if let Some(gather) = self.blocks.gathers.get_mut(&rest.object)
+            && is_current
+        {
+            gather.put_off(&peer, now);
+            gather.orders = gather.orders.saturating_sub(usize::from(front.0 == 0));
+            self.free_range(rest.object, rest.offset, ByteCount(order.end().0 - rest.offset.0));
+        }
+        if self.kind == Kind::Fetch && self.blocks.ranks.contains_key(&rest.object) {
+            self.blocks.open_last(rest.object);
+        }
+        self.wake_readers(rest.object);
+        self.wake_carriers();
+    }
+
+    /// The peer refuses what is left of an order: it has the object no more, or another one, or its copy is damaged. It is
+    /// asked again after a while, in which news may come.
+    pub fn handle_range_refused(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
+        self.handle_range_pending(link, rest, now);
+    }
+
+    /// The root of a generation is not the one that the inventory tells: all of it is fetched again.
+    pub fn handle_root_failed(&mut self, id: ObjectId, generation: Generation, now: Time) {
+        if !self.is_current(id, generation) || !matches!(self.at(id).state, ObjectState::Whole { .. }) {
+            return;
+        }
+        self.give_back(id);
+        self.fail(id, Problem::WrongRoot, now);
+        self.enqueue_later(id, now);
+        self.wake_readers(id);
+    }
+
+    // -- helpers -----------------------------------------------------------------------------------------------------
+
+    fn open_part(&mut self, id: ObjectId) {
+        let Some(gather) = self.blocks.gathers.get_mut(&id) else { return };
+        if std::mem::replace(&mut gather.opened, true) {
+            return;
+        }
+        let resumed = !gather.have.is_empty();
+        let object = self.at(id);
+        let Some(content) = &object.content else { return };
+        let action = Action::OpenPart {
+            id,
+            generation: object.generation,
+            size: content.size,
+            mtime_ns: content.mtime_ns,
+            mode: content.mode,
+            root: content.root,
+            resumed,
+        };
+        self.open_parts += 1;
+        self.actions.push_back(action);
+    }
+
+    /// A piece is judged: it is cut off its order, which is returned as it was and is over when nothing is left of it.
+    fn end_piece(&mut self, link: LinkId, piece: RangeRequest, now: Time) -> Option<Order> {
+        let carrier = self.blocks.carriers.get_mut(&link)?;
+        let at = carrier.find(piece.object, piece.generation, piece.offset)?;
+        let before = carrier.orders[at];
+        let order = &mut carrier.orders[at];
+        let end = order.request.end();
+        order.request.offset = piece.end().min(end);
+        order.request.length = ByteCount(end.0 - order.request.offset.0);
+        order.received = order.received.saturating_sub(piece.length.0);
+        if order.request.length.0 == 0 {
+            carrier.end_order(at, now);
+            if let Some(gather) = self.blocks.gathers.get_mut(&piece.object) {
+                gather.orders = gather.orders.saturating_sub(1);
+            }
+        }
+        Some(before)
+    }
+
+    fn add_piece(&mut self, link: LinkId, piece: RangeRequest, crc: u32) -> Added {
+        if !self.wants_piece(piece) {
+            return Added::Nothing;
+        }
+        let object = &self.objects[piece.object.0 as usize];
+        let gather = self.blocks.gathers.get_mut(&piece.object).expect("a wanted piece is of an object in block hands");
+        let Some(content) = &object.content else { return Added::Nothing };
+        let is_within = piece.end().0 <= content.size.0
+            && piece.offset.0 % limits::BLOCK_BYTES + piece.length.0 <= limits::BLOCK_BYTES;
+        if !is_within {
+            return Added::Nothing;
+        }
+        gather.add(Piece { offset: piece.offset, length: piece.length, crc, link }, content)
+    }
+
+    /// New bytes are here: others need not fetch them, readers may have them, and they may have been the last.
+    fn finish_piece(&mut self, piece: RangeRequest, look_for_others: bool, now: Time) {
+        let id = piece.object;
+        if look_for_others {
+            self.cancel_what_is_here(id, now);
+        }
+        self.update_gathering(id);
+        self.wake_readers(id);
+        if self.blocks.gathers.get(&id).is_some_and(Gather::is_whole) {
+            self.complete(id);
+        }
+    }
+
+    fn cancel_what_is_here(&mut self, id: ObjectId, now: Time) {
+        let Some(gather) = self.blocks.gathers.get_mut(&id) else { return };
+        for (&link, carrier) in &mut self.blocks.carriers {
+            let is_here = |order: &Order| {
+                let r = order.request;
+                r.object == id && gather.have.contains(r.offset, r.length)
+            };
+            while let Some(at) = carrier.orders.iter().position(is_here) {
+                let Some(order) = carrier.end_order(at, now) else { break };
+                carrier.totals.duplicated += ByteCount(order.received);
+                carrier.cancels.push_back(order.request);
+                gather.orders = gather.orders.saturating_sub(1);
+                self.wakes.insert(link);
+            }
+        }
+    }
+
+    /// A whole block is wrong: its ranges are fetched again, over others of the links where there are any.
+    fn drop_block(&mut self, id: ObjectId, offset: Offset, length: ByteCount, links: &BTreeSet<LinkId>, now: Time) {
+        let peers: BTreeSet<NodeName> =
+            links.iter().filter_map(|link| self.blocks.carriers.get(link)).map(|c| c.peer.clone()).collect();
+        if let Some(gather) = self.blocks.gathers.get_mut(&id) {
+            links.iter().for_each(|&link| gather.avoid(offset, length, link));
+            // A peer whose copy is wrong must not be asked for it again and again.
+            peers.iter().for_each(|peer| gather.put_off(peer, now));
+        }
+        for &link in links {
+            self.blame(link, now);
+        }
+        self.tell_problem(id, Problem::WrongBlock { offset });
+        self.free_range(id, offset, length);
+        self.update_gathering(id);
+        self.wake_carriers();
+    }
+
+    /// A link has damaged something; one that does so often is put aside.
+    fn blame(&mut self, link: LinkId, now: Time) {
+        let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
+        if !carrier.handle_bad(now) || !self.blocks.is_aside(link, now) {
+            return;
+        }
+        let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
+        carrier.meter.stop(now);
+        let orders = std::mem::take(&mut carrier.orders);
+        carrier.cancels.extend(orders.iter().map(|order| order.request));
+        for order in orders.iter().rev() {
+            self.free_order(order);
+        }
+    }
+
+    /// An order that was taken off its link is over.
+    pub(super) fn free_order(&mut self, order: &Order) {
+        let request = order.request;
+        if self.at(request.object).generation != request.generation {
+            return;
+        }
+        if let Some(gather) = self.blocks.gathers.get_mut(&request.object) {
+            gather.orders = gather.orders.saturating_sub(1);
+        }
+        self.free_range(request.object, request.offset, request.length);
+    }
+
+    /// A range is no longer on order over a link: what of it is neither here nor on order over another link is free.
+    pub(super) fn free_range(&mut self, id: ObjectId, offset: Offset, length: ByteCount) {
+        let Some(gather) = self.blocks.gathers.get_mut(&id) else { return };
+        let gaps = gather.release(offset, length);
+        for carrier in self.blocks.carriers.values_mut() {
+            for order in carrier.orders.iter_mut().filter(|order| order.request.object == id) {
+                let r = order.request;
+                gather.taken.insert(r.offset, r.length);
+                if r.offset < offset + length && offset < r.end() {
+                    order.doubled = false;
+                    order.second = false;
+                }
+            }
+        }
+        let is_open = !gather.is_taken();
+        match self.kind {
+            Kind::Fetch if is_open => self.blocks.open(id),
+            Kind::Relay if !self.at(id).readers.is_empty() => {
+                let gather = self.blocks.gathers.get_mut(&id).expect("just seen");
+                for (offset, length) in gaps.into_iter().rev() {
+                    for gap in gather.taken.missing_in(offset, length) {
+                        self.blocks.demands.push_front((id, gap.0, gap.1));
+                        gather.demanded.insert(gap.0, gap.1);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.update_evictable(id);
+    }
+
+    fn update_gathering(&mut self, id: ObjectId) {
+        let Some(gather) = self.blocks.gathers.get(&id) else { return };
+        let (now_verified, now_prefix) = (gather.have.total(), gather.prefix());
+        if let ObjectState::Gathering { verified, prefix, .. } = &mut self.at_mut(id).state {
+            *verified = now_verified;
+            *prefix = now_prefix;
+        }
+    }
+
+    /// All of an object is here: what remains is its root.
+    pub(super) fn complete(&mut self, id: ObjectId) {
+        self.open_part(id);
+        self.drop_blocks(id);
+        let object = self.at_mut(id);
+        let ObjectState::Gathering { size, .. } = object.state else { return };
+        object.state = ObjectState::Whole { size };
+        let (generation, root) = (object.generation, object.content.as_ref().map(|content| content.root));
+        self.actions.push_back(Action::Commit { id, generation, root });
+        self.wake_readers(id);
+    }
+}

@@ -1,0 +1,394 @@
+//! Facts about ranges, one at a time.
+
+use std::time::Duration;
+
+use super::{Action, Content, Entry, Event, Flow, News, ObjectState, Problem, RangeRequest, RangeState};
+use crate::limits;
+use crate::units::{ByteCount, LinkId, NodeName, ObjectId, ObjectName, Offset, Root256, Time};
+
+const K: u64 = 1024;
+const L1: LinkId = LinkId(1);
+const L2: LinkId = LinkId(2);
+const READER: LinkId = LinkId(9);
+
+fn name(text: &str) -> ObjectName {
+    ObjectName::new(text.as_bytes()).expect("valid")
+}
+
+fn peer(text: &str) -> NodeName {
+    NodeName::new(text.as_bytes()).expect("valid")
+}
+
+fn ms(ms: u64) -> Time {
+    Time(Duration::from_millis(ms))
+}
+
+fn bytes(size: u64) -> Vec<u8> {
+    (0..size as u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 21) as u8).collect()
+}
+
+fn entry(text: &str, size: u64, version: u8) -> Entry {
+    let block_crcs = bytes(size).chunks(limits::BLOCK_BYTES as usize).map(crc_fast::crc32_iscsi).collect();
+    let root = Root256([version; 32]);
+    Entry { name: name(text), content: Content { size: ByteCount(size), mtime_ns: 0, mode: 0o644, root, block_crcs } }
+}
+
+/// A flow that fetches, with links to peers.
+fn fetching(objects: &[(&str, u64)], links: &[(LinkId, &str)]) -> Flow {
+    let mut flow = Flow::fetch();
+    for &(text, size) in objects {
+        flow.know(entry(text, size, 1)).expect("room");
+    }
+    for &(link, to) in links {
+        flow.attach_blocks(link, peer(to), Time::ZERO);
+    }
+    flow
+}
+
+fn arrive(flow: &mut Flow, link: LinkId, range: RangeRequest, now: Time) {
+    let all = bytes(range.end().0);
+    let crc = crc_fast::crc32_iscsi(&all[range.offset.0 as usize..]);
+    flow.handle_range_begin(range);
+    flow.handle_range_data(link, Some(range), range.length, now);
+    flow.handle_verified(link, range, crc, now);
+}
+
+fn orders(flow: &mut Flow, link: LinkId, now: Time) -> Vec<RangeRequest> {
+    std::iter::from_fn(|| flow.next_range(link, now)).collect()
+}
+
+fn actions(flow: &mut Flow) -> Vec<Action> {
+    std::iter::from_fn(|| flow.poll_action()).collect()
+}
+
+fn at(range: &RangeRequest) -> (u32, u64, u64) {
+    (range.object.0, range.offset.0 / K, range.length.0 / K)
+}
+
+#[test]
+fn ranges_are_cut_off_the_front_of_the_earliest_object_by_whoever_has_room() {
+    let mut flow = fetching(&[("a", 160 * K), ("b", 640 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let one = flow.next_range(L1, Time::ZERO).expect("work");
+    let two = flow.next_range(L2, Time::ZERO).expect("work");
+    let three = flow.next_range(L2, Time::ZERO).expect("work");
+    let four = flow.next_range(L1, Time::ZERO).expect("work");
+    assert_eq!([one, two, three, four].each_ref().map(at), [(0, 0, 64), (0, 64, 64), (0, 128, 32), (1, 0, 64)]);
+    assert!(orders(&mut flow, L1, Time::ZERO).len() <= 3, "a link that is not measured has little on order");
+}
+
+#[test]
+fn what_a_dead_link_had_on_order_goes_first() {
+    let mut flow = fetching(&[("a", 5000 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let lost = orders(&mut flow, L1, Time::ZERO);
+    let next = flow.next_range(L2, Time::ZERO).expect("work");
+    assert!(next.offset >= lost.last().expect("some").end());
+    flow.detach_blocks(L1, Time::ZERO);
+    assert_eq!(flow.next_range(L2, Time::ZERO), Some(lost[0]));
+}
+
+#[test]
+fn bytes_that_are_written_when_their_link_is_gone_count() {
+    let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.handle_range_begin(range);
+    flow.detach_blocks(L1, Time::ZERO);
+    let again = flow.next_range(L2, Time::ZERO).expect("work");
+    assert_eq!(again, range);
+    arrive(&mut flow, L1, range, ms(1));
+    assert_eq!(flow.poll_cancel(L2), Some(again), "nobody waits for the second copy");
+    assert!(matches!(flow.state(range.object), ObjectState::Gathering { verified: ByteCount(v), .. } if v == 64 * K));
+}
+
+#[test]
+fn a_damaged_range_comes_over_another_link_where_there_is_one() {
+    let mut flow = fetching(&[("a", 64 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.handle_range_begin(range);
+    flow.handle_damaged(L1, range, Time::ZERO);
+    assert_eq!(flow.next_range(L1, Time::ZERO), None);
+    assert_eq!(flow.next_range(L2, Time::ZERO), Some(range));
+    flow.detach_blocks(L2, Time::ZERO);
+    assert_eq!(flow.next_range(L1, Time::ZERO), Some(range), "there is no other link left");
+    let health = flow.health(L1, Time::ZERO).expect("attached");
+    assert_eq!(health.bad_ranges, 1);
+}
+
+#[test]
+fn a_link_that_damages_three_of_sixteen_is_put_aside_then_probed_with_one_range() {
+    let mut flow = fetching(&[("a", 9000 * K)], &[(L1, "e1"), (L2, "e2")]);
+    for _ in 0..3 {
+        let range = flow.next_range(L1, Time::ZERO).expect("work");
+        flow.handle_damaged(L1, range, Time::ZERO);
+    }
+    assert_eq!(flow.health(L1, Time::ZERO).and_then(|h| h.aside_until), Some(Time::ZERO + limits::ASIDE));
+    assert_eq!(flow.next_range(L1, ms(1)), None);
+    assert_eq!(flow.poll_range_timeout(L1, ms(1)), Some(Time::ZERO + limits::ASIDE));
+    let later = Time::ZERO + limits::ASIDE;
+    let probe = orders(&mut flow, L1, later);
+    assert_eq!(probe.len(), 1);
+    arrive(&mut flow, L1, probe[0], later);
+    assert!(orders(&mut flow, L1, later).len() > 1, "it is trusted again");
+}
+
+#[test]
+fn the_only_link_is_never_put_aside() {
+    let mut flow = fetching(&[("a", 9000 * K)], &[(L1, "e1")]);
+    for _ in 0..20 {
+        let range = flow.next_range(L1, Time::ZERO).expect("work");
+        flow.handle_damaged(L1, range, Time::ZERO);
+    }
+}
+
+#[test]
+fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy_wins() {
+    let mut flow = fetching(&[("a", 256 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let slow = [flow.next_range(L1, Time::ZERO).expect("work"), flow.next_range(L1, Time::ZERO).expect("work")];
+    let mut now = Time::ZERO;
+    for range in orders(&mut flow, L2, now) {
+        now = now + Duration::from_millis(150);
+        arrive(&mut flow, L2, range, now);
+    }
+    let stolen = flow.next_range(L2, ms(1500)).expect("a second copy");
+    assert_eq!(stolen, slow[1], "of what it would deliver last");
+    arrive(&mut flow, L2, stolen, ms(1550));
+    assert_eq!(flow.poll_cancel(L1), Some(stolen));
+    let health = flow.health(L2, ms(1550)).expect("attached");
+    assert_eq!(health.stolen, stolen.length);
+    // It was on its way all the same.
+    flow.handle_range_data(L1, None, stolen.length, ms(1600));
+    flow.handle_verified(L1, stolen, 0, ms(1600));
+    assert_eq!(flow.health(L1, ms(1600)).expect("attached").duplicated, stolen.length);
+}
+
+#[test]
+fn equal_links_do_not_take_from_each_other() {
+    let mut flow = fetching(&[("a", 256 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let (one, two) = (flow.next_range(L1, Time::ZERO), flow.next_range(L2, Time::ZERO));
+    let (three, four) = (flow.next_range(L1, Time::ZERO), flow.next_range(L2, Time::ZERO));
+    arrive(&mut flow, L1, one.expect("work"), ms(45));
+    arrive(&mut flow, L2, two.expect("work"), ms(46));
+    arrive(&mut flow, L1, three.expect("work"), ms(90));
+    assert_eq!(flow.next_range(L1, ms(90)), None, "the other one is as good as done with {four:?}");
+}
+
+#[test]
+fn what_one_peer_has_not_comes_from_the_other() {
+    let mut flow = fetching(&[("a", 64 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.handle_range_pending(L1, range, Time::ZERO);
+    assert_eq!(flow.next_range(L1, ms(1)), None);
+    assert!(flow.poll_range_timeout(L1, ms(1)).is_some());
+    assert_eq!(flow.next_range(L2, ms(1)), Some(range));
+    flow.handle_range_refused(L2, range, ms(1));
+    assert_eq!(flow.next_range(L1, Time::ZERO + limits::RETRY_PENDING_MIN), Some(range));
+}
+
+#[test]
+fn a_wrong_block_is_told_and_fetched_again() {
+    let mut flow = fetching(&[("a", 100)], &[(L1, "e1"), (L2, "e2")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.handle_range_begin(range);
+    flow.handle_verified(L1, range, 4711, ms(1));
+    let problem = Problem::WrongBlock { offset: Offset(0) };
+    assert_eq!(flow.poll_event(), Some(Event::Failed { name: name("a"), problem }));
+    assert_eq!(flow.health(L1, ms(1)).expect("attached").bad_ranges, 1);
+    let again = flow.next_range(L2, ms(1)).expect("work");
+    arrive(&mut flow, L2, again, ms(2));
+    assert!(matches!(flow.state(range.object), ObjectState::Whole { .. }));
+}
+
+#[test]
+fn an_object_is_opened_once_and_committed_with_its_root() {
+    let mut flow = fetching(&[("a", 100 * K), ("empty", 0)], &[(L1, "e1")]);
+    let ranges = orders(&mut flow, L1, Time::ZERO);
+    ranges.iter().for_each(|&range| arrive(&mut flow, L1, range, ms(1)));
+    let root = Some(Root256([1; 32]));
+    let all = actions(&mut flow);
+    let opened = all.iter().filter(|a| matches!(a, Action::OpenPart { .. })).count();
+    assert_eq!((all.len(), opened), (4, 2), "{all:?}");
+    let id = ranges[0].object;
+    let generation = ranges[0].generation;
+    assert!(all.contains(&Action::Commit { id, generation, root }));
+    for action in all {
+        if let Action::Commit { id, generation, .. } = action {
+            flow.handle_committed(id, generation, ms(2));
+        }
+    }
+    assert!(flow.is_complete());
+}
+
+#[test]
+fn a_wrong_root_has_all_of_it_fetched_again() {
+    let mut flow = fetching(&[("a", 100)], &[(L1, "e1")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    arrive(&mut flow, L1, range, ms(1));
+    flow.handle_root_failed(range.object, range.generation, ms(2));
+    assert_eq!(flow.next_range(L1, ms(3)), None);
+    let again = flow.next_range(L1, Time::ZERO + limits::HOLD_MIN * 2).expect("work");
+    assert!(again.generation != range.generation);
+}
+
+#[test]
+fn an_object_that_changes_while_it_comes_in_is_begun_again() {
+    let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    arrive(&mut flow, L1, range, ms(1));
+    flow.know(entry("a", 90 * K, 2)).expect("room");
+    assert!(actions(&mut flow).iter().any(|action| matches!(action, Action::Abandon { .. })));
+    assert!(!flow.wants_piece(range), "bytes of the former version are not wanted");
+    let again = flow.next_range(L1, ms(2)).expect("work");
+    assert_eq!((again.offset, again.generation == range.generation), (Offset(0), false));
+    assert_eq!(flow.totals().bytes, ByteCount(90 * K));
+}
+
+#[test]
+fn an_object_is_in_one_kind_of_hands_at_a_time_and_left_to_whole_ones_in_the_end() {
+    let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1")]);
+    flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    assert_eq!(flow.next_request(L2, false, Time::ZERO), None);
+    flow.detach_blocks(L1, ms(1));
+    assert_eq!(flow.next_request(L2, false, ms(2)), None);
+    assert_eq!(flow.next_request(L2, false, ms(2) + limits::BLOCKS_PATIENCE), Some(range.object));
+    flow.attach_blocks(L1, peer("e1"), ms(3));
+    assert_eq!(flow.next_range(L1, ms(3)), None);
+}
+
+#[test]
+fn an_earlier_runs_whole_blocks_are_not_ordered() {
+    let mut flow = fetching(&[("a", 3000 * K)], &[]);
+    let have = [(Offset(0), ByteCount(2100 * K))].into_iter().collect();
+    flow.resume(name("a"), Root256([1; 32]), have);
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    assert_eq!(range.offset, Offset(2048 * K));
+    flow.handle_range_begin(range);
+    assert!(matches!(actions(&mut flow)[..], [Action::OpenPart { resumed: true, .. }]));
+}
+
+#[test]
+fn what_is_left_of_another_version_is_no_use() {
+    let mut flow = fetching(&[("a", 3000 * K)], &[]);
+    let have = [(Offset(0), ByteCount(2100 * K))].into_iter().collect();
+    flow.resume(name("a"), Root256([2; 32]), have);
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    assert_eq!(flow.next_range(L1, Time::ZERO).map(|range| range.offset), Some(Offset(0)));
+}
+
+fn relay(objects: &[(&str, u64)]) -> Flow {
+    let mut flow = Flow::relay(ByteCount(4096 * K));
+    for &(text, size) in objects {
+        flow.know(entry(text, size, 1)).expect("room");
+    }
+    flow.attach_blocks(L1, peer("t1"), Time::ZERO);
+    flow
+}
+
+#[test]
+fn a_relay_fetches_what_is_asked_for_once_and_oldest_first() {
+    let mut flow = relay(&[("a", 1024 * K), ("b", 64 * K)]);
+    assert_eq!(flow.next_range(L1, Time::ZERO), None);
+    flow.demand_range(READER, ObjectId(0), Offset(64 * K), ByteCount(64 * K), Time::ZERO);
+    flow.demand_range(READER, ObjectId(1), Offset(0), ByteCount(64 * K), Time::ZERO);
+    flow.demand_range(LinkId(8), ObjectId(0), Offset(64 * K), ByteCount(128 * K), Time::ZERO);
+    let ranges = orders(&mut flow, L1, Time::ZERO);
+    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 64, 64), (1, 0, 64), (0, 128, 64)]);
+    let state = |flow: &Flow, offset| flow.range_state(ObjectId(0), Offset(offset), ByteCount(64 * K), ms(1));
+    assert_eq!(state(&flow, 64 * K), RangeState::Awaited);
+    assert_eq!(state(&flow, 512 * K), RangeState::Pending, "nobody asked for it");
+    assert_eq!(state(&flow, 1000 * K), RangeState::Invalid);
+    while flow.poll_wake().is_some() {}
+    arrive(&mut flow, L1, ranges[0], ms(1));
+    let generation = ranges[0].generation;
+    assert_eq!(state(&flow, 64 * K), RangeState::Ready { length: ByteCount(64 * K), generation });
+    assert_eq!(std::iter::from_fn(|| flow.poll_wake()).collect::<Vec<_>>(), [LinkId(8), READER]);
+}
+
+#[test]
+fn a_relay_reserves_room_with_the_first_range_and_gives_it_up_once_delivered() {
+    let mut flow = relay(&[("a", 3000 * K), ("b", 3000 * K)]);
+    for id in [ObjectId(0), ObjectId(1)] {
+        flow.demand_range(READER, id, Offset(0), ByteCount(64 * K), Time::ZERO);
+    }
+    let ranges = orders(&mut flow, L1, Time::ZERO);
+    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 0, 64)], "there is room for one");
+    arrive(&mut flow, L1, ranges[0], ms(1));
+    flow.release_range(READER, ObjectId(0), true, ms(2));
+    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(3000 * K)));
+    assert_eq!(flow.next_range(L1, ms(3)).as_ref().map(at), Some((1, 0, 64)));
+    assert!(actions(&mut flow).iter().any(|action| matches!(action, Action::Abandon { id: ObjectId(0), .. })));
+    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(3000 * K)));
+}
+
+#[test]
+fn a_relay_does_not_fetch_what_was_asked_for_and_then_was_not() {
+    let mut flow = relay(&[("a", 64 * K)]);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+    flow.release_range(READER, ObjectId(0), false, ms(1));
+    assert_eq!(flow.next_range(L1, ms(2)), None);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), ms(3));
+    assert!(flow.next_range(L1, ms(3)).is_some(), "asked for again");
+}
+
+#[test]
+fn a_relay_whose_upstream_has_not_what_it_tells_says_so() {
+    let mut flow = relay(&[("a", 64 * K)]);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.handle_range_pending(L1, range, ms(1));
+    let state = |flow: &Flow, now| flow.range_state(ObjectId(0), Offset(0), ByteCount(64 * K), now);
+    assert_eq!(state(&flow, ms(2)), RangeState::Pending);
+    flow.release_range(READER, ObjectId(0), false, ms(2));
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), ms(500));
+    assert_eq!(state(&flow, ms(500)), RangeState::Awaited);
+    assert_eq!(flow.next_range(L1, ms(500)), Some(range));
+    flow.detach_blocks(L1, ms(501));
+    assert_eq!(state(&flow, ms(501)), RangeState::Pending);
+}
+
+#[test]
+fn a_reader_of_whole_objects_is_served_what_comes_by_ranges() {
+    let mut flow = relay(&[("a", 1500 * K)]);
+    let id = flow.demand(READER, &name("a"), Time::ZERO).expect("known");
+    let mut now = Time::ZERO;
+    while !matches!(flow.state(id), ObjectState::Whole { .. }) {
+        let range = flow.next_range(L1, now).expect("work");
+        now = now + Duration::from_millis(40);
+        arrive(&mut flow, L1, range, now);
+    }
+    let generation = actions_generation(&mut flow);
+    flow.handle_committed(id, generation, now);
+    assert!(matches!(flow.state(id), ObjectState::Present { .. }));
+}
+
+fn actions_generation(flow: &mut Flow) -> crate::units::Generation {
+    let commit = actions(flow).into_iter().find_map(|action| match action {
+        Action::Commit { generation, .. } => Some(generation),
+        _ => None,
+    });
+    commit.expect("it is whole")
+}
+
+#[test]
+fn one_link_to_a_peer_reads_its_news_and_another_goes_on_where_it_stopped() {
+    let mut flow = fetching(&[], &[(L1, "e1"), (L2, "e1")]);
+    assert_eq!(flow.subscription(L1, &peer("e1")), Some((0, 0)));
+    assert_eq!(flow.subscription(L2, &peer("e1")), None);
+    flow.handle_news(L1, &peer("e1"), 7, 100);
+    flow.detach_blocks(L1, ms(1));
+    assert_eq!(flow.subscription(L2, &peer("e1")), Some((7, 100)));
+}
+
+#[test]
+fn a_relay_tells_on_what_it_is_told() {
+    let mut flow = relay(&[("a", 10), ("b", 20)]);
+    flow.subscribe(READER);
+    while flow.poll_wake().is_some() {}
+    flow.forget(&name("a"));
+    assert!(std::iter::from_fn(|| flow.poll_wake()).any(|link| link == READER));
+    let (a, b) = (name("a"), name("b"));
+    let told: Vec<_> = flow.news_from(flow.epoch(), 0).collect();
+    assert!(matches!(told[0], (1, News::Known(known, _)) if *known == b));
+    assert_eq!(told[1], (2, News::Removed(&a)));
+    assert_eq!(flow.find(&a), None);
+}

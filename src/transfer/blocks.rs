@@ -1,0 +1,467 @@
+//! Ranges of objects, fetched over all links at once.
+//!
+//! An object whose [`Content`](super::Content) is known may come in by ranges, any range over any link. Driven like this: a link
+//! that can carry ranges is attached by [`Flow::attach_blocks`]; it orders by [`Flow::next_range`] until that returns
+//! nothing, tells the peer what [`Flow::poll_cancel`] returns, and reports what came of each order.
+//!
+//! # Why it ends within one range-time of optimal
+//!
+//! Work is bound late. A link owns nothing but what it has on order: what it carries in
+//! [`limits::RANGES_AHEAD`], in ranges of [`limits::RANGE_TIME`]. All else is cut, when a link has room, off the front of
+//! the earliest object that is not all on order. So while anything is unassigned every link is busy, and no work was
+//! ever given to a link that turned out to be slow beyond what it carries in that short time. When the last range has been
+//! assigned, each link has between its look-ahead less one range and its look-ahead on order: they all end within one
+//! range-time of each other, if they go on as measured. Where one does not (it slows down, stalls, dies), the others
+//! end early and take a second copy of what it would deliver last: the range for which it is latest, if the taker
+//! would have it in two thirds of that time and at least one range-time sooner. The first right copy wins, the other one is
+//! cancelled. So the end is never later than what is left of the slow link's work takes on the others, and the price is at
+//! most one extra copy of what a link had on order. The two conditions are a hysteresis: links that are
+//! equally fast never take from each other.
+//!
+//! What a dead link, a damaged range or a "not here" leaves behind is free at once, and as it belongs to an early object
+//! it goes first.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::carrier::{Carrier, Health, Order};
+use super::flow::{Flow, Kind};
+use super::gather::Gather;
+use super::object::ObjectState;
+use super::schedule;
+use crate::limits;
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, RangeSet, Root256, Time};
+
+/// A second copy is ordered only if it would be here in this part of the time that the first would take.
+const SECOND_GAIN: f64 = 2.0 / 3.0;
+
+/// A range of one attempt at an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RangeRequest {
+    /// Which object.
+    pub object: ObjectId,
+    /// Which attempt at it.
+    pub generation: Generation,
+    /// Where the range starts.
+    pub offset: Offset,
+    /// How long it is, at least 1 and at most a block.
+    pub length: ByteCount,
+}
+
+impl RangeRequest {
+    /// Where it ends.
+    pub fn end(&self) -> Offset {
+        self.offset + self.length
+    }
+}
+
+/// What a flow knows of ranges.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    pub(super) carriers: BTreeMap<LinkId, Carrier>,
+    /// What is in block hands, or asked for by ranges.
+    pub(super) gathers: BTreeMap<ObjectId, Gather>,
+    /// Objects that are not all here or on order, the earliest first; of a flow that knows what it wants.
+    open: BTreeMap<u64, ObjectId>,
+    pub(super) ranks: BTreeMap<ObjectId, u64>,
+    next_rank: u64,
+    /// To be opened again at a time.
+    deferred: BTreeSet<(Time, ObjectId)>,
+    /// Ranges that were asked for, the oldest first; of a flow that fetches on demand.
+    pub(super) demands: VecDeque<(ObjectId, Offset, ByteCount)>,
+    /// What an earlier run has left, by name, and of which root.
+    resumable: BTreeMap<ObjectName, (Root256, RangeSet)>,
+    /// Unanswered requests of links that are served.
+    pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
+    left_at: Time,
+}
+
+impl Blocks {
+    pub(super) fn open(&mut self, id: ObjectId) {
+        if !self.ranks.contains_key(&id) {
+            self.next_rank += 1;
+            self.ranks.insert(id, self.next_rank);
+        }
+        self.open.insert(self.ranks[&id], id);
+    }
+
+    fn shut(&mut self, id: ObjectId) {
+        if let Some(rank) = self.ranks.get(&id) {
+            self.open.remove(rank);
+        }
+    }
+
+    /// Behind all others.
+    pub(super) fn open_last(&mut self, id: ObjectId) {
+        self.forget(id);
+        self.open(id);
+    }
+
+    fn forget(&mut self, id: ObjectId) {
+        self.shut(id);
+        self.ranks.remove(&id);
+    }
+
+    /// Whether a link is put aside and another one is not.
+    pub(super) fn is_aside(&self, link: LinkId, now: Time) -> bool {
+        let is_aside = |carrier: &Carrier| carrier.aside_until(now).is_some();
+        self.carriers.get(&link).is_some_and(is_aside) && !self.carriers.values().all(is_aside)
+    }
+
+    /// Whether `link` may order this: it was not damaged over it, or over all others as well.
+    fn may_carry(&self, gather: &Gather, link: LinkId, offset: Offset, length: ByteCount, now: Time) -> bool {
+        let avoided = |link| gather.is_avoided(offset, length, link);
+        !avoided(link) || self.carriers.keys().all(|&other| avoided(other) || self.is_aside(other, now))
+    }
+
+    /// What a link that is not measured is taken to do: as the others on average.
+    fn usual_rate(&self, now: Time) -> f64 {
+        let rates: Vec<f64> = self.carriers.values().filter_map(|c| c.meter.rate(now)).map(|rate| rate.0).collect();
+        let sum: f64 = rates.iter().sum();
+        if sum > 0.0 { sum / rates.len() as f64 } else { limits::RANGE_BYTES_FIRST as f64 }
+    }
+}
+
+impl Flow {
+    // -- links that carry ranges -------------------------------------------------------------------------------------
+
+    /// A link to `peer` may order ranges from now on.
+    pub fn attach_blocks(&mut self, link: LinkId, peer: NodeName, now: Time) {
+        self.blocks.carriers.insert(link, Carrier::new(peer, now));
+        self.wake_carriers();
+        self.wake_all_readers();
+    }
+
+    /// A link is gone; what it had on order is free at once.
+    pub fn detach_blocks(&mut self, link: LinkId, now: Time) {
+        let Some(carrier) = self.blocks.carriers.remove(&link) else { return };
+        for order in carrier.orders.iter().rev() {
+            self.free_order(order);
+        }
+        self.ledger.subscribers.remove(&link);
+        for cursor in self.ledger.cursors.values_mut() {
+            cursor.reader = cursor.reader.filter(|&reader| reader != link);
+        }
+        self.blocks.left_at = now;
+        self.wake_carriers();
+        self.wakes.remove(&link);
+        if self.blocks.carriers.is_empty() {
+            self.share_out(now);
+            self.wake_all_readers();
+        }
+    }
+
+    /// The next range that `link` should ask for, now on order.
+    pub fn next_range(&mut self, link: LinkId, now: Time) -> Option<RangeRequest> {
+        self.reopen_deferred(now);
+        let carrier = self.blocks.carriers.get(&link)?;
+        if now < self.hold_until || !carrier.has_room(now) || self.blocks.is_aside(link, now) {
+            return None;
+        }
+        let unit = carrier.unit(now);
+        let cut = match self.kind {
+            Kind::Fetch => self.cut_open(link, unit, now),
+            Kind::Relay => self.cut_demand(link, unit, now),
+            Kind::Offer => None,
+        };
+        let (object, offset, length, second) = match cut {
+            Some((object, offset, length)) => (object, offset, length, false),
+            None => {
+                let request = self.second_copy(link, now)?;
+                (request.object, request.offset, request.length, true)
+            }
+        };
+        let request = RangeRequest { object, generation: self.at(object).generation, offset, length };
+        let gather = self.blocks.gathers.get_mut(&object)?;
+        gather.taken.insert(offset, length);
+        gather.orders += 1;
+        if gather.is_taken() {
+            self.blocks.shut(object);
+        }
+        let carrier = self.blocks.carriers.get_mut(&link)?;
+        carrier.order(Order { request, received: 0, doubled: second, second }, now);
+        Some(request)
+    }
+
+    /// A range that `link` has asked for and that is wanted over it no more.
+    pub fn poll_cancel(&mut self, link: LinkId) -> Option<RangeRequest> {
+        self.blocks.carriers.get_mut(&link)?.cancels.pop_front()
+    }
+
+    /// When `link` wants to be looked at again though nothing happens.
+    pub fn poll_range_timeout(&self, link: LinkId, now: Time) -> Option<Time> {
+        let carrier = self.blocks.carriers.get(&link)?;
+        if let Some(until) = carrier.aside_until(now).filter(|_| self.blocks.is_aside(link, now)) {
+            return Some(until);
+        }
+        if !carrier.orders.is_empty() && !carrier.has_room(now) {
+            return None;
+        }
+        let is_work_left = !self.blocks.open.is_empty()
+            || !self.blocks.demands.is_empty()
+            || self.blocks.carriers.values().any(|other| !other.orders.is_empty());
+        let look = is_work_left.then(|| now + schedule::LOOK_AGAIN / 2);
+        let retry = self.blocks.deferred.first().map(|&(at, _)| at);
+        let at = [look, retry].into_iter().flatten().min()?;
+        let at = at.max(carrier.shy_until(now).unwrap_or(at)).max(self.hold_until);
+        Some(at.max(now + Duration::from_millis(1)))
+    }
+
+    /// What passed over a link that carries ranges, and how it stands.
+    pub fn health(&self, link: LinkId, now: Time) -> Option<Health> {
+        self.blocks.carriers.get(&link).map(|carrier| carrier.health(now))
+    }
+
+    /// What an earlier run has left of an object of this root, as its journal tells; to be called before links are attached.
+    /// Whole blocks of it are believed, if it is still the same.
+    pub fn resume(&mut self, name: ObjectName, root: Root256, have: RangeSet) {
+        if self.blocks.resumable.len() < limits::OBJECTS_MAX {
+            self.blocks.resumable.insert(name, (root, have));
+        }
+    }
+
+    // -- helpers -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn wake_carriers(&mut self) {
+        self.wakes.extend(self.blocks.carriers.keys());
+    }
+
+    /// An absent object is wanted: it may come in by ranges if its content is known.
+    pub(super) fn open_blocks(&mut self, id: ObjectId, now: Option<Time>) {
+        if self.at(id).content.is_none() {
+            return;
+        }
+        let retry_at = self.at(id).retry_at;
+        match self.kind {
+            Kind::Fetch if now.is_some_and(|now| retry_at > now) => {
+                self.blocks.deferred.insert((retry_at, id));
+            }
+            Kind::Fetch => self.blocks.open(id),
+            // Whoever asks for the whole of it asks for all its ranges.
+            Kind::Relay => {
+                let size = self.at(id).content.as_ref().map_or(ByteCount(0), |content| content.size);
+                self.demand_gaps(id, Offset(0), size);
+            }
+            Kind::Offer => {}
+        }
+        self.wake_carriers();
+    }
+
+    /// Ends what ranges have to do with an object: nothing of it is on order any more, nothing of it is known to be here.
+    pub(super) fn drop_blocks(&mut self, id: ObjectId) {
+        self.blocks.forget(id);
+        let Some(gather) = self.blocks.gathers.remove(&id) else { return };
+        if !gather.demanded.is_empty() {
+            self.blocks.demands.retain(|demand| demand.0 != id);
+        }
+        if gather.orders == 0 {
+            return;
+        }
+        for carrier in self.blocks.carriers.values_mut() {
+            let (gone, kept) = carrier.orders.drain(..).partition(|order| order.request.object == id);
+            let gone: VecDeque<Order> = gone;
+            carrier.orders = kept;
+            carrier.cancels.extend(gone.iter().map(|order| order.request));
+        }
+        self.wake_carriers();
+    }
+
+    /// No link that carries ranges has been there for long: what came in by ranges is left to whole objects.
+    pub(super) fn leave_to_whole(&mut self, now: Time) {
+        let is_over = self.blocks.carriers.is_empty() && now.since(self.blocks.left_at) >= limits::BLOCKS_PATIENCE;
+        if !is_over || self.blocks.gathers.is_empty() {
+            return;
+        }
+        let started: Vec<_> = self.blocks.gathers.iter().filter(|(_, g)| g.started).map(|(&id, _)| id).collect();
+        for id in started {
+            if matches!(self.at(id).state, ObjectState::Gathering { .. }) {
+                self.give_back(id);
+                self.enqueue(id);
+            }
+        }
+    }
+
+    fn reopen_deferred(&mut self, now: Time) {
+        while let Some(&(at, id)) = self.blocks.deferred.first().filter(|(at, _)| *at <= now) {
+            self.blocks.deferred.remove(&(at, id));
+            if self.at(id).state == ObjectState::Absent && self.at(id).content.is_some() {
+                self.blocks.open(id);
+            }
+        }
+    }
+
+    /// The first range of the earliest object that `link` may order.
+    fn cut_open(&mut self, link: LinkId, unit: u64, now: Time) -> Option<(ObjectId, Offset, ByteCount)> {
+        let mut passed = 0;
+        let mut after = 0;
+        while let Some((&rank, &id)) = self.blocks.open.range(after..).next() {
+            after = rank + 1;
+            if !self.may_start(id) {
+                self.blocks.shut(id);
+                continue;
+            }
+            self.start_gather(id);
+            let Some(gather) = self.blocks.gathers.get(&id) else { continue };
+            if gather.is_whole() {
+                self.blocks.shut(id);
+                self.complete(id);
+                continue;
+            }
+            if let Some((offset, length)) = self.cut_from(gather, link, Offset(0), gather.size, unit, now) {
+                return Some((id, offset, length));
+            }
+            passed += 1;
+            if passed >= limits::OBJECTS_PASSED_OVER_MAX {
+                break;
+            }
+        }
+        None
+    }
+
+    /// The oldest demand's first range that `link` may order.
+    fn cut_demand(&mut self, link: LinkId, unit: u64, now: Time) -> Option<(ObjectId, Offset, ByteCount)> {
+        let mut passed = Vec::new();
+        let mut found = None;
+        while passed.len() < limits::OBJECTS_PASSED_OVER_MAX {
+            let Some((id, offset, length)) = self.blocks.demands.pop_front() else { break };
+            let is_wanted = !self.at(id).readers.is_empty() && self.may_start(id);
+            let Some(gather) = self.blocks.gathers.get_mut(&id) else { continue };
+            if !is_wanted || gather.taken.contains(offset, length) {
+                gather.demanded.remove(offset, length);
+                continue;
+            }
+            if !gather.started && !self.reserve(id) {
+                passed.push((id, offset, length));
+                continue;
+            }
+            self.start_gather(id);
+            let Some(gather) = self.blocks.gathers.get(&id) else { continue };
+            found = self.cut_from(gather, link, offset, length, unit, now).map(|cut| (id, cut.0, cut.1));
+            passed.push((id, offset, length));
+            if found.is_some() {
+                break;
+            }
+        }
+        for demand in passed.into_iter().rev() {
+            self.blocks.demands.push_front(demand);
+        }
+        let (id, offset, length) = found?;
+        if let Some(gather) = self.blocks.gathers.get_mut(&id) {
+            gather.demanded.remove(offset, length);
+        }
+        Some((id, offset, length))
+    }
+
+    fn cut_from(
+        &self,
+        gather: &Gather,
+        link: LinkId,
+        offset: Offset,
+        length: ByteCount,
+        unit: u64,
+        now: Time,
+    ) -> Option<(Offset, ByteCount)> {
+        let peer = &self.blocks.carriers.get(&link)?.peer;
+        if gather.put_off_until(peer).is_some_and(|until| until > now) {
+            return None;
+        }
+        gather.cut(offset, length, unit, |gather, offset, length| {
+            self.blocks.may_carry(gather, link, offset, length, now)
+        })
+    }
+
+    /// Whether an object is absent and wanted, or in block hands.
+    fn may_start(&self, id: ObjectId) -> bool {
+        let object = self.at(id);
+        object.content.is_some() && matches!(object.state, ObjectState::Absent | ObjectState::Gathering { .. })
+    }
+
+    /// Takes an absent object into block hands; its room is reserved where that matters.
+    fn start_gather(&mut self, id: ObjectId) {
+        if self.at(id).state != ObjectState::Absent {
+            return;
+        }
+        let object = self.at(id);
+        let Some((size, root)) = object.content.as_ref().map(|content| (content.size, content.root)) else { return };
+        let name = object.name.clone();
+        let left = if self.blocks.resumable.is_empty() { None } else { self.blocks.resumable.remove(&name) };
+        let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
+        gather.started = true;
+        if let Some((_, have)) = left.filter(|left| left.0 == root) {
+            gather.resume(&have);
+        }
+        let prefix = gather.prefix();
+        let verified = gather.have.total();
+        self.longest = self.longest.max(size);
+        let object = self.at_mut(id);
+        object.generation = object.generation.next();
+        object.queued = false;
+        object.state = ObjectState::Gathering { size, verified, prefix, created: false };
+    }
+
+    /// Makes room in a spool for an object; `false` where it has to wait.
+    fn reserve(&mut self, id: ObjectId) -> bool {
+        let Some(size) = self.at(id).content.as_ref().map(|content| content.size) else { return false };
+        if self.room.is_none() {
+            return true;
+        }
+        if !self.make_room(size) {
+            return false;
+        }
+        self.room_take(size);
+        true
+    }
+
+    /// The range that some link would deliver last and `link` sooner.
+    fn second_copy(&mut self, link: LinkId, now: Time) -> Option<RangeRequest> {
+        let thief = self.blocks.carriers.get(&link)?;
+        let usual = self.blocks.usual_rate(now);
+        if thief.orders.len() > 1 {
+            return None;
+        }
+        let mut latest: Option<(f64, LinkId, usize)> = None;
+        for (&victim, carrier) in self.blocks.carriers.iter().filter(|(other, _)| **other != link) {
+            let mut bytes = carrier.owed();
+            for (at, order) in carrier.orders.iter().enumerate().rev() {
+                let ends_in = carrier.ends_in(bytes, usual, now);
+                if latest.is_some_and(|latest| ends_in <= latest.0) {
+                    break;
+                }
+                if !order.doubled && self.may_double(link, thief, &order.request, now) {
+                    latest = Some((ends_in, victim, at));
+                    break;
+                }
+                bytes = bytes.saturating_sub(order.request.length.0.saturating_sub(order.received));
+            }
+        }
+        let (theirs, victim, at) = latest?;
+        let request = self.blocks.carriers.get(&victim)?.orders.get(at)?.request;
+        let mine = thief.ends_in(thief.owed() + request.length.0, usual, now);
+        let range_time = limits::RANGE_TIME.as_secs_f64().max(mine - thief.ends_in(thief.owed(), usual, now));
+        if mine > theirs * SECOND_GAIN || mine + range_time > theirs {
+            return None;
+        }
+        self.blocks.carriers.get_mut(&victim)?.orders.get_mut(at)?.doubled = true;
+        Some(request)
+    }
+
+    fn may_double(&self, link: LinkId, thief: &Carrier, request: &RangeRequest, now: Time) -> bool {
+        let Some(gather) = self.blocks.gathers.get(&request.object) else { return false };
+        gather.put_off_until(&thief.peer).is_none_or(|until| until <= now)
+            && self.blocks.may_carry(gather, link, request.offset, request.length, now)
+    }
+
+    /// Puts on the demand queue what of a range is neither here nor on order nor demanded already.
+    pub(super) fn demand_gaps(&mut self, id: ObjectId, offset: Offset, length: ByteCount) {
+        let Some(size) = self.at(id).content.as_ref().map(|content| content.size) else { return };
+        let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
+        let gaps: Vec<_> = gather.taken.missing_in(offset, length).collect();
+        for (offset, length) in gaps {
+            let news: Vec<_> = gather.demanded.missing_in(offset, length).collect();
+            for (offset, length) in news {
+                gather.demanded.insert(offset, length);
+                self.blocks.demands.push_back((id, offset, length));
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A link that carries ranges: what it has on order, what it can do, and whether it can be trusted.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::blocks::RangeRequest;
+use super::pace::Meter;
+use crate::limits;
+use crate::units::{ByteCount, Generation, NodeName, ObjectId, Offset, Rate, Time};
+
+/// What an operator may want to know of a link that carries ranges.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Health {
+    /// What it brings in.
+    pub rate: Option<Rate>,
+    /// Ranges on order.
+    pub orders: usize,
+    /// Bytes on order that have not come in.
+    pub owed: ByteCount,
+    /// Bytes that came in over it first, and right.
+    pub verified: ByteCount,
+    /// Of these, bytes that another link had on order before.
+    pub stolen: ByteCount,
+    /// Bytes that came in though they were here, or no longer wanted.
+    pub duplicated: ByteCount,
+    /// Ranges that were damaged on it, and blocks that were made up of wrong ranges.
+    pub bad_ranges: u64,
+    /// It is put aside until then, for the damage it does.
+    pub aside_until: Option<Time>,
+}
+
+/// A range on order; what of it came in right is cut off its front.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    pub(super) request: RangeRequest,
+    /// Bytes of it that came in and are not judged yet.
+    pub(super) received: u64,
+    /// Two links have it on order.
+    pub(super) doubled: bool,
+    /// This link is the second one.
+    pub(super) second: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Carrier {
+    pub(super) peer: NodeName,
+    pub(super) meter: Meter,
+    /// Oldest first.
+    pub(super) orders: VecDeque<Order>,
+    /// What the peer should be told to be wanted no more.
+    pub(super) cancels: VecDeque<RangeRequest>,
+    pub(super) totals: Health,
+    /// When data came last, or the first order was made.
+    active: Time,
+    shy_until: Time,
+    shy_delay: Duration,
+    /// The last ranges, a bit each, set where it was damaged.
+    history: u32,
+    aside_until: Option<Time>,
+    /// It was put aside, and is tried with one range at a time.
+    probing: bool,
+}
+
+impl Carrier {
+    pub(super) fn new(peer: NodeName, now: Time) -> Self {
+        Self {
+            peer,
+            meter: Meter::default(),
+            orders: VecDeque::new(),
+            cancels: VecDeque::new(),
+            totals: Health::default(),
+            active: now,
+            shy_until: Time::ZERO,
+            shy_delay: Duration::ZERO,
+            history: 0,
+            aside_until: None,
+            probing: false,
+        }
+    }
+
+    pub(super) fn health(&self, now: Time) -> Health {
+        Health {
+            rate: self.meter.rate(now),
+            orders: self.orders.len(),
+            owed: ByteCount(self.owed()),
+            aside_until: self.aside_until.filter(|&until| until > now),
+            ..self.totals
+        }
+    }
+
+    /// Bytes on order that have not come in.
+    pub(super) fn owed(&self) -> u64 {
+        self.orders.iter().map(|order| order.request.length.0.saturating_sub(order.received)).sum()
+    }
+
+    /// The length of the ranges that it should order: what it carries in [`limits::RANGE_TIME`], a power of two.
+    pub(super) fn unit(&self, now: Time) -> u64 {
+        let Some(rate) = self.meter.rate(now) else { return limits::RANGE_BYTES_FIRST };
+        let bytes = rate.bytes_in(limits::RANGE_TIME).0.clamp(limits::RANGE_BYTES_MIN, limits::BLOCK_BYTES);
+        1 << bytes.ilog2()
+    }
+
+    /// Whether it has less on order than it should.
+    pub(super) fn has_room(&self, now: Time) -> bool {
+        if self.shy_until > now || self.orders.len() >= limits::RANGES_PER_LINK_MAX {
+            return false;
+        }
+        if self.probing && !self.orders.is_empty() {
+            return false;
+        }
+        let ahead =
+            self.meter.rate(now).map_or(limits::RANGES_AHEAD_FIRST, |rate| rate.bytes_in(limits::RANGES_AHEAD).0);
+        self.orders.len() < 2 || self.owed() < ahead
+    }
+
+    /// When it may order again, where it may not now.
+    pub(super) fn shy_until(&self, now: Time) -> Option<Time> {
+        (self.shy_until > now).then_some(self.shy_until)
+    }
+
+    /// Until when it is put aside.
+    pub(super) fn aside_until(&self, now: Time) -> Option<Time> {
+        self.aside_until.filter(|&until| until > now)
+    }
+
+    pub(super) fn order(&mut self, order: Order, now: Time) {
+        if self.orders.is_empty() {
+            self.active = now;
+        }
+        self.meter.start(now);
+        self.orders.push_back(order);
+    }
+
+    /// Bytes came in over it.
+    pub(super) fn handle_data(&mut self, bytes: ByteCount, now: Time) {
+        self.active = now;
+        self.meter.add(bytes, now);
+    }
+
+    /// Takes an order out, whatever of it is still to come.
+    pub(super) fn end_order(&mut self, at: usize, now: Time) -> Option<Order> {
+        let order = self.orders.remove(at)?;
+        if self.orders.is_empty() {
+            self.meter.stop(now);
+        }
+        Some(order)
+    }
+
+    pub(super) fn find(&self, object: ObjectId, generation: Generation, offset: Offset) -> Option<usize> {
+        let is_it = |order: &Order| {
+            let r = &order.request;
+            r.object == object && r.generation == generation && r.offset <= offset && offset.0 < r.end().0
+        };
+        self.orders.iter().position(is_it)
+    }
+
+    /// In how many seconds it will have delivered `bytes` of what it owes; `usual` is what links do that are not
+    /// measured.
+    pub(super) fn ends_in(&self, bytes: u64, usual: f64, now: Time) -> f64 {
+        let rate = self.meter.rate(now).map_or(usual, |rate| rate.0);
+        let silent = if self.orders.is_empty() { Duration::ZERO } else { now.since(self.active) };
+        // A stall that has lasted for a while is as likely as not to last for as long again.
+        let lag = if silent > limits::STALL_AFTER { silent.as_secs_f64() } else { 0.0 };
+        if rate > 0.0 { bytes as f64 / rate + lag } else { f64::INFINITY }
+    }
+
+    /// A range came in right.
+    pub(super) fn handle_good(&mut self) {
+        self.shy_delay = Duration::ZERO;
+        self.shy_until = Time::ZERO;
+        self.probing = false;
+        self.history <<= 1;
+    }
+
+    /// A range was damaged; `true` where the link is to be put aside.
+    pub(super) fn handle_bad(&mut self, now: Time) -> bool {
+        self.totals.bad_ranges += 1;
+        self.history = self.history << 1 | 1;
+        let recent = self.history & (u32::MAX >> (u32::BITS - limits::HEALTH_RANGES));
+        if !self.probing && recent.count_ones() <= limits::DAMAGED_RANGES_MAX {
+            return false;
+        }
+        self.aside_until = Some(now + limits::ASIDE);
+        self.probing = true;
+        self.history = 0;
+        true
+    }
+
+    /// The peer has not what was ordered.
+    pub(super) fn handle_pending(&mut self, now: Time) {
+        self.shy_delay = (self.shy_delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
+        self.shy_until = now + self.shy_delay;
+    }
+}

@@ -1,0 +1,312 @@
+//! One object that comes in by ranges: which are here, which are on order, and whether its blocks are right.
+//!
+//! Ranges come over any links and in any order, each with its own checksum. A block is believed when the checksums of
+//! its ranges combine to the one that the inventory tells of it; until then its ranges are here, and may be passed
+//! on, but may be dropped again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crc_fast::{CrcAlgorithm, checksum_combine};
+
+use super::ledger::Content;
+use crate::limits;
+use crate::units::{ByteCount, LinkId, NodeName, Offset, RangeSet, Time};
+
+/// Bytes that came in as one, with their checksum.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) offset: Offset,
+    pub(super) length: ByteCount,
+    pub(super) crc: u32,
+    pub(super) link: LinkId,
+}
+
+/// What a piece has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// Nothing: it was here, or does not fit what is here.
+    Nothing,
+    /// So many bytes are here that were not.
+    New(ByteCount),
+    /// The block is whole, but wrong: it is dropped. It came over these links.
+    BadBlock { offset: Offset, length: ByteCount, links: BTreeSet<LinkId> },
+}
+
+/// What a peer does not have now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Later {
+    pub(super) until: Time,
+    delay: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Gather {
+    pub(super) size: ByteCount,
+    /// Ranges that are here.
+    pub(super) have: RangeSet,
+    /// These, and those on order.
+    pub(super) taken: RangeSet,
+    /// Ranges that were asked for and are neither here nor on order; of a flow that fetches on demand.
+    pub(super) demanded: RangeSet,
+    /// Blocks that are whole and right.
+    right: RangeSet,
+    /// The ranges of blocks that are not, by block and offset.
+    parts: BTreeMap<u64, BTreeMap<u64, Piece>>,
+    /// What is to come over another link, since it was damaged over this one.
+    avoid: Vec<(Offset, ByteCount, LinkId)>,
+    later: BTreeMap<NodeName, Later>,
+    /// Room is reserved, the object is in block hands.
+    pub(super) started: bool,
+    /// The part file has been asked for.
+    pub(super) opened: bool,
+    /// Orders under way.
+    pub(super) orders: usize,
+}
+
+impl Gather {
+    pub(super) fn new(size: ByteCount) -> Self {
+        Self {
+            size,
+            have: RangeSet::new(),
+            taken: RangeSet::new(),
+            demanded: RangeSet::new(),
+            right: RangeSet::new(),
+            parts: BTreeMap::new(),
+            avoid: Vec::new(),
+            later: BTreeMap::new(),
+            started: false,
+            opened: false,
+            orders: 0,
+        }
+    }
+
+    /// Takes over what an earlier run has left: whole blocks of it.
+    pub(super) fn resume(&mut self, have: &RangeSet) {
+        let blocks = self.size.0.div_ceil(limits::BLOCK_BYTES);
+        for block in 0..blocks {
+            let (offset, length) = self.block(block);
+            if have.contains(offset, length) {
+                self.have.insert(offset, length);
+                self.taken.insert(offset, length);
+                self.right.insert(offset, length);
+            }
+        }
+    }
+
+    /// Bytes from its start that are in right blocks.
+    pub(super) fn prefix(&self) -> ByteCount {
+        self.right.missing(self.size).next().map_or(self.size, |(offset, _)| ByteCount(offset.0))
+    }
+
+    /// How much of `length` bytes from `offset` on is here without a gap.
+    pub(super) fn ready(&self, offset: Offset, length: ByteCount) -> ByteCount {
+        self.have.missing_in(offset, length).next().map_or(length, |(gap, _)| ByteCount(gap.0 - offset.0))
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.right.is_full(self.size)
+    }
+
+    /// Whether all of it is here or on order.
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken.is_full(self.size)
+    }
+
+    /// The first range within `length` bytes from `offset` on that is neither here nor on order and that `may_take`:
+    /// aligned, at most `unit` long, and within one block.
+    pub(super) fn cut(
+        &self,
+        offset: Offset,
+        length: ByteCount,
+        unit: u64,
+        may_take: impl Fn(&Self, Offset, ByteCount) -> bool,
+    ) -> Option<(Offset, ByteCount)> {
+        for (gap, gap_length) in self.taken.missing_in(offset, length) {
+            let (mut at, end) = (gap.0, gap.0 + gap_length.0);
+            while at < end {
+                let next = end.min((at / unit + 1) * unit);
+                let range = (Offset(at), ByteCount(next - at));
+                if may_take(self, range.0, range.1) {
+                    return Some(range);
+                }
+                at = next;
+            }
+        }
+        None
+    }
+
+    /// A range that was on order is so no more: what of it is not here is free.
+    pub(super) fn release(&mut self, offset: Offset, length: ByteCount) -> Vec<(Offset, ByteCount)> {
+        let gaps: Vec<_> = self.have.missing_in(offset, length).collect();
+        for &(offset, length) in &gaps {
+            self.taken.remove(offset, length);
+        }
+        gaps
+    }
+
+    /// Bytes came in that are what their sender says they are.
+    pub(super) fn add(&mut self, piece: Piece, content: &Content) -> Added {
+        let Piece { offset, length, .. } = piece;
+        let new: u64 = self.have.missing_in(offset, length).map(|gap| gap.1.0).sum();
+        if new == 0 {
+            return Added::Nothing;
+        }
+        let block = offset.0 / limits::BLOCK_BYTES;
+        let parts = self.parts.entry(block).or_default();
+        let end = offset.0 + length.0;
+        let inside = |part: &Piece| part.offset >= offset && part.offset.0 + part.length.0 <= end;
+        let outside = |part: &Piece| part.offset.0 + part.length.0 <= offset.0 || part.offset.0 >= end;
+        // Checksums combine only of ranges that follow each other.
+        if !parts.values().all(|part| inside(part) || outside(part)) {
+            return Added::Nothing;
+        }
+        parts.retain(|_, part| outside(part));
+        parts.insert(offset.0, piece);
+        self.have.insert(offset, length);
+        self.taken.insert(offset, length);
+        let (start, whole) = self.block(block);
+        if !self.have.contains(start, whole) {
+            return Added::New(ByteCount(new));
+        }
+        let parts = self.parts.remove(&block).unwrap_or_default();
+        if combined(&parts) == content.block_crcs.get(block as usize).copied() {
+            self.right.insert(start, whole);
+            self.avoid.retain(|avoid| avoid.0.0 / limits::BLOCK_BYTES != block);
+            return Added::New(ByteCount(new));
+        }
+        self.have.remove(start, whole);
+        self.taken.remove(start, whole);
+        Added::BadBlock { offset: start, length: whole, links: parts.values().map(|part| part.link).collect() }
+    }
+
+    /// A range is to come over another link, where there is one.
+    pub(super) fn avoid(&mut self, offset: Offset, length: ByteCount, link: LinkId) {
+        if self.avoid.len() < limits::AVOIDED_RANGES_MAX {
+            self.avoid.push((offset, length, link));
+        }
+    }
+
+    /// Whether a range was damaged over `link`.
+    pub(super) fn is_avoided(&self, offset: Offset, length: ByteCount, link: LinkId) -> bool {
+        let touches =
+            |a: &(Offset, ByteCount, LinkId)| a.2 == link && a.0.0 < offset.0 + length.0 && offset.0 < a.0.0 + a.1.0;
+        self.avoid.iter().any(touches)
+    }
+
+    /// A peer cannot give of it now.
+    pub(super) fn put_off(&mut self, peer: &NodeName, now: Time) {
+        let delay = self.later.get(peer).map_or(Duration::ZERO, |later| later.delay);
+        let delay = (delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
+        self.later.insert(peer.clone(), Later { until: now + delay, delay });
+    }
+
+    /// A peer has given of it.
+    pub(super) fn put_on(&mut self, peer: &NodeName) {
+        self.later.remove(peer);
+    }
+
+    pub(super) fn put_off_until(&self, peer: &NodeName) -> Option<Time> {
+        self.later.get(peer).map(|later| later.until)
+    }
+
+    fn block(&self, block: u64) -> (Offset, ByteCount) {
+        let start = block * limits::BLOCK_BYTES;
+        (Offset(start), ByteCount(limits::BLOCK_BYTES.min(self.size.0 - start)))
+    }
+}
+
+/// CRC-32C of ranges that follow each other.
+fn combined(parts: &BTreeMap<u64, Piece>) -> Option<u32> {
+    let mut parts = parts.values();
+    let first = u64::from(parts.next()?.crc);
+    let crc = parts
+        .fold(first, |crc, part| checksum_combine(CrcAlgorithm::Crc32Iscsi, crc, u64::from(part.crc), part.length.0));
+    u32::try_from(crc).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Root256;
+
+    const K: u64 = 1024;
+
+    fn bytes(size: u64) -> Vec<u8> {
+        (0..size as u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 24) as u8).collect()
+    }
+
+    fn content(bytes: &[u8]) -> Content {
+        let block_crcs = bytes.chunks(limits::BLOCK_BYTES as usize).map(crc_fast::crc32_iscsi).collect();
+        Content { size: ByteCount(bytes.len() as u64), mtime_ns: 0, mode: 0o644, root: Root256([0; 32]), block_crcs }
+    }
+
+    fn piece(bytes: &[u8], offset: u64, length: u64, link: u64) -> Piece {
+        let crc = crc_fast::crc32_iscsi(&bytes[offset as usize..(offset + length) as usize]);
+        Piece { offset: Offset(offset), length: ByteCount(length), crc, link: LinkId(link) }
+    }
+
+    #[test]
+    fn a_block_is_believed_when_its_ranges_combine_to_its_checksum() {
+        let bytes = bytes(1200 * K);
+        let content = content(&bytes);
+        let mut gather = Gather::new(content.size);
+        assert_eq!(gather.add(piece(&bytes, 512 * K, 512 * K, 1), &content), Added::New(ByteCount(512 * K)));
+        assert_eq!(gather.add(piece(&bytes, 1024 * K, 176 * K, 2), &content), Added::New(ByteCount(176 * K)));
+        assert_eq!(gather.prefix(), ByteCount(0));
+        assert_eq!(gather.add(piece(&bytes, 0, 512 * K, 1), &content), Added::New(ByteCount(512 * K)));
+        assert!(gather.is_whole());
+        assert_eq!(gather.add(piece(&bytes, 0, 32 * K, 1), &content), Added::Nothing);
+    }
+
+    #[test]
+    fn a_wrong_block_is_dropped_and_told_with_the_links_it_came_over() {
+        let bytes = bytes(100 * K);
+        let content = content(&bytes);
+        let mut gather = Gather::new(content.size);
+        let wrong = Piece { crc: 7, ..piece(&bytes, 0, 64 * K, 3) };
+        assert_eq!(gather.add(wrong, &content), Added::New(ByteCount(64 * K)));
+        let links = BTreeSet::from([LinkId(3), LinkId(4)]);
+        let bad = Added::BadBlock { offset: Offset(0), length: ByteCount(100 * K), links };
+        assert_eq!(gather.add(piece(&bytes, 64 * K, 36 * K, 4), &content), bad);
+        assert!(gather.have.is_empty() && gather.taken.is_empty());
+    }
+
+    #[test]
+    fn a_piece_that_covers_others_takes_their_place_and_one_that_cuts_them_is_refused() {
+        let bytes = bytes(128 * K);
+        let content = content(&bytes);
+        let mut gather = Gather::new(content.size);
+        gather.add(piece(&bytes, 0, 32 * K, 1), &content);
+        assert_eq!(gather.add(piece(&bytes, 16 * K, 32 * K, 2), &content), Added::Nothing);
+        assert_eq!(gather.add(piece(&bytes, 0, 64 * K, 2), &content), Added::New(ByteCount(32 * K)));
+        assert_eq!(gather.add(piece(&bytes, 64 * K, 64 * K, 2), &content), Added::New(ByteCount(64 * K)));
+        assert!(gather.is_whole());
+    }
+
+    #[test]
+    fn ranges_are_cut_aligned_and_within_a_block() {
+        let mut gather = Gather::new(ByteCount(3000 * K));
+        let all = ByteCount(3000 * K);
+        let mut cut = |unit| {
+            let range = gather.cut(Offset(0), all, unit, |_, _, _| true).expect("some is left");
+            gather.taken.insert(range.0, range.1);
+            (range.0.0 / K, range.1.0 / K)
+        };
+        assert_eq!(cut(32 * K), (0, 32));
+        assert_eq!(cut(64 * K), (32, 32));
+        assert_eq!(cut(1024 * K), (64, 960));
+        assert_eq!(cut(1024 * K), (1024, 1024));
+        assert_eq!(cut(512 * K), (2048, 512));
+        assert_eq!(cut(1024 * K), (2560, 440));
+    }
+
+    #[test]
+    fn only_whole_blocks_of_an_earlier_run_are_taken_over() {
+        let mut gather = Gather::new(ByteCount(2500 * K));
+        gather.resume(&RangeSet::from_iter([(Offset(32 * K), ByteCount(2468 * K))]));
+        assert_eq!(gather.have.total(), ByteCount(1476 * K));
+        assert_eq!(gather.prefix(), ByteCount(0));
+        assert_eq!(gather.ready(Offset(1024 * K), ByteCount(100 * K)), ByteCount(100 * K));
+    }
+}

@@ -1,0 +1,210 @@
+//! What is known of objects: entries that come from a peer's inventory or from the own store, and the log of them for
+//! those who subscribe.
+
+use super::action::Event;
+use super::flow::{Flow, Kind};
+use super::ledger::{Cursor, Entry, News, Record};
+use super::object::ObjectState;
+use crate::limits;
+use crate::units::{ByteCount, LinkId, NodeName, ObjectId, ObjectName, Root256};
+
+impl Flow {
+    /// An object is known to be so from now on. A flow that fetches wants it, unless what is present has the same root; a
+    /// relay can serve it; one that offers tells of it. `None` where the table is full or the entry makes no sense.
+    pub fn know(&mut self, entry: Entry) -> Option<ObjectId> {
+        let Entry { name, content } = entry;
+        if !content.is_consistent() {
+            return None;
+        }
+        let id = match self.id_of(&name) {
+            Some(id) => id,
+            None if self.listed_only || self.by_name.len() >= limits::OBJECTS_MAX => return None,
+            None => self.insert(name.clone(), (self.kind == Kind::Fetch).then_some(content.size)),
+        };
+        if self.at(id).content.as_deref() == Some(&content) {
+            return Some(id);
+        }
+        let is_other = self.at(id).content.as_ref().is_none_or(|known| known.root != content.root);
+        if self.kind != Kind::Offer && is_other {
+            self.leave_former(id, content.root);
+        }
+        if self.kind == Kind::Fetch {
+            let before = self.at(id).expected.unwrap_or_default();
+            self.totals.bytes = ByteCount(self.totals.bytes.0 - before.0 + content.size.0);
+            self.at_mut(id).expected = Some(content.size);
+        }
+        self.at_mut(id).content = Some(Box::new(content));
+        if self.kind == Kind::Fetch {
+            if is_other && self.at(id).state == ObjectState::Absent {
+                self.want_known(id);
+            }
+        } else {
+            self.ledger.add(id, &name);
+            self.wakes.extend(&self.ledger.subscribers);
+        }
+        Some(id)
+    }
+
+    /// There is no object of this name any more. What is present of it in a flow that fetches stays; an
+    /// [`Event::Forgotten`] tells of it.
+    pub fn forget(&mut self, name: &ObjectName) {
+        let Some(id) = self.id_of(name) else { return };
+        if self.at(id).content.is_none() {
+            return;
+        }
+        if self.kind == Kind::Relay {
+            self.evict_former(id);
+        } else if self.kind == Kind::Fetch && !matches!(self.at(id).state, ObjectState::Present { .. }) {
+            self.give_back(id);
+        }
+        self.drop_blocks(id);
+        self.ledger.remove(id, name);
+        self.wakes.extend(&self.ledger.subscribers);
+        self.at_mut(id).content = None;
+        self.wake_readers(id);
+        if self.kind != Kind::Fetch {
+            self.forget_if_idle(id);
+            return;
+        }
+        self.events.push_back(Event::Forgotten { name: name.clone() });
+        if !self.at(id).listed {
+            self.drop_from_table(id);
+        }
+    }
+
+    /// An object of this root is present, whole and marked, from an earlier run. Links are not attached yet.
+    pub fn have(&mut self, name: ObjectName, size: ByteCount, root: Root256) -> ObjectId {
+        let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, Some(size)));
+        self.at_mut(id).here = Some(root);
+        if !matches!(self.at(id).state, ObjectState::Present { .. }) {
+            self.give_back(id);
+            self.set_present(id, size);
+        }
+        id
+    }
+
+    /// Whether only objects that [`Flow::want`] names are fetched, whatever else peers have.
+    pub fn fetch_listed_only(&mut self, listed_only: bool) {
+        self.listed_only = listed_only;
+        if !listed_only {
+            self.ledger.cursors.clear();
+        }
+    }
+
+    /// Whether the content of an object of this name is known.
+    pub fn knows(&self, name: &ObjectName) -> bool {
+        self.id_of(name).is_some_and(|id| self.at(id).content.is_some())
+    }
+
+    /// What is known of an object's content.
+    pub fn content(&self, id: ObjectId) -> Option<&super::Content> {
+        self.at(id).content.as_deref()
+    }
+
+    // -- the log -----------------------------------------------------------------------------------------------------
+
+    /// Begins the log with an epoch that no earlier run has used.
+    pub fn start_epoch(&mut self, epoch: u64) {
+        self.ledger.start_over(epoch.max(1));
+    }
+
+    /// The epoch of the log.
+    pub fn epoch(&self) -> u64 {
+        self.ledger.epoch
+    }
+
+    /// Records of the log from number `seq` on, all of them where `epoch` is not the log's, with their numbers.
+    pub fn news_from(&self, epoch: u64, seq: u64) -> impl Iterator<Item = (u64, News<'_>)> {
+        self.ledger.from(epoch, seq).filter_map(|(seq, record)| match record {
+            Record::Removed(name) => Some((seq, News::Removed(name))),
+            Record::Known(id) => {
+                let object = self.at(*id);
+                object.content.as_deref().map(|content| (seq, News::Known(&object.name, content)))
+            }
+        })
+    }
+
+    /// `link` wants to be woken when there are news.
+    pub fn subscribe(&mut self, link: LinkId) {
+        self.ledger.subscribers.insert(link);
+    }
+
+    /// `link` is gone.
+    pub fn unsubscribe(&mut self, link: LinkId) {
+        self.ledger.subscribers.remove(&link);
+    }
+
+    /// Where `link` should read the log of `peer` from, if it is the link that reads it: the first one that asks.
+    pub fn subscription(&mut self, link: LinkId, peer: &NodeName) -> Option<(u64, u64)> {
+        if self.kind == Kind::Offer {
+            return None;
+        }
+        let cursor = self.ledger.cursors.entry(peer.clone()).or_default();
+        (*cursor.reader.get_or_insert(link) == link).then_some((cursor.epoch, cursor.seq))
+    }
+
+    /// Records of the log of `peer` up to but without number `seq` are known.
+    pub fn handle_news(&mut self, link: LinkId, peer: &NodeName, epoch: u64, seq: u64) {
+        self.ledger.cursors.insert(peer.clone(), Cursor { epoch, seq, reader: Some(link) });
+    }
+
+    // -- helpers -----------------------------------------------------------------------------------------------------
+
+    /// An object is another one than it was: what is here or under way of the former is no use.
+    fn leave_former(&mut self, id: ObjectId, root: Root256) {
+        match self.at(id).state {
+            ObjectState::Present { .. } if self.at(id).here == Some(root) => {}
+            ObjectState::Present { .. } if self.kind == Kind::Relay => self.evict_former(id),
+            ObjectState::Present { size } => {
+                self.totals.present -= 1;
+                self.totals.present_bytes -= size;
+                self.at_mut(id).state = ObjectState::Absent;
+            }
+            ObjectState::Absent | ObjectState::Requested { .. } => self.drop_blocks(id),
+            ObjectState::Arriving { .. } | ObjectState::Gathering { .. } | ObjectState::Whole { .. } => {
+                self.give_back(id);
+                self.wake_readers(id);
+            }
+        }
+        self.at_mut(id).retry_at = crate::units::Time::ZERO;
+    }
+
+    fn evict_former(&mut self, id: ObjectId) {
+        if let ObjectState::Present { .. } = self.at(id).state {
+            self.evict_id(id);
+        } else {
+            self.give_back(id);
+        }
+        self.wake_readers(id);
+    }
+
+    fn want_known(&mut self, id: ObjectId) {
+        self.at_mut(id).queued = false;
+        self.enqueue(id);
+    }
+
+    fn drop_from_table(&mut self, id: ObjectId) {
+        let object = self.at(id);
+        let (name, failed, state) = (object.name.clone(), object.problem.is_some(), object.state);
+        let expected = object.expected.unwrap_or_default();
+        self.totals.failed -= u64::from(failed);
+        self.totals.objects -= 1;
+        self.totals.bytes -= expected;
+        if let ObjectState::Present { size } = state {
+            self.totals.present -= 1;
+            self.totals.present_bytes -= size;
+        }
+        self.by_name.remove(&name);
+        let is_on_order = self.is_on_order(id);
+        let object = self.at_mut(id);
+        object.generation = object.generation.next();
+        object.state = ObjectState::Absent;
+        object.queued = false;
+        object.problem = None;
+        object.expected = None;
+        // A place that a link still names is not given to another object.
+        if !is_on_order {
+            self.free.push(id);
+        }
+    }
+}

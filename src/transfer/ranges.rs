@@ -1,0 +1,113 @@
+//! The serving side of ranges: who asked for which, and what of it is here.
+
+use super::flow::{Flow, Kind};
+use super::object::ObjectState;
+use crate::limits;
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
+
+/// What can be sent of a range now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RangeState {
+    /// So many bytes from its start, at least 1.
+    Ready {
+        /// How many.
+        length: ByteCount,
+        /// The attempt that they belong to.
+        generation: Generation,
+    },
+    /// Not here yet, but on its way: nothing is said until more is known.
+    Awaited,
+    /// Not here now; the peer is to be told so.
+    Pending,
+    /// There is no such object.
+    Gone,
+    /// The object has no such range.
+    Invalid,
+}
+
+impl Flow {
+    /// The object of this name, if it is known here.
+    pub fn find(&self, name: &ObjectName) -> Option<ObjectId> {
+        self.id_of(name)
+    }
+
+    /// `link` asks for a range, until [`Flow::release_range`]. One that has to be fetched first goes on the demand queue.
+    pub fn demand_range(&mut self, link: LinkId, id: ObjectId, offset: Offset, length: ByteCount, now: Time) {
+        self.must_stay(id);
+        *self.blocks.asks.entry((link, id)).or_default() += 1;
+        let object = self.at_mut(id);
+        if object.readers.insert(link) {
+            object.last_use = now;
+        }
+        if self.kind != Kind::Relay || !self.at(id).has_range(offset, length) {
+            return;
+        }
+        let is_missing = matches!(self.at(id).state, ObjectState::Absent | ObjectState::Gathering { .. });
+        if is_missing && !self.blocks.carriers.is_empty() && self.at(id).retry_at <= now {
+            self.demand_gaps(id, offset, length);
+            self.wake_carriers();
+        } else if self.at(id).state == ObjectState::Absent && self.at(id).retry_at <= now {
+            self.enqueue(id);
+        }
+    }
+
+    /// A range that `link` asked for is answered or no longer wanted; `sent` says that bytes of it were sent.
+    pub fn release_range(&mut self, link: LinkId, id: ObjectId, sent: bool, now: Time) {
+        let Some(asks) = self.blocks.asks.get_mut(&(link, id)) else { return };
+        *asks -= 1;
+        if *asks == 0 {
+            self.blocks.asks.remove(&(link, id));
+            self.release(link, id, sent, now);
+        }
+    }
+
+    /// What can be sent of a range that was asked for.
+    pub fn range_state(&self, id: ObjectId, offset: Offset, length: ByteCount, now: Time) -> RangeState {
+        let object = self.at(id);
+        let generation = object.generation;
+        let from_start = |ready: ByteCount| match ready.0.checked_sub(offset.0) {
+            Some(ready) if ready > 0 => RangeState::Ready { length: ByteCount(ready.min(length.0)), generation },
+            _ => RangeState::Awaited,
+        };
+        match object.state {
+            ObjectState::Present { size } | ObjectState::Whole { size } => {
+                if offset.0 >= size.0 || length.0 > size.0 - offset.0 {
+                    return RangeState::Invalid;
+                }
+                from_start(size)
+            }
+            ObjectState::Absent if self.kind == Kind::Offer => RangeState::Gone,
+            _ if object.content.is_none() && self.kind == Kind::Relay && self.schedule.fetchers.is_empty() => {
+                RangeState::Gone
+            }
+            _ if !object.has_range(offset, length) => RangeState::Invalid,
+            ObjectState::Arriving { written, created: true, .. } => from_start(written),
+            ObjectState::Arriving { .. } | ObjectState::Requested { .. } => RangeState::Awaited,
+            ObjectState::Gathering { .. } | ObjectState::Absent => self.gathering_state(id, offset, length, now),
+        }
+    }
+
+    fn gathering_state(&self, id: ObjectId, offset: Offset, length: ByteCount, now: Time) -> RangeState {
+        let generation = self.at(id).generation;
+        let Some(gather) = self.blocks.gathers.get(&id) else { return RangeState::Pending };
+        let ready = gather.ready(offset, length);
+        if ready.0 > 0 {
+            return RangeState::Ready { length: ready, generation };
+        }
+        // As with whole objects: where it cannot be hoped for, whoever asked is told so.
+        let waited = now.since(self.at(id).last_use);
+        let has_room = gather.started || waited < limits::ROOM_PATIENCE;
+        let is_put_off = |peer| gather.put_off_until(peer).is_some_and(|until| until > now);
+        let can_come = self.blocks.carriers.values().any(|carrier| !is_put_off(&carrier.peer));
+        let first = gather.have.missing_in(offset, length).next();
+        let is_asked = first.is_some_and(|(at, _)| {
+            let one = ByteCount(1);
+            gather.taken.contains(at, one) || gather.demanded.contains(at, one)
+        });
+        if has_room && can_come && is_asked && now >= self.hold_until {
+            RangeState::Awaited
+        } else {
+            RangeState::Pending
+        }
+    }
+}
