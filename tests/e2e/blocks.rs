@@ -7,6 +7,7 @@ use rand::RngExt as _;
 
 use super::proxy::Proxy;
 use super::site::{Plan, Site, chance, random_bytes};
+use super::upkeep::check_nothing_is_sent_twice;
 
 fn plan() -> Plan {
     Plan { blocks: true, ..Plan::default() }
@@ -69,17 +70,7 @@ fn packets_of_any_length_carry_blocks() {
 
 #[test]
 fn a_restarted_trader_is_not_sent_what_it_has() {
-    let mut site = Site::start(Plan { segments: 6, ..plan() });
-    site.until_converged();
-    let sent = |site: &Site| site.tells("t1", "/payload_sent").as_u64().expect("a number");
-    let before = sent(&site);
-    site.kill("t2");
-    site.run("t2");
-    site.until("the links are back", |site| {
-        let peers = site.tells("t2", "/peers").as_array().cloned().unwrap_or_default();
-        peers.len() == 2 && peers.iter().all(|peer| peer["links_up"] == 2) && site.tells("t2", "/state") == "SYNCED"
-    });
-    assert_eq!(sent(&site), before);
+    check_nothing_is_sent_twice(Plan { segments: 6, ..plan() });
 }
 
 #[test]

@@ -67,7 +67,12 @@ fn a_truncated_segment_loses_its_marker_and_is_fetched_again() {
 
 #[test]
 fn the_same_segment_is_not_sent_twice_to_a_trader_that_has_it() {
-    let mut site = Site::start(Plan { segments: 6, ..Plan::default() });
+    check_nothing_is_sent_twice(Plan { segments: 6, ..Plan::default() });
+}
+
+/// A trader that has everything is restarted.
+pub(crate) fn check_nothing_is_sent_twice(plan: Plan) {
+    let mut site = Site::start(plan);
     site.until_converged();
     let sent = |site: &Site| site.tells("t1", "/payload_sent").as_u64().expect("a number");
     let before = sent(&site);
