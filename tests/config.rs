@@ -264,7 +264,7 @@ fn a_short_packet_has_no_room_for_the_hello_of_a_long_name() {
 #[test]
 fn bad_control_sections_are_refused() {
     let base = TRADER.replace("[store]", "[control]\nhttp_x = 1\n[store]");
-    check(&base, "http_x = 1", "http = \"127.0.0.1:7190\"", 4, &["`control.http`: not available in this version"]);
+    check(&base, "http_x = 1", "http = \"everywhere\"", 4, &["`control.http`"]);
     check(&base, "http_x = 1", "socket = \"control.sock\"", 4, &["`control.socket`: the path is relative"]);
     let long = format!("socket = \"/{}\"", "s".repeat(107));
     check(&base, "http_x = 1", &long, 4, &["108 bytes", "at most 107"]);
@@ -678,6 +678,15 @@ fn nearly_a_config() -> impl Strategy<Value = String> {
         1 => ".{0,30}",
     ];
     proptest::collection::vec(piece, 0..20).prop_map(|lines| lines.join("\n"))
+}
+
+#[test]
+fn an_http_address_is_taken_and_said_to_be_of_no_use_yet() {
+    let config =
+        parse(&TRADER.replace("[store]", "[control]\nhttp = \"127.0.0.1:7190\"\n[store]"), "x").expect("valid");
+    assert!(config.control.http.is_some());
+    let findings = supersync::config::check_environment(&config);
+    assert!(findings.iter().any(|finding| finding.what.contains("control.http is not served")), "{findings:?}");
 }
 
 proptest! {

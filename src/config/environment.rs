@@ -61,6 +61,10 @@ pub fn check_environment(config: &Config) -> Vec<Finding> {
         let what = format!("a node answers on control.socket ({})", config.control.socket.display());
         findings.add(Severity::Info, what, "");
     }
+    if config.control.http.is_some() {
+        let what = "control.http is not served by this version";
+        findings.add(Severity::Warning, what, "nothing depends on it; `supersyncctl` talks to control.socket");
+    }
     findings.directory("state_dir", &config.state_dir, Access::Write);
     if let Some(parent) = config.control.socket.parent() {
         findings.directory("the directory of control.socket", parent, Access::Write);

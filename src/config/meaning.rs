@@ -133,7 +133,7 @@ fn control(top: &Section<'_>, name: Option<&NodeName>, report: &mut Report<'_>) 
         Field::Is(section, _) => section,
     };
     let socket = section.parsed("socket", report, value::socket_path).or_else(|| default);
-    let http = section.parsed("http", report, |text| value::socket_address(value::available("control.http", text)?));
+    let http = section.parsed("http", report, value::socket_address);
     Some(Control { http: http.optional()?, socket: socket? })
 }
 

@@ -15,27 +15,25 @@ use crate::units::{ByteCount, NodeName};
 pub(super) struct NotYet {
     /// The key's name in messages, without the number of its list item.
     pub(super) key: &'static str,
-    /// The value; `None`: any.
-    pub(super) value: Option<&'static str>,
+    /// Which value of it.
+    pub(super) value: &'static str,
     /// What to write.
     pub(super) instead: &'static str,
 }
 
 /// Everything that OPERATIONS has and this version does not: removing a line here opens the value.
 pub(super) const NOT_YET: &[NotYet] = &[
-    NotYet { key: "engine", value: Some("blocking"), instead: "write engine = \"auto\"" },
-    NotYet { key: "listen.protocol", value: Some("named"), instead: "write protocol = \"duplex\"" },
-    NotYet { key: "listen.protocol", value: Some("session"), instead: "write protocol = \"duplex\"" },
-    NotYet { key: "control.http", value: None, instead: "remove it; `supersyncctl` talks to control.socket" },
+    NotYet { key: "engine", value: "blocking", instead: "write engine = \"auto\"" },
+    NotYet { key: "listen.protocol", value: "named", instead: "write protocol = \"duplex\"" },
+    NotYet { key: "listen.protocol", value: "session", instead: "write protocol = \"duplex\"" },
 ];
 
 /// Refuses what [`NOT_YET`] lists.
 pub(super) fn available<'t>(key: &str, text: &'t str) -> Result<&'t str, Refusal> {
-    match NOT_YET.iter().find(|row| row.key == key && row.value.is_none_or(|value| value == text)) {
-        Some(NotYet { value: Some(value), instead, .. }) => {
+    match NOT_YET.iter().find(|row| row.key == key && row.value == text) {
+        Some(NotYet { value, instead, .. }) => {
             Err(Refusal::new(format!("\"{value}\" is not available in this version"), *instead))
         }
-        Some(NotYet { value: None, instead, .. }) => Err(Refusal::new("not available in this version", *instead)),
         None => Ok(text),
     }
 }

@@ -156,6 +156,9 @@ impl Site {
         file: Option<PathBuf>,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Result<(Arc<Self>, ControlSocket), NodeError> {
+        if config.control.http.is_some() {
+            tracing::warn!("control.http is not served by this version; supersyncctl talks to control.socket");
+        }
         // First of all, so that two nodes of one name never share a store.
         let socket = ControlSocket::bind(&config.control.socket)?;
         let (flows, stores, journals) = match &config.role {
