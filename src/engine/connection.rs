@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::BytesMut;
+
 use super::NewLink;
 use super::train::OpenSource;
 use crate::limits;
@@ -139,7 +141,7 @@ pub(super) struct Connection {
     /// Data whose head has been laid out, and where in its object it starts.
     pub(super) outgoing: Option<(u64, Vec<u8>)>,
     /// A range that is coming in.
-    pub(super) assembly: Option<(RangeRequest, Vec<u8>)>,
+    pub(super) assembly: Option<(RangeRequest, BytesMut)>,
     pub(super) send_rate: Meter,
     /// What the kernel was told to keep unsent at most.
     pub(super) unsent_max: u32,

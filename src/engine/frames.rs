@@ -5,6 +5,8 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::BytesMut;
+
 use super::connection::Connection;
 use super::shared::Shared;
 use super::train::{Layout, OpenSource};
@@ -157,7 +159,7 @@ pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8],
     for instruction in instructions {
         match instruction {
             Instruction::Begin { range } => {
-                connection.assembly = Some((range, Vec::with_capacity(range.length.0 as usize)));
+                connection.assembly = Some((range, BytesMut::with_capacity(range.length.0 as usize)));
             }
             Instruction::Data(data) => {
                 if let Some((_, bytes)) = &mut connection.assembly {
@@ -169,7 +171,7 @@ pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8],
                 debug_assert_eq!(begun, range);
                 shared.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
                 let (flow, link) = (connection.fetch, connection.link.id());
-                shared.write(WriteJob::Range { flow, link, range, crc, bytes });
+                shared.write(WriteJob::Range { flow, link, range, crc, bytes: bytes.freeze() });
             }
         }
     }

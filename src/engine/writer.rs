@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use super::shared::{PartKey, Shared, Store};
 use crate::limits;
 use crate::proto::duplex::Write;
@@ -46,7 +48,7 @@ pub(super) enum WriteJob {
         link: LinkId,
         range: RangeRequest,
         crc: u32,
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// Throw a part away.
     Abandon {
