@@ -58,10 +58,9 @@ pub(super) fn build(
         let Some(piece) = poll(shared, connection) else { break };
         match piece {
             Piece::Seed(piece) => {
-                let hello = connection.link.hello().clone();
-                let packet_len = connection.link.packet_len();
+                let (hello, packet_len) = (connection.link.hello(), connection.link.packet_len());
                 let padding_cursor = &mut connection.padding_cursor;
-                let mut layout = Layout { shared, packet_len, hello: &hello, padding_cursor, scratch: &mut *scratch };
+                let mut layout = Layout { shared, packet_len, hello, padding_cursor, scratch: &mut *scratch };
                 layout.add(train, &piece, None).expect("a packet without data can always be made");
                 cap -= 1;
             }

@@ -183,17 +183,17 @@ impl Engine {
 
     /// Ends in good order: every link finishes its packet, what is whole is committed. Takes at most about `within`.
     pub fn drain(&self, within: Duration) {
-        self.stop(Message::Drain(within));
+        self.stop(within);
     }
 
     /// Ends at once, as a crash would: what is in flight is lost.
     pub fn kill(&self) {
         self.shared.dead.store(true, Ordering::Release);
-        self.stop(Message::Drain(Duration::ZERO));
+        self.stop(Duration::ZERO);
     }
 
-    fn stop(&self, message: Message) {
-        self.shared.broadcast(&message);
+    fn stop(&self, within: Duration) {
+        self.shared.drain(within);
         let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // Workers first: they give the writer its last work; then the writer, which gives the committer its.
         let Some(disk) = threads.len().checked_sub(2) else { return };

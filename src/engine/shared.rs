@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
@@ -265,12 +265,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn broadcast(&self, message: &Message) {
-        for inbox in &self.inboxes {
-            if let Message::Drain(within) = message {
-                inbox.push([Message::Drain(*within)]);
-            }
-        }
+    /// Tells every worker to end its links, each after the train in flight but no later than `within`.
+    pub(super) fn drain(&self, within: Duration) {
+        self.inboxes.iter().for_each(|inbox| inbox.push([Message::Drain(within)]));
     }
 
     fn wake(&self, wakes: Vec<LinkId>) {

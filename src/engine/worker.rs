@@ -376,11 +376,10 @@ impl Worker {
                 }
                 _ => Ok(()),
             };
-            let hello = connection.link.hello().clone();
             let mut layout = Layout {
                 shared: &self.shared,
                 packet_len: n,
-                hello: &hello,
+                hello: connection.link.hello(),
                 padding_cursor: &mut connection.padding_cursor,
                 scratch: &mut self.scratch,
             };

@@ -690,9 +690,8 @@ fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError>
         kept.sort_by_key(|object| object.last_use);
         for object in kept {
             // By its root it can be told whether it is still what the trader has.
-            let hash = |source| hash_source(&source).map_err(|error| error.to_string());
-            let source = peer.root.open_source(&object.name).map_err(|error| error.to_string());
-            let hashes = if blocks { source.and_then(hash).ok() } else { None };
+            let source = if blocks { peer.root.open_source(&object.name).ok() } else { None };
+            let hashes = source.and_then(|source| hash_source(&source).ok());
             flow.keep(object.name.clone(), object.size, hashes.map(|hashes| hashes.root));
         }
         journals.push(if blocks { Some(open_journal(&peer.root, &mut flow)?) } else { None });
