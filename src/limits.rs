@@ -117,12 +117,12 @@ pub const RANGES_PER_LINK_MAX: usize = 1024;
 pub const RANGE_BYTES_MIN: u64 = 32 << 10;
 /// A link that is not measured yet orders ranges of this length, bytes, ...
 pub const RANGE_BYTES_FIRST: u64 = 64 << 10;
-/// ... and has so many bytes on order.
-pub const RANGES_AHEAD_FIRST: u64 = 256 << 10;
 /// A range is what its link carries in this time.
 pub const RANGE_TIME: Duration = Duration::from_millis(50);
 /// A link has on order what it carries in this time.
 pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
+/// ... or so many bytes, where that is more: what it takes to find out what a link carries, be it long.
+pub const RANGES_AHEAD_BYTES_MIN: u64 = 1 << 20;
 /// A link that carries nothing for this long is taken to go on so for as long again.
 pub const STALL_AFTER: Duration = Duration::from_millis(150);
 /// Of this many ranges ...

@@ -108,9 +108,8 @@ impl Carrier {
         if self.probing && !self.orders.is_empty() {
             return false;
         }
-        let ahead =
-            self.meter.rate(now).map_or(limits::RANGES_AHEAD_FIRST, |rate| rate.bytes_in(limits::RANGES_AHEAD).0);
-        self.orders.len() < 2 || self.owed() < ahead
+        let ahead = self.meter.rate(now).map_or(0, |rate| rate.bytes_in(limits::RANGES_AHEAD).0);
+        self.orders.len() < 2 || self.owed() < ahead.max(limits::RANGES_AHEAD_BYTES_MIN)
     }
 
     /// When it may order again, where it may not now.
@@ -127,7 +126,6 @@ impl Carrier {
         if self.orders.is_empty() {
             self.active = now;
         }
-        self.meter.start(now);
         self.orders.push_back(order);
     }
 
