@@ -186,6 +186,10 @@ impl Carrier {
 
     /// The peer has not what was ordered.
     pub(super) fn handle_pending(&mut self, now: Time) {
+        // Answers to requests that were on their way together are one answer.
+        if self.shy_until > now {
+            return;
+        }
         self.shy_delay = (self.shy_delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
         self.shy_until = now + self.shy_delay;
     }

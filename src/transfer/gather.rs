@@ -196,6 +196,10 @@ impl Gather {
 
     /// A peer cannot give of it now.
     pub(super) fn put_off(&mut self, peer: &NodeName, now: Time) {
+        // Answers to requests that were on their way together are one answer.
+        if self.put_off_until(peer).is_some_and(|until| until > now) {
+            return;
+        }
         let delay = self.later.get(peer).map_or(Duration::ZERO, |later| later.delay);
         let delay = (delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
         self.later.insert(peer.clone(), Later { until: now + delay, delay });
