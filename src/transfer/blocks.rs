@@ -29,6 +29,7 @@ use super::flow::{Flow, Kind};
 use super::gather::Gather;
 use super::object::ObjectState;
 use super::schedule;
+use super::told::Told;
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, RangeSet, Root256, Time};
 
@@ -73,6 +74,7 @@ pub(super) struct Blocks {
     resumable: BTreeMap<ObjectName, (Root256, RangeSet)>,
     /// Unanswered requests of links that are served.
     pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
+    pub(super) told: Told,
     left_at: Time,
 }
 
@@ -307,7 +309,7 @@ impl Flow {
                 self.complete(id);
                 continue;
             }
-            if let Some((offset, length)) = self.cut_from(gather, link, Offset(0), gather.size, unit, now) {
+            if let Some((offset, length)) = self.cut_from(id, gather, link, Offset(0), gather.size, unit, now) {
                 return Some((id, offset, length));
             }
             passed += 1;
@@ -336,7 +338,7 @@ impl Flow {
             }
             self.start_gather(id);
             let Some(gather) = self.blocks.gathers.get(&id) else { continue };
-            found = self.cut_from(gather, link, offset, length, unit, now).map(|cut| (id, cut.0, cut.1));
+            found = self.cut_from(id, gather, link, offset, length, unit, now).map(|cut| (id, cut.0, cut.1));
             passed.push((id, offset, length));
             if found.is_some() {
                 break;
@@ -354,6 +356,7 @@ impl Flow {
 
     fn cut_from(
         &self,
+        id: ObjectId,
         gather: &Gather,
         link: LinkId,
         offset: Offset,
@@ -362,12 +365,17 @@ impl Flow {
         now: Time,
     ) -> Option<(Offset, ByteCount)> {
         let peer = &self.blocks.carriers.get(&link)?.peer;
-        if gather.put_off_until(peer).is_some_and(|until| until > now) {
+        if !self.may_give(peer, id, gather, now) {
             return None;
         }
         gather.cut(offset, length, unit, |gather, offset, length| {
             self.blocks.may_carry(gather, link, offset, length, now)
         })
+    }
+
+    /// Whether a peer has told of an object, and has not said that it cannot give of it now.
+    fn may_give(&self, peer: &NodeName, id: ObjectId, gather: &Gather, now: Time) -> bool {
+        gather.put_off_until(peer).is_none_or(|until| until <= now) && self.blocks.told.may_ask(peer, id)
     }
 
     /// Whether an object is absent and wanted, or in block hands.
@@ -447,7 +455,7 @@ impl Flow {
 
     fn may_double(&self, link: LinkId, thief: &Carrier, request: &RangeRequest, now: Time) -> bool {
         let Some(gather) = self.blocks.gathers.get(&request.object) else { return false };
-        gather.put_off_until(&thief.peer).is_none_or(|until| until <= now)
+        self.may_give(&thief.peer, request.object, gather, now)
             && self.blocks.may_carry(gather, link, request.offset, request.length, now)
     }
 

@@ -547,6 +547,7 @@ impl Flow {
                 // Work of the object that had this place before may still be under way: its generation is over.
                 object.generation = self.at(id).generation;
                 *self.at_mut(id) = object;
+                self.blocks.told.forget(id);
                 id
             }
             None => {

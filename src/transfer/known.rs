@@ -143,6 +143,29 @@ impl Flow {
         (*cursor.reader.get_or_insert(link) == link).then_some((cursor.epoch, cursor.seq))
     }
 
+    /// Records of an epoch of the log of `peer` come in; if it is a new one, what it told before is no longer said.
+    pub fn handle_epoch(&mut self, peer: &NodeName, epoch: u64) {
+        if self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.epoch != epoch) {
+            self.blocks.told.forget_peer(peer);
+        }
+    }
+
+    /// `peer` tells of an object: see [`Flow::know`].
+    pub fn handle_known(&mut self, peer: &NodeName, entry: Entry) {
+        if let Some(id) = self.know(entry) {
+            self.blocks.told.add(peer, id);
+            self.wake_carriers();
+        }
+    }
+
+    /// `peer` tells that an object is gone: see [`Flow::forget`].
+    pub fn handle_forgotten(&mut self, peer: &NodeName, name: &ObjectName) {
+        if let Some(id) = self.id_of(name) {
+            self.blocks.told.remove(peer, id);
+        }
+        self.forget(name);
+    }
+
     /// Records of the log of `peer` up to but without number `seq` are known.
     pub fn handle_news(&mut self, link: LinkId, peer: &NodeName, epoch: u64, seq: u64) {
         self.ledger.cursors.insert(peer.clone(), Cursor { epoch, seq, reader: Some(link) });

@@ -29,6 +29,7 @@ mod ranges;
 mod room;
 mod schedule;
 mod serve;
+mod told;
 pub use action::{Action, Event, Problem, Refusal};
 pub use blocks::RangeRequest;
 pub use carrier::Health;

@@ -213,13 +213,12 @@ impl Link {
             // Damaged news are asked for again.
             Some(Incoming::News { crc, data, .. }) if crc32c(&data) != crc => self.subscribed = false,
             Some(Incoming::News { epoch, seq, data, .. }) => {
+                fetch.handle_epoch(&self.peer.name, epoch);
                 let mut count = 0;
                 for entry in inventory::entries(&data) {
                     match entry.map_err(|source| LinkError::News { at, source })? {
-                        inventory::Entry::Object(object) => {
-                            fetch.know(known(object));
-                        }
-                        inventory::Entry::Removed { name } => fetch.forget(&name),
+                        inventory::Entry::Object(object) => fetch.handle_known(&self.peer.name, known(object)),
+                        inventory::Entry::Removed { name } => fetch.handle_forgotten(&self.peer.name, &name),
                     }
                     count += 1;
                 }
