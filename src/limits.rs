@@ -116,7 +116,7 @@ pub const RANGES_PER_LINK_MAX: usize = 1024;
 /// Shortest range that is ordered, bytes, but for an object's end.
 pub const RANGE_BYTES_MIN: u64 = 32 << 10;
 /// A link that is not measured yet orders ranges of this length, bytes, ...
-pub const RANGE_BYTES_FIRST: u64 = 64 << 10;
+pub const RANGE_BYTES_FIRST: u64 = 32 << 10;
 /// A range is what its link carries in this time.
 pub const RANGE_TIME: Duration = Duration::from_millis(50);
 /// A link has on order what it carries in this time.
@@ -158,6 +158,8 @@ pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
 pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 /// Directories that a root remembers as durable; when there are more it flushes them again.
 pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
+/// A packet that is not full waits at most this long for more, while its socket has enough to send.
+pub const HOLD_PACKET: Duration = Duration::from_millis(40);
 /// A packet that has less room than this is not worth another frame's head.
 pub const HEAD_ROOM: usize = 64;
 /// No frame's head is longer: the longest name, all of it escaped, and its numbers.

@@ -140,6 +140,11 @@ pub(super) struct Connection {
     pub(super) packer: Packer,
     /// Data whose head has been laid out, and where in its object it starts.
     pub(super) outgoing: Option<(u64, Vec<u8>)>,
+    /// The start of a packet that waits to be filled.
+    pub(super) held: Vec<u8>,
+    /// Since when, and when to look at it again.
+    pub(super) held_since: Option<Time>,
+    pub(super) held_until: Option<Time>,
     /// A range that is coming in.
     pub(super) assembly: Option<(RangeRequest, BytesMut)>,
     pub(super) send_rate: Meter,
@@ -160,6 +165,9 @@ impl Connection {
         Self {
             packer: Packer::new(new.config.packet_len),
             outgoing: None,
+            held: Vec::new(),
+            held_since: None,
+            held_until: None,
             assembly: None,
             padding_cursor: new.config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             link: Link::new(new.config, now),

@@ -4,6 +4,7 @@
 //! writer checks it before any of it reaches a file, so that a damaged or late copy never overwrites good bytes.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -16,7 +17,7 @@ use crate::proto::extended::{Instruction, Piece};
 use crate::proto::{Link, extended};
 use crate::transfer::RangeRequest;
 use crate::units::{ByteCount, Offset};
-use crate::uring::Gather;
+use crate::uring::{Gather, socket};
 use crate::wire::checksum::crc32c;
 use crate::wire::duplex::MIDDLE;
 use crate::wire::extended::{DataOf, Frame, Packer, Segment};
@@ -35,6 +36,9 @@ pub(super) fn build(
     let mut padding = ByteCount(0);
     let mut laid_out = 0;
     connection.packer.start();
+    let fits = train.push_bytes(&connection.held);
+    assert!(fits, "an empty train has room for a packet");
+    connection.held.clear();
     loop {
         if connection.outgoing.is_some() {
             let room = connection.packer.data_room(packets_max.min(cap), usize::MAX);
@@ -87,11 +91,43 @@ pub(super) fn build(
             },
         }
     }
-    connection.packer.finish();
+    let hold = may_hold(shared, connection);
+    if !hold {
+        connection.packer.finish();
+    }
     padding += lay_out(shared, connection, train, &mut laid_out);
+    if hold {
+        train.take_back(connection.packer.hold(), &mut connection.held);
+    }
     if let Link::Extended(link) = &mut connection.link {
         link.handle_packed(connection.packer.packets() as u64, padding);
     }
+}
+
+/// Whether a packet that is not full may wait for more: while the socket has enough to send, that costs nobody anything,
+/// and saves the padding. Otherwise the packet is to be finished now.
+fn may_hold(shared: &Shared, connection: &mut Connection) -> bool {
+    connection.held_until = None;
+    let expects_more = matches!(&connection.link, Link::Extended(link) if link.expects_more());
+    if connection.packer.room_in_packet() == 0 || !expects_more {
+        connection.held_since = None;
+        return false;
+    }
+    let now = shared.now();
+    if connection.packer.packets() > 1 {
+        connection.held_since = None;
+    }
+    let since = *connection.held_since.get_or_insert(now);
+    let rate = connection.send_rate.rate(now).map_or(f64::INFINITY, |rate| rate.0);
+    let waiting = socket::unacknowledged(&connection.socket).unwrap_or(0);
+    let busy_for = Duration::from_secs_f64((waiting as f64 / rate).min(1.0));
+    let until = (now + busy_for / 2).min(since + limits::HOLD_PACKET);
+    if busy_for < limits::HOLD_PACKET / 8 || until <= now {
+        connection.held_since = None;
+        return false;
+    }
+    connection.held_until = Some(until);
+    true
 }
 
 fn push_head(packer: &mut Packer, frame: &Frame) {

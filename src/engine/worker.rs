@@ -282,7 +282,8 @@ impl Worker {
         self.pump_receive(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             let (link, fetch) = (&connection.link, connection.fetch);
-            connection.deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
+            let deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
+            connection.deadline = connection.held_until.map_or(deadline, |at| at.min(deadline));
             connection.stats.update(&connection.link);
         }
     }

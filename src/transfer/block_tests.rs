@@ -67,13 +67,16 @@ fn at(range: &RangeRequest) -> (u32, u64, u64) {
 
 #[test]
 fn ranges_are_cut_off_the_front_of_the_earliest_object_by_whoever_has_room() {
-    let mut flow = fetching(&[("a", 160 * K), ("b", 640 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let mut flow = fetching(&[("a", 160 * K), ("b", 9000 * K)], &[(L1, "e1"), (L2, "e2")]);
     let one = flow.next_range(L1, Time::ZERO).expect("work");
     let two = flow.next_range(L2, Time::ZERO).expect("work");
     let three = flow.next_range(L2, Time::ZERO).expect("work");
     let four = flow.next_range(L1, Time::ZERO).expect("work");
-    assert_eq!([one, two, three, four].each_ref().map(at), [(0, 0, 64), (0, 64, 64), (0, 128, 32), (1, 0, 64)]);
-    assert!(orders(&mut flow, L1, Time::ZERO).len() <= 3, "a link that is not measured has little on order");
+    assert_eq!([one, two, three, four].each_ref().map(at), [(0, 0, 32), (0, 32, 32), (0, 64, 32), (0, 96, 32)]);
+    let more = orders(&mut flow, L1, Time::ZERO);
+    assert_eq!(more[..2].iter().map(at).collect::<Vec<_>>(), [(0, 128, 32), (1, 0, 32)]);
+    let owed = flow.health(L1, Time::ZERO).expect("attached").owed;
+    assert_eq!(owed, ByteCount(limits::RANGES_AHEAD_BYTES_MIN), "so much, and no more");
 }
 
 #[test]
@@ -96,12 +99,12 @@ fn bytes_that_are_written_when_their_link_is_gone_count() {
     assert_eq!(again, range);
     arrive(&mut flow, L1, range, ms(1));
     assert_eq!(flow.poll_cancel(L2), Some(again), "nobody waits for the second copy");
-    assert!(matches!(flow.state(range.object), ObjectState::Gathering { verified: ByteCount(v), .. } if v == 64 * K));
+    assert!(matches!(flow.state(range.object), ObjectState::Gathering { verified: ByteCount(v), .. } if v == 32 * K));
 }
 
 #[test]
 fn a_damaged_range_comes_over_another_link_where_there_is_one() {
-    let mut flow = fetching(&[("a", 64 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let mut flow = fetching(&[("a", 32 * K)], &[(L1, "e1"), (L2, "e2")]);
     let range = flow.next_range(L1, Time::ZERO).expect("work");
     flow.handle_range_begin(range);
     flow.handle_damaged(L1, range, Time::ZERO);
@@ -162,7 +165,7 @@ fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy
 
 #[test]
 fn equal_links_do_not_take_from_each_other() {
-    let mut flow = fetching(&[("a", 256 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let mut flow = fetching(&[("a", 128 * K)], &[(L1, "e1"), (L2, "e2")]);
     let (one, two) = (flow.next_range(L1, Time::ZERO), flow.next_range(L2, Time::ZERO));
     let (three, four) = (flow.next_range(L1, Time::ZERO), flow.next_range(L2, Time::ZERO));
     arrive(&mut flow, L1, one.expect("work"), ms(45));
@@ -292,7 +295,7 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first() {
     flow.demand_range(READER, ObjectId(1), Offset(0), ByteCount(64 * K), Time::ZERO);
     flow.demand_range(LinkId(8), ObjectId(0), Offset(64 * K), ByteCount(128 * K), Time::ZERO);
     let ranges = orders(&mut flow, L1, Time::ZERO);
-    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 64, 64), (1, 0, 64), (0, 128, 64)]);
+    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 64, 32), (0, 96, 32), (1, 0, 32), (1, 32, 32), (0, 128, 32), (0, 160, 32)]);
     let state = |flow: &Flow, offset| flow.range_state(ObjectId(0), Offset(offset), ByteCount(64 * K), ms(1));
     assert_eq!(state(&flow, 64 * K), RangeState::Awaited);
     assert_eq!(state(&flow, 512 * K), RangeState::Pending, "nobody asked for it");
@@ -300,7 +303,7 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first() {
     while flow.poll_wake().is_some() {}
     arrive(&mut flow, L1, ranges[0], ms(1));
     let generation = ranges[0].generation;
-    assert_eq!(state(&flow, 64 * K), RangeState::Ready { length: ByteCount(64 * K), generation });
+    assert_eq!(state(&flow, 64 * K), RangeState::Ready { length: ByteCount(32 * K), generation });
     assert_eq!(std::iter::from_fn(|| flow.poll_wake()).collect::<Vec<_>>(), [LinkId(8), READER]);
 }
 
@@ -308,14 +311,14 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first() {
 fn a_relay_reserves_room_with_the_first_range_and_gives_it_up_once_delivered() {
     let mut flow = relay(&[("a", 3000 * K), ("b", 3000 * K)]);
     for id in [ObjectId(0), ObjectId(1)] {
-        flow.demand_range(READER, id, Offset(0), ByteCount(64 * K), Time::ZERO);
+        flow.demand_range(READER, id, Offset(0), ByteCount(32 * K), Time::ZERO);
     }
     let ranges = orders(&mut flow, L1, Time::ZERO);
-    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 0, 64)], "there is room for one");
+    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 0, 32)], "there is room for one");
     arrive(&mut flow, L1, ranges[0], ms(1));
     flow.release_range(READER, ObjectId(0), true, ms(2));
     assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(3000 * K)));
-    assert_eq!(flow.next_range(L1, ms(3)).as_ref().map(at), Some((1, 0, 64)));
+    assert_eq!(flow.next_range(L1, ms(3)).as_ref().map(at), Some((1, 0, 32)));
     assert!(actions(&mut flow).iter().any(|action| matches!(action, Action::Abandon { id: ObjectId(0), .. })));
     assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(3000 * K)));
 }

@@ -180,6 +180,27 @@ impl Gather {
         self.rest = self.pieces.iter().map(|piece| piece.iov_len).sum();
     }
 
+    /// Moves the last `len` bytes out of the train and to the end of `into`.
+    ///
+    /// # Panics
+    /// When they were not all copied into it in a row, or this train has been sent from.
+    pub fn take_back(&mut self, len: usize, into: &mut Vec<u8>) {
+        assert!(self.sent == 0, "a train that is being sent is not shortened");
+        let last = self.pieces.last_mut().filter(|last| self.open && last.iov_len >= len);
+        let last = last.expect("the last bytes were copied in a row");
+        let start = self.arena_used - len;
+        // SAFETY: the last piece ends at `arena_used` (`open`) and is at least `len` long, so the place and the `len` bytes
+        // behind it are in the arena, initialised when it was made; `self` is borrowed mutably, so nobody writes to them.
+        into.extend_from_slice(unsafe { std::slice::from_raw_parts(self.arena.start.add(start).as_ptr(), len) });
+        last.iov_len -= len;
+        self.arena_used = start;
+        self.rest -= len;
+        if last.iov_len == 0 {
+            self.pieces.pop();
+            self.open = false;
+        }
+    }
+
     /// Bytes that are still to be sent.
     pub fn len_bytes(&self) -> usize {
         self.rest
@@ -416,6 +437,18 @@ mod tests {
         assert!(train.is_done() && !train.is_empty());
         train.clear();
         assert!(train.is_empty() && train.arena_left() == 100);
+    }
+
+    #[test]
+    fn bytes_taken_back_are_out_of_the_train() {
+        let mut train = Gather::new();
+        assert!(train.push_static(b"head") && train.push_bytes(b"one") && train.push_bytes(b"two"));
+        let mut back = b"<".to_vec();
+        train.take_back(4, &mut back);
+        assert_eq!((back.as_slice(), train.len_bytes()), (b"<etwo".as_slice(), 6));
+        train.take_back(2, &mut back);
+        assert!(train.push_bytes(b"!"));
+        assert_eq!(bytes_of(&mut train), b"head!");
     }
 
     #[test]

@@ -234,6 +234,11 @@ impl Link {
         self.counters
     }
 
+    /// Whether something to send may follow soon: the peer waits for what is not here yet, or we for what comes.
+    pub fn expects_more(&self) -> bool {
+        !self.asked.is_empty() || !self.orders.is_empty()
+    }
+
     /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens.
     pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
         let at = (self.last_in + limits::SILENCE_MAX).min(self.last_out + limits::KEEPALIVE_EVERY);

@@ -88,15 +88,11 @@ impl Packer {
         Self { packet_len, position: 0, open: None, heads, segments, packets: 0, iovecs: 0 }
     }
 
-    /// Drops the segments of the last train and starts a new one.
-    ///
-    /// # Panics
-    /// Where the last train was not finished.
+    /// Drops the segments of the last train and starts a new one, in the packet that the last one has left open, if it has.
     pub fn start(&mut self) {
-        assert!(self.position == 0, "a train is finished before the next one is started");
         self.heads.clear();
         self.segments.clear();
-        (self.packets, self.iovecs) = (0, 0);
+        (self.packets, self.iovecs) = (usize::from(self.position > 0), 0);
     }
 
     /// Lays out a frame's head, in a new packet where the one before has no room. Data that it announces must follow.
@@ -160,6 +156,17 @@ impl Packer {
     pub fn finish(&mut self) {
         assert!(self.position == 0 || self.open.is_none(), "a train ends where a packet ends, or behind all data");
         self.pad();
+    }
+
+    /// Ends the train where the last whole packet ends. How many bytes are behind that: they are the caller's to keep, and the
+    /// first ones of the next train.
+    ///
+    /// # Panics
+    /// Where the packet would have to go on with data.
+    pub fn hold(&mut self) -> usize {
+        assert!(self.position == 0 || self.open.is_none(), "a train ends where a packet ends, or behind all data");
+        self.packets -= usize::from(self.position > 0);
+        self.position
     }
 
     /// The bytes that [`Segment::Bytes`] tells of.
