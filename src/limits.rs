@@ -158,6 +158,8 @@ pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
 pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 /// Directories that a root remembers as durable; when there are more it flushes them again.
 pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
+/// Requests that wait are looked at this often though nothing happened to their objects: some have waited for too long.
+pub const LOOK_AT_ASKED_EVERY: Duration = Duration::from_millis(250);
 /// A packet that is not full waits at most this long for more, while its socket has enough to send.
 pub const HOLD_PACKET: Duration = Duration::from_millis(40);
 /// A packet that has less room than this is not worth another frame's head.

@@ -295,7 +295,10 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first() {
     flow.demand_range(READER, ObjectId(1), Offset(0), ByteCount(64 * K), Time::ZERO);
     flow.demand_range(LinkId(8), ObjectId(0), Offset(64 * K), ByteCount(128 * K), Time::ZERO);
     let ranges = orders(&mut flow, L1, Time::ZERO);
-    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 64, 32), (0, 96, 32), (1, 0, 32), (1, 32, 32), (0, 128, 32), (0, 160, 32)]);
+    assert_eq!(
+        ranges.iter().map(at).collect::<Vec<_>>(),
+        [(0, 64, 32), (0, 96, 32), (1, 0, 32), (1, 32, 32), (0, 128, 32), (0, 160, 32)]
+    );
     let state = |flow: &Flow, offset| flow.range_state(ObjectId(0), Offset(offset), ByteCount(64 * K), ms(1));
     assert_eq!(state(&flow, 64 * K), RangeState::Awaited);
     assert_eq!(state(&flow, 512 * K), RangeState::Pending, "nobody asked for it");

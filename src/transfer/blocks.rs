@@ -74,6 +74,8 @@ pub(super) struct Blocks {
     resumable: BTreeMap<ObjectName, (Root256, RangeSet)>,
     /// Unanswered requests of links that are served.
     pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
+    /// Of these, those whose answer may be another one now.
+    pub(super) stirred: BTreeSet<(LinkId, ObjectId)>,
     pub(super) told: Told,
     left_at: Time,
 }
@@ -85,6 +87,12 @@ impl Blocks {
             self.ranks.insert(id, self.next_rank);
         }
         self.open.insert(self.ranks[&id], id);
+    }
+
+    /// Something happened to an object that links have asked for.
+    pub(super) fn stir(&mut self, id: ObjectId, readers: &BTreeSet<LinkId>) {
+        let asks = readers.iter().map(|&link| (link, id)).filter(|ask| self.asks.contains_key(ask));
+        self.stirred.extend(asks);
     }
 
     fn shut(&mut self, id: ObjectId) {

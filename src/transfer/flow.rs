@@ -724,11 +724,13 @@ impl Flow {
     pub(super) fn wake_readers(&mut self, id: ObjectId) {
         let object = &self.objects[id.0 as usize];
         self.wakes.extend(&object.readers);
+        self.blocks.stir(id, &object.readers);
     }
 
     /// What could be hoped for no longer can, or the other way round.
     pub(super) fn wake_all_readers(&mut self) {
         self.wakes.extend(self.objects.iter().flat_map(|object| &object.readers));
+        self.blocks.stirred.extend(self.blocks.asks.keys());
     }
 }
 

@@ -57,8 +57,17 @@ impl Flow {
         *asks -= 1;
         if *asks == 0 {
             self.blocks.asks.remove(&(link, id));
+            self.blocks.stirred.remove(&(link, id));
             self.release(link, id, sent, now);
         }
+    }
+
+    /// An object of which `link` has asked for ranges, and for which the answer may be another one than it was.
+    pub fn poll_stirred(&mut self, link: LinkId) -> Option<ObjectId> {
+        let of_link = (link, ObjectId(0))..=(link, ObjectId(u32::MAX));
+        let ask = *self.blocks.stirred.range(of_link).next()?;
+        self.blocks.stirred.remove(&ask);
+        Some(ask.1)
     }
 
     /// What can be sent of a range that was asked for.

@@ -24,6 +24,7 @@
 //! sends them, or calls [`Link::handle_source_failed`]; [`Link::handle_timeout`] when [`Link::poll_timeout`] has come;
 //! [`Link::close`] once, at the end.
 
+mod asked;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -32,10 +33,11 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::asked::AskedRanges;
 use super::duplex::{self, Counters, LinkConfig, Peer};
 use crate::limits;
 use crate::transfer::{Flow, RangeRequest};
-use crate::units::{ByteCount, Generation, LinkId, ObjectId, Offset, PacketLen, Time};
+use crate::units::{LinkId, PacketLen, Time};
 use crate::wire::extended::{Data, Frame, FrameError, Reader, RequestId};
 use crate::wire::hello::Features;
 use crate::wire::inventory::EntryError;
@@ -128,18 +130,6 @@ pub enum LinkError {
     Silent(Duration),
 }
 
-/// A range that the peer has asked for.
-#[derive(Debug)]
-struct Asked {
-    id: RequestId,
-    object: ObjectId,
-    /// Of which the bytes are that were sent of it.
-    generation: Option<Generation>,
-    /// What is still to be sent.
-    offset: Offset,
-    length: ByteCount,
-}
-
 /// Data that is coming in.
 #[derive(Debug)]
 enum Incoming {
@@ -179,7 +169,9 @@ pub struct Link {
     /// The peer is asked for its news over this link.
     subscribed: bool,
 
-    asked: VecDeque<Asked>,
+    asked: AskedRanges,
+    /// When all of it was looked at last.
+    looked_at: Time,
     /// What is to be said of the peer's requests.
     answers: VecDeque<Frame>,
     /// The epoch and the number of the record that the peer wants next.
@@ -207,7 +199,8 @@ impl Link {
             orders: BTreeMap::new(),
             incoming: None,
             subscribed: false,
-            asked: VecDeque::new(),
+            asked: AskedRanges::default(),
+            looked_at: now,
             answers: VecDeque::new(),
             told: None,
             news_last: false,
@@ -261,7 +254,7 @@ impl Link {
     pub fn close(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) {
         fetch.detach_blocks(self.config.id, now);
         serve.unsubscribe(self.config.id);
-        for asked in self.asked.drain(..) {
+        for asked in self.asked.drain() {
             serve.release_range(self.config.id, asked.object, asked.generation.is_some(), now);
         }
         self.orders.clear();

@@ -1,6 +1,7 @@
 //! The receiving half of a [`Link`]: packets in, calls of the flows and instructions out.
 
-use super::{Asked, Incoming, Instruction, Link, LinkError};
+use super::asked::Asked;
+use super::{Incoming, Instruction, Link, LinkError};
 use crate::limits;
 use crate::transfer::{Content, Entry, Flow, RangeRequest};
 use crate::units::{ByteCount, ObjectName, Offset, Root256, Time};
@@ -110,9 +111,7 @@ impl Link {
                 }
             }
             Frame::Cancel { id } => {
-                if let Some(at) = self.asked.iter().position(|asked| asked.id == id)
-                    && let Some(asked) = self.asked.remove(at)
-                {
+                if let Some(asked) = self.asked.remove(id) {
                     serve.release_range(link, asked.object, asked.generation.is_some(), now);
                 }
             }
@@ -164,7 +163,7 @@ impl Link {
             let expected = "at most 1024 outstanding requests";
             return Err(LinkError::OutOfPlace { at, found: "one request more", expected });
         }
-        if self.asked.iter().any(|asked| asked.id == id) {
+        if self.asked.contains(id) {
             let expected = "an id that is not in use";
             return Err(LinkError::OutOfPlace { at, found: "a second request of one id", expected });
         }
@@ -173,7 +172,7 @@ impl Link {
             return Ok(());
         };
         serve.demand_range(self.config.id, object, offset, length, now);
-        self.asked.push_back(Asked { id, object, generation: None, offset, length });
+        self.asked.push(Asked { id, object, generation: None, offset, length });
         Ok(())
     }
 

@@ -31,9 +31,7 @@ impl Link {
         serve: &mut Flow,
     ) {
         self.counters.payload_out -= range.length.0;
-        if let Some(at) = self.asked.iter().position(|asked| asked.id == id)
-            && let Some(asked) = self.asked.remove(at)
-        {
+        if let Some(asked) = self.asked.remove(id) {
             serve.release_range(self.config.id, asked.object, false, now);
         }
         self.answers.push_back(Frame::Refused { id, reason: Refusal::Changed });
@@ -135,23 +133,31 @@ impl Link {
     /// The oldest request that can be answered now, be it in part or by saying that it cannot be.
     fn range(&mut self, now: Time, serve: &mut Flow) -> Option<Piece> {
         let link = self.config.id;
-        for at in 0..self.asked.len() {
-            let asked = &mut self.asked[at];
-            let state = serve.range_state(asked.object, asked.offset, asked.length, now);
+        while let Some(object) = serve.poll_stirred(link) {
+            self.asked.stir(object);
+        }
+        if now.since(self.looked_at) >= limits::LOOK_AT_ASKED_EVERY {
+            self.looked_at = now;
+            self.asked.stir_all();
+        }
+        while let Some(asked) = self.asked.first_stirred() {
+            let id = asked.id;
             let is_other = |generation: Generation| asked.generation.is_some_and(|sent| sent != generation);
-            let reason = match state {
-                RangeState::Awaited => continue,
+            let reason = match serve.range_state(asked.object, asked.offset, asked.length, now) {
+                RangeState::Awaited => {
+                    self.asked.settle_first();
+                    continue;
+                }
                 RangeState::Ready { generation, .. } if is_other(generation) => Some(Refusal::Changed),
                 RangeState::Ready { length, generation } => {
                     let in_block = limits::BLOCK_BYTES - asked.offset.0 % limits::BLOCK_BYTES;
                     let length = length.min(ByteCount(in_block));
                     let range = RangeRequest { object: asked.object, generation, offset: asked.offset, length };
-                    let id = asked.id;
                     asked.generation = Some(generation);
                     asked.offset = range.end();
                     asked.length -= length;
                     if asked.length.0 == 0 {
-                        self.asked.remove(at);
+                        self.asked.remove(id);
                         serve.release_range(link, range.object, true, now);
                     }
                     self.counters.payload_out += length.0;
@@ -161,9 +167,8 @@ impl Link {
                 RangeState::Gone => Some(Refusal::Gone),
                 RangeState::Invalid => Some(Refusal::Invalid),
             };
-            let asked = self.asked.remove(at)?;
+            let asked = self.asked.remove(id)?;
             serve.release_range(link, asked.object, asked.generation.is_some(), now);
-            let id = asked.id;
             return Some(Piece::Head(reason.map_or(Frame::Pending { id }, |reason| Frame::Refused { id, reason })));
         }
         None
