@@ -198,7 +198,7 @@ fn entries(criterion: &mut Criterion) {
     let mut news = Vec::new();
     for index in 0..1000_u32 {
         let name = ObjectName::new(format!("segments/stock{}_{}", index / 50, index % 50).as_bytes()).expect("valid");
-        let (size, block_crcs) = (ByteCount(4096), [index].into());
+        let (size, block_crcs) = (ByteCount(4096), [index].into_iter().collect());
         let object = Object { name, size, mtime_ns: i64::from(index), mode: 0o644, root: [7; 32], block_crcs };
         Entry::Object(object).encode(&mut news);
     }

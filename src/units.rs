@@ -5,18 +5,21 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits;
 
+mod crcs;
 mod ranges;
 
+pub use crcs::BlockCrcs;
 pub use ranges::RangeSet;
 
 /// Path of an object relative to its root: `/`-separated bytes, never absolute, without empty, `.` or
-/// `..` components and without NUL; 1 to [`limits::NAME_BYTES_MAX`] bytes.
+/// `..` components and without NUL; 1 to [`limits::NAME_BYTES_MAX`] bytes. A clone shares them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName(Box<[u8]>);
+pub struct ObjectName(Arc<[u8]>);
 
 /// Why bytes are not an object's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -70,7 +70,7 @@ fn offer(site: &Site, name: ObjectName, stamp: &Stamp, hashes: &Hashes) {
         mtime_ns: stamp.mtime.0,
         mode: stamp.mode.bits(),
         root: hashes.root,
-        block_crcs: hashes.block_crcs.iter().copied().collect(),
+        block_crcs: hashes.block_crcs.clone(),
     };
     site.engine().with_flows(|flows, _| {
         let flow = flows.at(SECOND);

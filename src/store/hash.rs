@@ -8,15 +8,13 @@
 //! block is a whole subtree of BLAKE3's tree (BLAKE3 paper, section 2.1), so that no byte is hashed twice and none is
 //! read back from the disk.
 
-use std::fmt;
-
 use blake3::Hasher;
 use blake3::hazmat::{self, HasherExt as _, Mode};
 
 use super::error::SourceError;
 use super::source::Source;
 use crate::limits;
-use crate::units::{ByteCount, Offset, Root256};
+use crate::units::{BlockCrcs, ByteCount, Offset, Root256};
 
 /// What is known of an object's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,49 +23,6 @@ pub struct Hashes {
     pub root: Root256,
     /// CRC-32C of each block, in order.
     pub block_crcs: BlockCrcs,
-}
-
-/// The checksums of an object's blocks. Most objects are one block at most, which costs no allocation.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BlockCrcs(Kept);
-
-#[derive(Clone, PartialEq, Eq)]
-enum Kept {
-    One(u32),
-    Any(Box<[u32]>),
-}
-
-impl std::ops::Deref for BlockCrcs {
-    type Target = [u32];
-    fn deref(&self) -> &[u32] {
-        match &self.0 {
-            Kept::One(crc) => std::slice::from_ref(crc),
-            Kept::Any(crcs) => crcs,
-        }
-    }
-}
-
-impl From<Vec<u32>> for BlockCrcs {
-    fn from(crcs: Vec<u32>) -> Self {
-        if let [crc] = crcs[..] { Self(Kept::One(crc)) } else { Self(Kept::Any(crcs.into())) }
-    }
-}
-
-impl FromIterator<u32> for BlockCrcs {
-    fn from_iter<I: IntoIterator<Item = u32>>(crcs: I) -> Self {
-        let mut crcs = crcs.into_iter();
-        match (crcs.next(), crcs.next()) {
-            (None, _) => Self(Kept::Any(Box::default())),
-            (Some(only), None) => Self(Kept::One(only)),
-            (Some(first), Some(second)) => Self(Kept::Any([first, second].into_iter().chain(crcs).collect())),
-        }
-    }
-}
-
-impl fmt::Debug for BlockCrcs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(|crc| format!("{crc:08x}"))).finish()
-    }
 }
 
 /// A block's place in its object's tree: the chaining value of its subtree, or the root where the object is no longer
@@ -207,18 +162,6 @@ mod tests {
         // RFC 3720, appendix B.4.
         assert_eq!(block_crc(&[0; 32]), 0x8A91_36AA);
         assert_eq!(block_crc(b"123456789"), 0xE306_9283);
-    }
-
-    #[test]
-    fn a_single_checksum_needs_no_allocation() {
-        assert_eq!(size_of::<BlockCrcs>(), 16);
-        for count in 0..4 {
-            let crcs: Vec<u32> = (7..7 + count).collect();
-            let kept = BlockCrcs::from(crcs.clone());
-            assert_eq!(kept[..], crcs[..]);
-            assert_eq!(kept, crcs.iter().copied().collect());
-            assert_eq!(matches!(kept.0, Kept::One(_)), count == 1);
-        }
     }
 
     #[test]

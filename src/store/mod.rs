@@ -39,7 +39,7 @@ mod tests;
 
 pub use commit::Committer;
 pub use error::{Refusal, SourceError, StoreError};
-pub use hash::{BlockCrcs, BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_source, root_of};
+pub use hash::{BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_source, root_of};
 pub use hashes_cache::HashCache;
 pub use journal::{Journal, Pending, Resumed};
 pub use marker::{Marker, MarkerError};

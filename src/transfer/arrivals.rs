@@ -129,7 +129,7 @@ impl Flow {
 
     /// The root of a generation is not the one that the inventory tells: all of it is fetched again.
     pub fn handle_root_failed(&mut self, id: ObjectId, generation: Generation, now: Time) {
-        if !self.is_current(id, generation) || !matches!(self.at(id).state, ObjectState::Whole { .. }) {
+        if !self.is_current(id, generation) || !matches!(self.at(id).state(), ObjectState::Whole { .. }) {
             return;
         }
         self.give_back(id);
@@ -304,7 +304,7 @@ impl Flow {
     fn update_gathering(&mut self, id: ObjectId) {
         let Some(gather) = self.blocks.gathers.get(&id) else { return };
         let (now_verified, now_prefix) = (gather.have.total(), gather.prefix());
-        if let ObjectState::Gathering { verified, prefix, .. } = &mut self.at_mut(id).state {
+        if let Some(ObjectState::Gathering { verified, prefix, .. }) = self.at_mut(id).moving_mut() {
             *verified = now_verified;
             *prefix = now_prefix;
         }
@@ -315,8 +315,8 @@ impl Flow {
         self.open_part(id);
         self.drop_blocks(id);
         let object = self.at_mut(id);
-        let ObjectState::Gathering { size, .. } = object.state else { return };
-        object.state = ObjectState::Whole { size };
+        let ObjectState::Gathering { size, .. } = object.state() else { return };
+        object.set_state(ObjectState::Whole { size });
         let (generation, root) = (object.generation, object.content.as_ref().map(|content| content.root));
         self.actions.push_back(Action::Commit { id, generation, root });
         self.wake_readers(id);

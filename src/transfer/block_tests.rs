@@ -394,7 +394,7 @@ fn a_relay_tells_on_what_it_is_told() {
     assert!(std::iter::from_fn(|| flow.poll_wake()).any(|link| link == READER));
     let (a, b) = (name("a"), name("b"));
     let told: Vec<_> = flow.news_from(flow.epoch(), 0).collect();
-    assert!(matches!(told[0], (1, News::Known(known, _)) if *known == b));
-    assert_eq!(told[1], (2, News::Removed(&a)));
+    assert!(matches!(told[0], (2, News::Known(known, _)) if *known == b));
+    assert_eq!(told[1], (3, News::Removed(&a)));
     assert_eq!(flow.find(&a), None);
 }

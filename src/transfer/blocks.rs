@@ -284,7 +284,7 @@ impl Flow {
         }
         let started: Vec<_> = self.blocks.gathers.iter().filter(|(_, g)| g.started).map(|(&id, _)| id).collect();
         for id in started {
-            if matches!(self.at(id).state, ObjectState::Gathering { .. }) {
+            if matches!(self.at(id).state(), ObjectState::Gathering { .. }) {
                 self.give_back(id);
                 self.enqueue(id);
             }
@@ -294,7 +294,7 @@ impl Flow {
     fn reopen_deferred(&mut self, now: Time) {
         while let Some(&(at, id)) = self.blocks.deferred.first().filter(|(at, _)| *at <= now) {
             self.blocks.deferred.remove(&(at, id));
-            if self.at(id).state == ObjectState::Absent && self.at(id).content.is_some() {
+            if self.at(id).state() == ObjectState::Absent && self.at(id).content.is_some() {
                 self.blocks.open(id);
             }
         }
@@ -389,12 +389,12 @@ impl Flow {
     /// Whether an object is absent and wanted, or in block hands.
     fn may_start(&self, id: ObjectId) -> bool {
         let object = self.at(id);
-        object.content.is_some() && matches!(object.state, ObjectState::Absent | ObjectState::Gathering { .. })
+        object.content.is_some() && matches!(object.state(), ObjectState::Absent | ObjectState::Gathering { .. })
     }
 
     /// Takes an absent object into block hands; its room is reserved where that matters.
     fn start_gather(&mut self, id: ObjectId) {
-        if self.at(id).state != ObjectState::Absent {
+        if self.at(id).state() != ObjectState::Absent {
             return;
         }
         let object = self.at(id);
@@ -412,7 +412,7 @@ impl Flow {
         let object = self.at_mut(id);
         object.generation = object.generation.next();
         object.queued = false;
-        object.state = ObjectState::Gathering { size, verified, prefix, created: false };
+        object.set_state(ObjectState::Gathering { size, verified, prefix, created: false });
     }
 
     /// Makes room in a spool for an object; `false` where it has to wait.

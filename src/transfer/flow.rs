@@ -3,12 +3,13 @@
 //! The side that serves is in [`serve`](super::serve). Methods by kind: `handle_*` (something happened), `poll_*` (what to
 //! do next), plain verbs (commands).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::action::{Action, Event, Problem, Refusal};
 use super::blocks::Blocks;
 use super::ledger::Ledger;
+use super::names::Names;
 use super::object::{Object, ObjectState};
 use super::pace;
 use super::progress::Totals;
@@ -33,7 +34,7 @@ pub enum Kind {
 pub struct Flow {
     pub(super) kind: Kind,
     pub(super) objects: Vec<Object>,
-    pub(super) by_name: BTreeMap<ObjectName, ObjectId>,
+    pub(super) names: Names,
     pub(super) free: Vec<ObjectId>,
     pub(super) schedule: Schedule,
     pub(super) blocks: Blocks,
@@ -76,7 +77,7 @@ impl Flow {
         Self {
             kind,
             objects: Vec::new(),
-            by_name: BTreeMap::new(),
+            names: Names::default(),
             free: Vec::new(),
             schedule: Schedule::default(),
             blocks: Blocks::default(),
@@ -95,6 +96,11 @@ impl Flow {
         }
     }
 
+    /// Names are looked up by this from now on. To be called first, with what no peer can know.
+    pub fn set_key(&mut self, key: u64) {
+        self.names.set_key(key);
+    }
+
     /// What decides which objects it fetches.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -104,13 +110,13 @@ impl Flow {
     pub fn totals(&self) -> Totals {
         let mut totals = self.totals;
         for object in self.schedule.fetchers.values().flat_map(|f| &f.outstanding).map(|&id| self.at(id)) {
-            if let ObjectState::Arriving { written, .. } = object.state {
+            if let ObjectState::Arriving { written, .. } = object.state() {
                 totals.arriving += 1;
                 totals.arriving_bytes += written;
             }
         }
         for (&id, gather) in &self.blocks.gathers {
-            if let ObjectState::Gathering { verified, .. } = self.at(id).state
+            if let ObjectState::Gathering { verified, .. } = self.at(id).state()
                 && gather.started
             {
                 totals.arriving += 1;
@@ -150,12 +156,14 @@ impl Flow {
 
     /// An object's state.
     pub fn state(&self, id: ObjectId) -> ObjectState {
-        self.at(id).state
+        self.at(id).state()
     }
 
-    /// All objects with what an operator may want to know of them: name, state, length where known, problem.
+    /// All objects with what an operator may want to know of them: name, state, length where known, problem. In the order of
+    /// the table, which is about that in which they became known.
     pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, ObjectState, Option<ByteCount>, Option<&Problem>)> {
-        self.by_name.values().map(|&id| self.at(id)).map(|o| (&o.name, o.state, o.expected, o.problem.as_ref()))
+        let named = self.objects.iter().filter(|object| !object.is_gone);
+        named.map(|o| (&o.name, o.state(), o.expected(), o.problem.as_ref()))
     }
 
     // -- what is wanted --------------------------------------------------------------------------------------------
@@ -167,7 +175,7 @@ impl Flow {
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, size));
         self.at_mut(id).listed = true;
         if let (true, Some(size)) = (present, size)
-            && !matches!(self.at(id).state, ObjectState::Present { .. })
+            && !matches!(self.at(id).state(), ObjectState::Present { .. })
         {
             self.give_back(id);
             self.set_present(id, size);
@@ -178,12 +186,14 @@ impl Flow {
     /// A present object is to be fetched again: its file or marker is gone, or is not what the marker says.
     pub fn want_again(&mut self, name: &ObjectName) {
         if let Some(id) = self.id_of(name)
-            && let ObjectState::Present { size } = self.at(id).state
+            && let ObjectState::Present { size } = self.at(id).state()
         {
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
-            self.at_mut(id).state = ObjectState::Absent;
-            self.at_mut(id).here = None;
+            let object = self.at_mut(id);
+            object.keep_expected();
+            object.set_state(ObjectState::Absent);
+            object.set_here(None);
             self.enqueue(id);
         }
     }
@@ -192,10 +202,10 @@ impl Flow {
     pub fn keep(&mut self, name: ObjectName, size: ByteCount, root: Option<Root256>) {
         debug_assert_eq!(self.kind, Kind::Relay);
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, None));
-        if matches!(self.at(id).state, ObjectState::Present { .. }) {
+        if matches!(self.at(id).state(), ObjectState::Present { .. }) {
             return;
         }
-        self.at_mut(id).here = root;
+        self.at_mut(id).set_here(root);
         self.give_back(id);
         self.room_take(size);
         self.set_present(id, size);
@@ -211,7 +221,7 @@ impl Flow {
         let total = self.objects.len() as u64;
         let on_order: BTreeSet<_> =
             self.schedule.fetchers.values().flat_map(|fetcher| fetcher.outstanding.iter().copied()).collect();
-        let absent = |o: &Object| o.state == ObjectState::Absent;
+        let absent = |o: &Object| o.state() == ObjectState::Absent;
         let (ready, later): (Vec<_>, Vec<_>) = (0..total)
             .filter(|&i| absent(&self.objects[i as usize]))
             .map(|i| (ObjectId(i as u32), i))
@@ -237,7 +247,7 @@ impl Flow {
         let orphans = self.schedule.detach(link);
         for id in orphans.into_iter().rev() {
             self.end_attempt_of(link, id);
-            if self.at(id).state == ObjectState::Absent {
+            if self.at(id).state() == ObjectState::Absent {
                 self.enqueue_first(id);
             }
             self.wake_readers(id);
@@ -265,7 +275,7 @@ impl Flow {
         let by_blocks = !self.blocks.carriers.is_empty();
         let is_waiting = |id: ObjectId| {
             let object = &objects[id.0 as usize];
-            object.state == ObjectState::Absent && object.queued && !(by_blocks && object.content.is_some())
+            object.state() == ObjectState::Absent && object.queued && !(by_blocks && object.content.is_some())
         };
         let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
         let pending_at = |id: ObjectId| objects[id.0 as usize].pending_at.as_ref();
@@ -279,7 +289,7 @@ impl Flow {
         fetcher.meter.start(now);
         let object = self.at_mut(id);
         object.queued = false;
-        object.state = ObjectState::Requested { link };
+        object.set_state(ObjectState::Requested { link });
         Some(id)
     }
 
@@ -303,12 +313,13 @@ impl Flow {
         let Some(fetcher) = self.schedule.fetchers.get(&link) else { return };
         let Some(&id) = fetcher.outstanding.front() else { return };
         let is_late = now.since(fetcher.asked_at) >= limits::UNANSWERED_MAX;
-        if self.kind != Kind::Fetch || !is_late || self.at(id).state != (ObjectState::Requested { link }) {
+        if self.kind != Kind::Fetch || !is_late || self.at(id).state() != (ObjectState::Requested { link }) {
             return;
         }
         let peer = fetcher.peer.clone();
         let object = self.at_mut(id);
-        (object.state, object.queued) = (ObjectState::Absent, true);
+        object.set_state(ObjectState::Absent);
+        object.queued = true;
         (object.pending_at, object.retry_at) = (Some(peer), now);
         self.schedule.defer(id, now);
         self.open_blocks(id, None);
@@ -328,11 +339,12 @@ impl Flow {
             fetcher.handle_begin();
         }
         // Absent: its attempt failed, or it is open to others and none has asked.
-        if self.at(id).state != ObjectState::Absent && !self.end_attempt_of(link, id) {
+        if self.at(id).state() != ObjectState::Absent && !self.end_attempt_of(link, id) {
             return Err(Refusal::NotWanted);
         }
         self.at_mut(id).queued = false;
-        if let Some(expected) = self.at(id).expected.filter(|&expected| expected != size && self.kind == Kind::Fetch) {
+        if let Some(expected) = self.at(id).expected().filter(|&expected| expected != size && self.kind == Kind::Fetch)
+        {
             self.fail(id, Problem::WrongSize { expected, found: size }, now);
             return Err(Refusal::WrongSize);
         }
@@ -352,7 +364,7 @@ impl Flow {
         self.longest = self.longest.max(size);
         let object = self.at_mut(id);
         object.generation = object.generation.next();
-        object.state = ObjectState::Arriving { link, size, written: ByteCount(0), created: false };
+        object.set_state(ObjectState::Arriving { link, size, written: ByteCount(0), created: false });
         let generation = object.generation;
         self.open_parts += 1;
         self.actions.push_back(Action::Create { id, generation, size });
@@ -372,7 +384,7 @@ impl Flow {
     pub fn handle_received(&mut self, link: LinkId, now: Time) {
         let Some(id) = self.pop_head(link, now) else { return };
         // Refused, or failed while it came in: it is nobody's now and waits for its next try.
-        if self.at(id).state == ObjectState::Absent && !self.at(id).queued {
+        if self.at(id).state() == ObjectState::Absent && !self.at(id).queued {
             self.enqueue_later(id, now);
         }
     }
@@ -380,7 +392,7 @@ impl Flow {
     /// The peer says that the head is not there now; it leaves the order and is tried again later.
     pub fn handle_pending(&mut self, link: LinkId, now: Time) {
         let Some(id) = self.pop_head(link, now) else { return };
-        let is_idle = self.at(id).state == ObjectState::Absent && !self.at(id).queued;
+        let is_idle = self.at(id).state() == ObjectState::Absent && !self.at(id).queued;
         if !self.end_attempt_of(link, id) && !is_idle {
             return;
         }
@@ -401,8 +413,8 @@ impl Flow {
         if !self.is_current(id, generation) {
             return;
         }
-        if let ObjectState::Arriving { created, .. } | ObjectState::Gathering { created, .. } =
-            &mut self.at_mut(id).state
+        if let Some(ObjectState::Arriving { created, .. } | ObjectState::Gathering { created, .. }) =
+            self.at_mut(id).moving_mut()
         {
             *created = true;
         }
@@ -414,10 +426,11 @@ impl Flow {
         if !self.is_current(id, generation) {
             return;
         }
-        if let ObjectState::Arriving { size, written, .. } = &mut self.at_mut(id).state {
+        if let Some(ObjectState::Arriving { size, written, .. }) = self.at_mut(id).moving_mut() {
             *written = bytes.max(*written);
             if *written == *size {
-                self.at_mut(id).state = ObjectState::Whole { size: *size };
+                let size = *size;
+                self.at_mut(id).set_state(ObjectState::Whole { size });
                 let root = self.at(id).content.as_ref().map(|content| content.root);
                 self.actions.push_back(Action::Commit { id, generation, root });
             }
@@ -427,14 +440,14 @@ impl Flow {
 
     /// A generation is final (and marked).
     pub fn handle_committed(&mut self, id: ObjectId, generation: Generation, now: Time) {
-        let ObjectState::Whole { size } = self.at(id).state else { return };
+        let ObjectState::Whole { size } = self.at(id).state() else { return };
         if !self.is_current(id, generation) {
             return;
         }
         self.close_part();
         let object = self.at_mut(id);
         object.last_use = now;
-        object.here = object.content.as_ref().map(|content| content.root);
+        object.set_here(object.content.as_ref().map(|content| content.root));
         self.set_present(id, size);
         self.hold_delay = Duration::ZERO;
         let name = self.at(id).name.clone();
@@ -448,7 +461,7 @@ impl Flow {
 
     /// The store could not take a generation: it is over, and nothing new is fetched for a while.
     pub fn handle_store_failed(&mut self, id: ObjectId, generation: Generation, why: String, now: Time) {
-        if !self.is_current(id, generation) || matches!(self.at(id).state, ObjectState::Present { .. }) {
+        if !self.is_current(id, generation) || matches!(self.at(id).state(), ObjectState::Present { .. }) {
             return;
         }
         // All links meet a full disk at once: that is one failure, not one for each.
@@ -457,7 +470,7 @@ impl Flow {
             self.hold_until = now + self.hold_delay;
         }
         self.hold_reason.clone_from(&why);
-        let is_coming_in = match self.at(id).state {
+        let is_coming_in = match self.at(id).state() {
             ObjectState::Arriving { link, .. } => self.head(link) == Some(id),
             _ => false,
         };
@@ -521,7 +534,7 @@ impl Flow {
 
     /// Whether `generation` is the attempt under way or the one that made the object present.
     pub fn is_current(&self, id: ObjectId, generation: Generation) -> bool {
-        self.at(id).generation == generation && self.at(id).state != ObjectState::Absent
+        self.at(id).generation == generation && self.at(id).state() != ObjectState::Absent
     }
 
     // -- helpers -----------------------------------------------------------------------------------------------------
@@ -535,12 +548,12 @@ impl Flow {
     }
 
     pub(super) fn id_of(&self, name: &ObjectName) -> Option<ObjectId> {
-        self.by_name.get(name).copied()
+        self.names.find(&self.objects, name)
     }
 
     /// A new absent object; a fetching flow queues it when it is shared out.
     pub(super) fn insert(&mut self, name: ObjectName, expected: Option<ByteCount>) -> ObjectId {
-        let mut object = Object::new(name.clone(), expected);
+        let mut object = Object::new(name, expected);
         object.queued = self.kind == Kind::Fetch;
         let id = match self.free.pop() {
             Some(id) => {
@@ -555,7 +568,7 @@ impl Flow {
                 ObjectId(self.objects.len() as u32 - 1)
             }
         };
-        self.by_name.insert(name, id);
+        self.names.insert(&self.objects, id);
         self.totals.objects += 1;
         if let Some(expected) = expected {
             self.totals.bytes += expected;
@@ -565,15 +578,23 @@ impl Flow {
     }
 
     pub(super) fn set_present(&mut self, id: ObjectId, size: ByteCount) {
-        if matches!(self.at(id).state, ObjectState::Present { .. }) {
+        if matches!(self.at(id).state(), ObjectState::Present { .. }) {
             return;
         }
+        // A spool goes by when an object was used last.
+        let is_at_rest = self.room.is_none();
         let object = self.at_mut(id);
-        let had_problem = object.problem.take().is_some();
+        let had_problem = object.problem.is_some();
         object.queued = false;
-        object.pending_at = None;
-        object.retry_delay = Duration::ZERO;
-        object.state = ObjectState::Present { size };
+        object.set_state(ObjectState::Present { size });
+        if let Some(passing) = object.passing_mut() {
+            passing.problem = None;
+            passing.pending_at = None;
+            passing.retry_delay = Duration::ZERO;
+        }
+        if is_at_rest {
+            object.rest();
+        }
         self.totals.failed -= u64::from(had_problem);
         self.longest = self.longest.max(size);
         self.totals.present += 1;
@@ -619,7 +640,7 @@ impl Flow {
 
     /// Ends the attempt of `link` at an object; `false` where the object is not in that link's hands.
     fn end_attempt_of(&mut self, link: LinkId, id: ObjectId) -> bool {
-        match self.at(id).state {
+        match self.at(id).state() {
             ObjectState::Requested { link: owner } | ObjectState::Arriving { link: owner, .. } if owner == link => {
                 self.give_back(id);
                 true
@@ -631,7 +652,7 @@ impl Flow {
     /// Ends the attempt under way, if any: its part goes, its room is free, the object is absent.
     pub(super) fn give_back(&mut self, id: ObjectId) {
         let (footprint, generation) = (self.at(id).footprint(), self.at(id).generation);
-        match self.at(id).state {
+        match self.at(id).state() {
             ObjectState::Gathering { .. } => {
                 let is_open = self.blocks.gathers.get(&id).is_some_and(|gather| gather.opened);
                 if is_open {
@@ -652,7 +673,7 @@ impl Flow {
             }
             ObjectState::Absent | ObjectState::Requested { .. } | ObjectState::Present { .. } => {}
         }
-        self.at_mut(id).state = ObjectState::Absent;
+        self.at_mut(id).set_state(ObjectState::Absent);
     }
 
     /// A part file is no longer open: its place may be wanted.
@@ -738,9 +759,9 @@ impl Flow {
 fn owed(objects: &[Object], fetcher: &Fetcher, typical: ByteCount) -> ByteCount {
     let length = |&id: &ObjectId| {
         let object = &objects[id.0 as usize];
-        match object.state {
+        match object.state() {
             ObjectState::Arriving { size, .. } => size,
-            _ => object.expected.unwrap_or(typical),
+            _ => object.expected().unwrap_or(typical),
         }
     };
     let all: ByteCount = fetcher.outstanding.iter().map(length).sum();

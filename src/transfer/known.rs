@@ -18,28 +18,27 @@ impl Flow {
         }
         let id = match self.id_of(&name) {
             Some(id) => id,
-            None if self.listed_only || self.by_name.len() >= limits::OBJECTS_MAX => return None,
+            None if self.listed_only || self.names.len() >= limits::OBJECTS_MAX => return None,
             None => self.insert(name.clone(), (self.kind == Kind::Fetch).then_some(content.size)),
         };
-        if self.at(id).content.as_deref() == Some(&content) {
+        if self.at(id).content.as_ref() == Some(&content) {
             return Some(id);
         }
+        let before = self.at(id).expected().unwrap_or_default();
         let is_other = self.at(id).content.as_ref().is_none_or(|known| known.root != content.root);
         if self.kind != Kind::Offer && is_other {
             self.leave_former(id, content.root);
         }
         if self.kind == Kind::Fetch {
-            let before = self.at(id).expected.unwrap_or_default();
             self.totals.bytes = ByteCount(self.totals.bytes.0 - before.0 + content.size.0);
-            self.at_mut(id).expected = Some(content.size);
         }
-        self.at_mut(id).content = Some(Box::new(content));
+        self.at_mut(id).set_content(Some(content));
         if self.kind == Kind::Fetch {
-            if is_other && self.at(id).state == ObjectState::Absent {
+            if is_other && self.at(id).state() == ObjectState::Absent {
                 self.want_known(id);
             }
         } else {
-            self.ledger.add(id, &name);
+            self.ledger.add(&mut self.objects, id);
             self.wakes.extend(&self.ledger.subscribers);
         }
         Some(id)
@@ -54,13 +53,18 @@ impl Flow {
         }
         if self.kind == Kind::Relay {
             self.evict_former(id);
-        } else if self.kind == Kind::Fetch && !matches!(self.at(id).state, ObjectState::Present { .. }) {
+        } else if self.kind == Kind::Fetch && !matches!(self.at(id).state(), ObjectState::Present { .. }) {
             self.give_back(id);
         }
         self.drop_blocks(id);
-        self.ledger.remove(id, name);
+        let is_wanted = self.kind == Kind::Fetch;
+        self.ledger.remove(&mut self.objects, id);
         self.wakes.extend(&self.ledger.subscribers);
-        self.at_mut(id).content = None;
+        let object = self.at_mut(id);
+        if is_wanted {
+            object.keep_expected();
+        }
+        object.set_content(None);
         self.wake_readers(id);
         if self.kind != Kind::Fetch {
             self.forget_if_idle(id);
@@ -75,8 +79,8 @@ impl Flow {
     /// An object of this root is present, whole and marked, from an earlier run. Links are not attached yet.
     pub fn have(&mut self, name: ObjectName, size: ByteCount, root: Root256) -> ObjectId {
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, Some(size)));
-        self.at_mut(id).here = Some(root);
-        if !matches!(self.at(id).state, ObjectState::Present { .. }) {
+        self.at_mut(id).set_here(Some(root));
+        if !matches!(self.at(id).state(), ObjectState::Present { .. }) {
             self.give_back(id);
             self.set_present(id, size);
         }
@@ -98,14 +102,14 @@ impl Flow {
 
     /// What is known of an object's content.
     pub fn content(&self, id: ObjectId) -> Option<&super::Content> {
-        self.at(id).content.as_deref()
+        self.at(id).content.as_ref()
     }
 
     // -- the log -----------------------------------------------------------------------------------------------------
 
     /// Begins the log with an epoch that no earlier run has used.
     pub fn start_epoch(&mut self, epoch: u64) {
-        self.ledger.start_over(epoch.max(1));
+        self.ledger.start_over(&mut self.objects, epoch.max(1));
     }
 
     /// The epoch of the log.
@@ -115,11 +119,11 @@ impl Flow {
 
     /// Records of the log from number `seq` on, all of them where `epoch` is not the log's, with their numbers.
     pub fn news_from(&self, epoch: u64, seq: u64) -> impl Iterator<Item = (u64, News<'_>)> {
-        self.ledger.from(epoch, seq).filter_map(|(seq, record)| match record {
+        self.ledger.from(&self.objects, epoch, seq).filter_map(|(seq, record)| match record {
             Record::Removed(name) => Some((seq, News::Removed(name))),
             Record::Known(id) => {
-                let object = self.at(*id);
-                object.content.as_deref().map(|content| (seq, News::Known(&object.name, content)))
+                let object = self.at(id);
+                object.content.as_ref().map(|content| (seq, News::Known(&object.name, content)))
             }
         })
     }
@@ -175,13 +179,13 @@ impl Flow {
 
     /// An object is another one than it was: what is here or under way of the former is no use.
     fn leave_former(&mut self, id: ObjectId, root: Root256) {
-        match self.at(id).state {
-            ObjectState::Present { .. } if self.at(id).here == Some(root) => {}
+        match self.at(id).state() {
+            ObjectState::Present { .. } if self.at(id).here() == Some(root) => {}
             ObjectState::Present { .. } if self.kind == Kind::Relay => self.evict_former(id),
             ObjectState::Present { size } => {
                 self.totals.present -= 1;
                 self.totals.present_bytes -= size;
-                self.at_mut(id).state = ObjectState::Absent;
+                self.at_mut(id).set_state(ObjectState::Absent);
             }
             ObjectState::Absent | ObjectState::Requested { .. } => self.drop_blocks(id),
             ObjectState::Arriving { .. } | ObjectState::Gathering { .. } | ObjectState::Whole { .. } => {
@@ -189,11 +193,13 @@ impl Flow {
                 self.wake_readers(id);
             }
         }
-        self.at_mut(id).retry_at = crate::units::Time::ZERO;
+        if let Some(passing) = self.at_mut(id).passing_mut() {
+            passing.retry_at = crate::units::Time::ZERO;
+        }
     }
 
     fn evict_former(&mut self, id: ObjectId) {
-        if let ObjectState::Present { .. } = self.at(id).state {
+        if let ObjectState::Present { .. } = self.at(id).state() {
             self.evict_id(id);
         } else {
             self.give_back(id);
@@ -208,8 +214,8 @@ impl Flow {
 
     fn drop_from_table(&mut self, id: ObjectId) {
         let object = self.at(id);
-        let (name, failed, state) = (object.name.clone(), object.problem.is_some(), object.state);
-        let expected = object.expected.unwrap_or_default();
+        let (failed, state) = (object.problem.is_some(), object.state());
+        let expected = object.expected().unwrap_or_default();
         self.totals.failed -= u64::from(failed);
         self.totals.objects -= 1;
         self.totals.bytes -= expected;
@@ -217,14 +223,11 @@ impl Flow {
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
         }
-        self.by_name.remove(&name);
+        self.names.remove(&self.objects, id);
         let is_on_order = self.is_on_order(id);
         let object = self.at_mut(id);
         object.generation = object.generation.next();
-        object.state = ObjectState::Absent;
-        object.queued = false;
-        object.problem = None;
-        object.expected = None;
+        object.clear();
         // A place that a link still names is not given to another object.
         if !is_on_order {
             self.free.push(id);

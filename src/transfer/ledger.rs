@@ -2,12 +2,14 @@
 //!
 //! A flow that is served keeps the log: each record has a number, later records of a name replace earlier ones, and a
 //! subscriber reads on from where it knows it. Numbers ascend with gaps where records were replaced, so the log is
-//! never longer than there are names in it. An epoch is one life of the log; numbers mean nothing across epochs.
+//! never longer than twice the names in it. An epoch is one life of the log; numbers mean nothing across epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
+use super::object::Object;
 use crate::limits;
-use crate::units::{ByteCount, LinkId, NodeName, ObjectId, ObjectName, Root256};
+use crate::units::{BlockCrcs, ByteCount, LinkId, NodeName, ObjectId, ObjectName, Root256};
 
 /// What is known of an object before any of it is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub struct Content {
     /// BLAKE3 of all of it.
     pub root: Root256,
     /// CRC-32C of each of its blocks of [`limits::BLOCK_BYTES`], the last of which may be shorter.
-    pub block_crcs: Box<[u32]>,
+    pub block_crcs: BlockCrcs,
 }
 
 impl Content {
@@ -50,20 +52,23 @@ pub enum News<'a> {
     Removed(&'a ObjectName),
 }
 
-#[derive(Debug, Clone)]
-pub(super) enum Record {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Record<'l> {
     Known(ObjectId),
-    Removed(ObjectName),
+    Removed(&'l ObjectName),
 }
 
 /// The log of a flow, and how far it has read those of its peers.
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) epoch: u64,
-    next: u64,
-    records: BTreeMap<u64, Record>,
-    places: BTreeMap<ObjectId, u64>,
-    removed: BTreeMap<ObjectName, u64>,
+    next: NonZeroU32,
+    /// Ascending. One that its object does not name as its own was replaced.
+    known: Vec<(NonZeroU32, ObjectId)>,
+    /// How many of these were.
+    replaced: usize,
+    removed: BTreeMap<NonZeroU32, ObjectName>,
+    removals: BTreeMap<ObjectName, NonZeroU32>,
     pub(super) subscribers: BTreeSet<LinkId>,
     /// By peer: its epoch, the number of the first record not known, and the link that reads it.
     pub(super) cursors: BTreeMap<NodeName, Cursor>,
@@ -80,10 +85,11 @@ impl Default for Ledger {
     fn default() -> Self {
         Self {
             epoch: 1,
-            next: 0,
-            records: BTreeMap::new(),
-            places: BTreeMap::new(),
+            next: NonZeroU32::MIN,
+            known: Vec::new(),
+            replaced: 0,
             removed: BTreeMap::new(),
+            removals: BTreeMap::new(),
             subscribers: BTreeSet::new(),
             cursors: BTreeMap::new(),
         }
@@ -92,52 +98,91 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Records that an object is known, or is known anew.
-    pub(super) fn add(&mut self, id: ObjectId, name: &ObjectName) {
-        if let Some(seq) = self.removed.remove(name) {
-            self.records.remove(&seq);
+    pub(super) fn add(&mut self, objects: &mut [Object], id: ObjectId) {
+        let number = self.number(objects);
+        let object = &mut objects[id.0 as usize];
+        if let Some(number) = self.removals.remove(&object.name) {
+            self.removed.remove(&number);
         }
-        let seq = self.append(Record::Known(id));
-        if let Some(before) = self.places.insert(id, seq) {
-            self.records.remove(&before);
-        }
+        self.replaced += usize::from(object.record.replace(number).is_some());
+        self.known.push((number, id));
+        self.drop_replaced(objects);
     }
 
     /// Records that a known object is gone.
-    pub(super) fn remove(&mut self, id: ObjectId, name: &ObjectName) {
-        let Some(before) = self.places.remove(&id) else { return };
-        self.records.remove(&before);
-        if self.removed.len() >= limits::REMOVALS_MAX {
-            self.start_over(self.epoch.wrapping_add(1).max(1));
+    pub(super) fn remove(&mut self, objects: &mut [Object], id: ObjectId) {
+        let object = &mut objects[id.0 as usize];
+        if object.record.take().is_none() {
             return;
         }
-        let seq = self.append(Record::Removed(name.clone()));
-        self.removed.insert(name.clone(), seq);
+        self.replaced += 1;
+        let name = object.name.clone();
+        self.drop_replaced(objects);
+        if self.removed.len() >= limits::REMOVALS_MAX {
+            self.start_over(objects, self.epoch.wrapping_add(1).max(1));
+            return;
+        }
+        let number = self.number(objects);
+        self.removed.insert(number, name.clone());
+        self.removals.insert(name, number);
     }
 
     /// A new life: what is known is numbered again, removals are forgotten.
-    pub(super) fn start_over(&mut self, epoch: u64) {
+    pub(super) fn start_over(&mut self, objects: &mut [Object], epoch: u64) {
         self.epoch = epoch;
-        self.next = 0;
-        self.records.clear();
         self.removed.clear();
-        for (id, place) in &mut self.places {
-            *place = self.next;
-            self.records.insert(self.next, Record::Known(*id));
-            self.next += 1;
+        self.removals.clear();
+        self.known.retain(|&(number, id)| objects[id.0 as usize].record == Some(number));
+        self.replaced = 0;
+        self.next = NonZeroU32::MIN;
+        for (number, id) in &mut self.known {
+            *number = self.next;
+            objects[id.0 as usize].record = Some(self.next);
+            self.next = self.next.saturating_add(1);
         }
     }
 
     /// Records from number `seq` on; all where `epoch` is another.
-    pub(super) fn from(&self, epoch: u64, seq: u64) -> impl Iterator<Item = (u64, &Record)> {
-        let seq = if epoch == self.epoch { seq } else { 0 };
-        self.records.range(seq..).map(|(&seq, record)| (seq, record))
+    pub(super) fn from<'l>(
+        &'l self,
+        objects: &'l [Object],
+        epoch: u64,
+        seq: u64,
+    ) -> impl Iterator<Item = (u64, Record<'l>)> {
+        let seq = if epoch == self.epoch { u32::try_from(seq).unwrap_or(u32::MAX) } else { 0 };
+        let seq = NonZeroU32::new(seq).unwrap_or(NonZeroU32::MIN);
+        let first = self.known.partition_point(|&(number, _)| number < seq);
+        let is_valid = |&&(number, id): &&(NonZeroU32, ObjectId)| objects[id.0 as usize].record == Some(number);
+        let mut known = self.known[first..].iter().filter(is_valid).peekable();
+        let mut removed = self.removed.range(seq..).peekable();
+        std::iter::from_fn(move || {
+            let known_is_next = match (known.peek(), removed.peek()) {
+                (Some((known, _)), Some((removed, _))) => known < *removed,
+                (known, _) => known.is_some(),
+            };
+            if known_is_next {
+                known.next().map(|&(number, id)| (u64::from(number.get()), Record::Known(id)))
+            } else {
+                removed.next().map(|(number, name)| (u64::from(number.get()), Record::Removed(name)))
+            }
+        })
     }
 
-    fn append(&mut self, record: Record) -> u64 {
-        let seq = self.next;
-        self.next += 1;
-        self.records.insert(seq, record);
-        seq
+    fn number(&mut self, objects: &mut [Object]) -> NonZeroU32 {
+        if self.next == NonZeroU32::MAX {
+            self.start_over(objects, self.epoch.wrapping_add(1).max(1));
+        }
+        let number = self.next;
+        self.next = self.next.saturating_add(1);
+        number
+    }
+
+    /// Keeps the log no longer than twice what is known.
+    fn drop_replaced(&mut self, objects: &[Object]) {
+        if self.replaced > self.known.len() / 2 {
+            self.known.retain(|&(number, id)| objects[id.0 as usize].record == Some(number));
+            self.replaced = 0;
+        }
     }
 }
 
@@ -149,24 +194,39 @@ mod tests {
         ObjectName::new(format!("o{i}").as_bytes()).expect("valid")
     }
 
+    fn objects(count: u32) -> Vec<Object> {
+        (0..count).map(|i| Object::new(name(i), None)).collect()
+    }
+
     #[test]
     fn a_later_record_replaces_the_earlier_one_of_its_name() {
-        let mut ledger = Ledger::default();
-        (0..3).for_each(|i| ledger.add(ObjectId(i), &name(i)));
-        ledger.add(ObjectId(0), &name(0));
-        ledger.remove(ObjectId(1), &name(1));
-        let seqs: Vec<u64> = ledger.from(1, 0).map(|(seq, _)| seq).collect();
-        assert_eq!(seqs, [2, 3, 4]);
-        assert!(matches!(ledger.from(1, 4).next(), Some((4, Record::Removed(removed))) if *removed == name(1)));
-        ledger.add(ObjectId(1), &name(1));
-        assert_eq!(ledger.from(1, 0).count(), 3);
-        assert_eq!(ledger.from(7, 5).count(), 3, "another epoch starts over");
+        let (mut ledger, mut objects) = (Ledger::default(), objects(3));
+        (0..3).for_each(|i| ledger.add(&mut objects, ObjectId(i)));
+        ledger.add(&mut objects, ObjectId(0));
+        ledger.remove(&mut objects, ObjectId(1));
+        let seqs: Vec<u64> = ledger.from(&objects, 1, 0).map(|(seq, _)| seq).collect();
+        assert_eq!(seqs, [3, 4, 5]);
+        let last = ledger.from(&objects, 1, 5).next();
+        assert!(matches!(last, Some((5, Record::Removed(removed))) if *removed == name(1)));
+        ledger.add(&mut objects, ObjectId(1));
+        assert_eq!(ledger.from(&objects, 1, 0).count(), 3);
+        assert_eq!(ledger.from(&objects, 7, 5).count(), 3, "another epoch starts over");
+    }
+
+    #[test]
+    fn records_that_were_replaced_are_dropped_in_time_and_a_new_life_has_none() {
+        let (mut ledger, mut objects) = (Ledger::default(), objects(10));
+        (0..100).for_each(|i| ledger.add(&mut objects, ObjectId(i % 10)));
+        assert!(ledger.known.len() <= 20);
+        ledger.start_over(&mut objects, 9);
+        let seqs: Vec<u64> = ledger.from(&objects, 9, 0).map(|(seq, _)| seq).collect();
+        assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
     }
 
     #[test]
     fn what_was_never_known_is_not_told_to_be_gone() {
-        let mut ledger = Ledger::default();
-        ledger.remove(ObjectId(1), &name(1));
-        assert_eq!(ledger.from(1, 0).count(), 0);
+        let (mut ledger, mut objects) = (Ledger::default(), objects(2));
+        ledger.remove(&mut objects, ObjectId(1));
+        assert_eq!(ledger.from(&objects, 1, 0).count(), 0);
     }
 }

@@ -22,6 +22,7 @@ mod flow;
 mod gather;
 mod known;
 mod ledger;
+mod names;
 mod object;
 pub mod pace;
 mod progress;

@@ -1,6 +1,8 @@
 //! One object of a flow: what is known of it and where it stands.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use super::action::Problem;
@@ -71,25 +73,48 @@ pub enum Availability {
     },
 }
 
+/// What is known of an object. There may be millions, of which few are on the move: what only those need is kept aside
+/// and reads as nothing where it is not there.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) name: ObjectName,
-    /// The length that it must have, where that is known beforehand.
-    pub(super) expected: Option<ByteCount>,
     /// What it holds, where an inventory tells.
-    pub(super) content: Option<Box<Content>>,
-    /// The root of what is present, where that is known.
-    pub(super) here: Option<Root256>,
+    pub(super) content: Option<Content>,
+    stage: Stage,
+    passing: Option<Box<Passing>>,
+    /// The root of what is present, where that is known and not what `content` says.
+    former: Option<Box<Root256>>,
+    /// What is present has the root that `content` says.
+    is_latest: bool,
+    /// Nobody names it any more: it is a place for another.
+    pub(super) is_gone: bool,
     /// It was put on the list by name.
     pub(super) listed: bool,
-    pub(super) state: ObjectState,
-    pub(super) generation: Generation,
-    /// Links that asked for it and have not had all of it.
-    pub(super) readers: BTreeSet<LinkId>,
     /// It stands in a queue, or would if a link were there.
     pub(super) queued: bool,
     /// It was sent whole to somebody.
     pub(super) delivered: bool,
+    pub(super) generation: Generation,
+    /// The number of its record in the log, if it has one.
+    pub(super) record: Option<NonZeroU32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Absent,
+    Present(ByteCount),
+    Moving,
+}
+
+/// What an object has only while it is on the move, is read, or could not be had.
+#[derive(Debug)]
+pub(super) struct Passing {
+    /// Where it stands, if neither absent nor present.
+    moving: ObjectState,
+    /// The length that it must have, where that is known beforehand and no content tells.
+    listed_size: Option<ByteCount>,
+    /// Links that asked for it and have not had all of it.
+    pub(super) readers: BTreeSet<LinkId>,
     pub(super) last_use: Time,
     /// Not to be asked for before this.
     pub(super) retry_at: Time,
@@ -99,30 +124,139 @@ pub(super) struct Object {
     pub(super) problem: Option<Problem>,
 }
 
+impl Passing {
+    const NOTHING: Self = Self {
+        moving: ObjectState::Absent,
+        listed_size: None,
+        readers: BTreeSet::new(),
+        last_use: Time::ZERO,
+        retry_at: Time::ZERO,
+        retry_delay: Duration::ZERO,
+        pending_at: None,
+        problem: None,
+    };
+}
+
+static NOTHING: Passing = Passing::NOTHING;
+
+impl Deref for Object {
+    type Target = Passing;
+    fn deref(&self) -> &Passing {
+        self.passing.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+/// Takes memory; what changes nothing should not be written.
+impl DerefMut for Object {
+    fn deref_mut(&mut self) -> &mut Passing {
+        self.passing.get_or_insert_with(|| Box::new(Passing::NOTHING))
+    }
+}
+
 impl Object {
     pub(super) fn new(name: ObjectName, expected: Option<ByteCount>) -> Self {
-        Self {
+        let mut object = Self {
             name,
-            expected,
             content: None,
-            here: None,
+            stage: Stage::Absent,
+            passing: None,
+            former: None,
+            is_latest: false,
+            is_gone: false,
             listed: false,
-            state: ObjectState::Absent,
-            generation: Generation::default(),
-            readers: BTreeSet::new(),
             queued: false,
             delivered: false,
-            last_use: Time::ZERO,
-            retry_at: Time::ZERO,
-            retry_delay: Duration::ZERO,
-            pending_at: None,
-            problem: None,
+            generation: Generation::default(),
+            record: None,
+        };
+        if expected.is_some() {
+            object.listed_size = expected;
+        }
+        object
+    }
+
+    pub(super) fn state(&self) -> ObjectState {
+        match self.stage {
+            Stage::Absent => ObjectState::Absent,
+            Stage::Present(size) => ObjectState::Present { size },
+            Stage::Moving => self.moving,
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: ObjectState) {
+        self.stage = match state {
+            ObjectState::Absent => Stage::Absent,
+            ObjectState::Present { size } => Stage::Present(size),
+            state => {
+                self.moving = state;
+                Stage::Moving
+            }
+        };
+    }
+
+    /// Its state, while it is neither absent nor present.
+    pub(super) fn moving_mut(&mut self) -> Option<&mut ObjectState> {
+        matches!(self.stage, Stage::Moving).then(|| &mut self.moving)
+    }
+
+    /// What it has for the time being, where it has that.
+    pub(super) fn passing_mut(&mut self) -> Option<&mut Passing> {
+        self.passing.as_deref_mut()
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        matches!(self.stage, Stage::Present(_))
+    }
+
+    /// The length that it must have, where that is known beforehand.
+    pub(super) fn expected(&self) -> Option<ByteCount> {
+        let known = self.content.as_ref().map(|content| content.size).or(self.listed_size);
+        known.or(if let Stage::Present(size) = self.stage { Some(size) } else { None })
+    }
+
+    /// Something else tells no more what length it must have.
+    pub(super) fn keep_expected(&mut self) {
+        if self.listed_size != self.expected() {
+            self.listed_size = self.expected();
+        }
+    }
+
+    /// The root of what is present, where that is known.
+    pub(super) fn here(&self) -> Option<Root256> {
+        let latest = || self.content.as_ref().filter(|_| self.is_latest).map(|content| content.root);
+        self.former.as_deref().copied().or_else(latest)
+    }
+
+    pub(super) fn set_here(&mut self, root: Option<Root256>) {
+        self.is_latest = root.is_some() && self.content.as_ref().map(|content| content.root) == root;
+        self.former = root.filter(|_| !self.is_latest).map(Box::new);
+    }
+
+    /// What it holds is another, or not known any more.
+    pub(super) fn set_content(&mut self, content: Option<Content>) {
+        let here = self.here();
+        self.content = content;
+        self.set_here(here);
+    }
+
+    /// Nobody names it any more.
+    pub(super) fn clear(&mut self) {
+        self.is_gone = true;
+        (self.stage, self.queued) = (Stage::Absent, false);
+        (self.content, self.passing, self.former, self.record) = (None, None, None, None);
+    }
+
+    /// Gives memory back that it needs no more. When it was used last is forgotten.
+    pub(super) fn rest(&mut self) {
+        let is_done = self.readers.is_empty() && self.problem.is_none() && !matches!(self.stage, Stage::Moving);
+        if is_done && (self.is_present() || self.content.is_some()) {
+            self.passing = None;
         }
     }
 
     /// Bytes that it takes up on disk.
     pub(super) fn footprint(&self) -> ByteCount {
-        match self.state {
+        match self.state() {
             ObjectState::Absent | ObjectState::Requested { .. } => ByteCount(0),
             ObjectState::Arriving { size, .. }
             | ObjectState::Gathering { size, .. }
@@ -133,12 +267,22 @@ impl Object {
 
     /// Whether it may be thrown away to make room.
     pub(super) fn is_evictable(&self) -> bool {
-        matches!(self.state, ObjectState::Present { .. } | ObjectState::Gathering { .. }) && self.readers.is_empty()
+        matches!(self.state(), ObjectState::Present { .. } | ObjectState::Gathering { .. }) && self.readers.is_empty()
     }
 
     /// Whether an object of its length has such a range; `true` where that is not known.
     pub(super) fn has_range(&self, offset: Offset, length: ByteCount) -> bool {
-        let size = self.content.as_ref().map(|content| content.size).or(self.expected);
-        size.is_none_or(|size| offset.0.checked_add(length.0).is_some_and(|end| end <= size.0))
+        self.expected().is_none_or(|size| offset.0.checked_add(length.0).is_some_and(|end| end <= size.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_at_rest_is_small() {
+        // Of these, with its name's count and length and its places by name and in the log: 200 bytes at most.
+        assert!(size_of::<Object>() <= 144, "{}", size_of::<Object>());
     }
 }

@@ -42,11 +42,11 @@ impl Flow {
         if self.kind != Kind::Relay || !self.at(id).has_range(offset, length) {
             return;
         }
-        let is_missing = matches!(self.at(id).state, ObjectState::Absent | ObjectState::Gathering { .. });
+        let is_missing = matches!(self.at(id).state(), ObjectState::Absent | ObjectState::Gathering { .. });
         if is_missing && !self.blocks.carriers.is_empty() && self.at(id).retry_at <= now {
             self.demand_gaps(id, offset, length);
             self.wake_carriers();
-        } else if self.at(id).state == ObjectState::Absent && self.at(id).retry_at <= now {
+        } else if self.at(id).state() == ObjectState::Absent && self.at(id).retry_at <= now {
             self.enqueue(id);
         }
     }
@@ -78,7 +78,7 @@ impl Flow {
             Some(ready) if ready > 0 => RangeState::Ready { length: ByteCount(ready.min(length.0)), generation },
             _ => RangeState::Awaited,
         };
-        match object.state {
+        match object.state() {
             ObjectState::Present { size } | ObjectState::Whole { size } => {
                 if offset.0 >= size.0 || length.0 > size.0 - offset.0 {
                     return RangeState::Invalid;

@@ -11,12 +11,12 @@ impl Flow {
     pub fn offer(&mut self, name: ObjectName, size: ByteCount) -> bool {
         debug_assert_eq!(self.kind, Kind::Offer);
         if let Some(id) = self.id_of(&name) {
-            match self.at(id).state {
+            match self.at(id).state() {
                 ObjectState::Present { size: before } if before == size => return true,
                 ObjectState::Present { .. } => self.withdraw_id(id),
                 _ => {}
             }
-        } else if self.by_name.len() >= limits::OBJECTS_MAX {
+        } else if self.names.len() >= limits::OBJECTS_MAX {
             return false;
         }
         let id = self.id_of(&name).unwrap_or_else(|| self.insert(name, None));
@@ -37,8 +37,8 @@ impl Flow {
     }
 
     fn withdraw_id(&mut self, id: ObjectId) {
-        if let ObjectState::Present { size } = self.at(id).state {
-            self.at_mut(id).state = ObjectState::Absent;
+        if let ObjectState::Present { size } = self.at(id).state() {
+            self.at_mut(id).set_state(ObjectState::Absent);
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
             self.totals.bytes -= size;
@@ -50,7 +50,7 @@ impl Flow {
     pub fn demand(&mut self, link: LinkId, name: &ObjectName, now: Time) -> Option<ObjectId> {
         let id = match self.id_of(name) {
             Some(id) => id,
-            None if self.kind == Kind::Relay && self.by_name.len() < limits::OBJECTS_MAX => {
+            None if self.kind == Kind::Relay && self.names.len() < limits::OBJECTS_MAX => {
                 self.insert(name.clone(), None)
             }
             None => return None,
@@ -61,11 +61,11 @@ impl Flow {
             object.last_use = now;
         }
         let retry_at = object.retry_at;
-        let may_fetch = object.state == ObjectState::Absent && retry_at <= now;
+        let may_fetch = object.state() == ObjectState::Absent && retry_at <= now;
         if may_fetch && self.kind == Kind::Relay {
             self.enqueue_for(id, Some(link));
         }
-        if self.kind == Kind::Relay && matches!(self.at(id).state, ObjectState::Gathering { .. }) {
+        if self.kind == Kind::Relay && matches!(self.at(id).state(), ObjectState::Gathering { .. }) {
             self.open_blocks(id, None);
         }
         Some(id)
@@ -73,13 +73,18 @@ impl Flow {
 
     /// `link` no longer wants an object; `delivered` says that it has had all of it.
     pub fn release(&mut self, link: LinkId, id: ObjectId, delivered: bool, now: Time) {
-        if !self.at_mut(id).readers.remove(&link) {
+        if !self.at(id).readers.contains(&link) {
             return;
         }
         self.unmark_evictable(id);
+        let is_at_rest = self.room.is_none();
         let object = self.at_mut(id);
+        object.readers.remove(&link);
         object.delivered |= delivered;
         object.last_use = now;
+        if is_at_rest && object.is_present() {
+            object.rest();
+        }
         self.update_evictable(id);
         self.wake_fetchers();
         self.forget_if_idle(id);
@@ -89,7 +94,7 @@ impl Flow {
     pub fn availability(&self, id: ObjectId, now: Time) -> Availability {
         let object = self.at(id);
         let generation = object.generation;
-        match object.state {
+        match object.state() {
             ObjectState::Present { size } | ObjectState::Whole { size } => {
                 Availability::Ready { size, ready: size, generation }
             }
@@ -151,13 +156,13 @@ impl Flow {
 
     /// As if it had never been here; who wants it asks again.
     fn lose(&mut self, id: ObjectId, now: Time) {
-        if let ObjectState::Present { size } = self.at(id).state {
+        if let ObjectState::Present { size } = self.at(id).state() {
             self.unmark_evictable(id);
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
             self.room_give_back(size);
             let object = self.at_mut(id);
-            object.state = ObjectState::Absent;
+            object.set_state(ObjectState::Absent);
             object.generation = object.generation.next();
             let name = object.name.clone();
             self.actions.push_back(Action::Evict { id, name });
@@ -181,7 +186,7 @@ impl Flow {
     /// those on order, or nothing is on order and nothing holds room that will not come free.
     pub(super) fn has_room_for_one_more(&self) -> bool {
         let Some(room) = &self.room else { return true };
-        let is_open = |id: &&ObjectId| matches!(self.at(**id).state, ObjectState::Requested { .. });
+        let is_open = |id: &&ObjectId| matches!(self.at(**id).state(), ObjectState::Requested { .. });
         let on_order = self.schedule.fetchers.values().flat_map(|f| &f.outstanding);
         let unknown = on_order.filter(is_open).count() as u64;
         if unknown > 0 && self.longest.0 == 0 {
@@ -206,7 +211,7 @@ impl Flow {
     }
 
     fn evict(&mut self, id: ObjectId) {
-        if matches!(self.at(id).state, ObjectState::Gathering { .. }) {
+        if matches!(self.at(id).state(), ObjectState::Gathering { .. }) {
             self.give_back(id);
             self.at_mut(id).delivered = false;
             self.forget_if_idle(id);
@@ -224,8 +229,9 @@ impl Flow {
         self.totals.present -= 1;
         self.totals.present_bytes -= size;
         let object = self.at_mut(id);
-        object.state = ObjectState::Absent;
+        object.set_state(ObjectState::Absent);
         object.delivered = false;
+        object.rest();
         let name = object.name.clone();
         self.actions.push_back(Action::Evict { id, name });
     }
@@ -266,19 +272,18 @@ impl Flow {
         let object = self.at(id);
         // One that cannot fit is remembered: fetching it to learn so again would cost all of its bytes.
         let cannot_fit = matches!(object.problem, Some(Problem::LargerThanSpool { .. }));
-        let idle = object.state == ObjectState::Absent && object.readers.is_empty() && !cannot_fit;
+        let idle = object.state() == ObjectState::Absent && object.readers.is_empty() && !cannot_fit;
         let idle = idle && object.content.is_none();
         if self.kind == Kind::Fetch || !idle || self.id_of(&object.name) != Some(id) || self.is_on_order(id) {
             return;
         }
-        let (name, failed) = (object.name.clone(), object.problem.is_some());
-        self.by_name.remove(&name);
+        let failed = object.problem.is_some();
+        self.names.remove(&self.objects, id);
         self.totals.failed -= u64::from(failed);
         self.totals.objects -= 1;
         let object = self.at_mut(id);
         object.generation = object.generation.next();
-        object.queued = false;
-        object.problem = None;
+        object.clear();
         self.free.push(id);
     }
 }

@@ -11,7 +11,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::{Action, Content, Entry, Flow, RangeRequest};
 use crate::limits;
-use crate::units::{ByteCount, LinkId, NodeName, ObjectName, Root256, Time};
+use crate::units::{BlockCrcs, ByteCount, LinkId, NodeName, ObjectName, Root256, Time};
 
 const TICK: Duration = Duration::from_millis(5);
 const LINK_RATE: f64 = 1_400_000.0;
@@ -86,7 +86,7 @@ impl Simulation {
     fn new(plans: Vec<Plan>, objects: u32, size: u64, seed: u64) -> Self {
         let data: Vec<u8> = (0..size as u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 23) as u8).collect();
         let mut flow = Flow::fetch();
-        let block_crcs: Box<[u32]> = data.chunks(limits::BLOCK_BYTES as usize).map(crc_fast::crc32_iscsi).collect();
+        let block_crcs: BlockCrcs = data.chunks(limits::BLOCK_BYTES as usize).map(crc_fast::crc32_iscsi).collect();
         for i in 0..objects {
             let name = ObjectName::new(format!("o{i:05}").as_bytes()).expect("valid");
             let block_crcs = block_crcs.clone();

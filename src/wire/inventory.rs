@@ -23,7 +23,7 @@
 //! against bytes when these come in), and the order of entries.
 
 use crate::limits;
-use crate::units::{ByteCount, NameError, ObjectName};
+use crate::units::{BlockCrcs, ByteCount, NameError, ObjectName};
 use crate::wire::Excerpt;
 
 /// Begins the entry of an object.
@@ -63,7 +63,7 @@ pub struct Object {
     /// BLAKE3 of its whole content.
     pub root: [u8; ROOT_BYTES],
     /// CRC-32C of each of its blocks, [`blocks`] many.
-    pub block_crcs: Box<[u32]>,
+    pub block_crcs: BlockCrcs,
 }
 
 /// Why bytes are not an entry. Positions count from the first byte that was handed in.
@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn object(bytes: &[u8], size: u64, crcs: &[u32]) -> Object {
-        let (size, block_crcs) = (ByteCount(size), crcs.into());
+        let (size, block_crcs) = (ByteCount(size), crcs.iter().copied().collect());
         Object { name: name(bytes), size, mtime_ns: -2, mode: 0o4755, root: [0xab; 32], block_crcs }
     }
 

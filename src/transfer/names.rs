@@ -1,0 +1,55 @@
+//! Which object of a table has a name: places in the table alone, the names stay with the objects.
+//!
+//! Its key is the owner's to choose at random, so that no peer can send names that collide; nothing iterates over it, so
+//! that no trace depends on it.
+
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+
+use hashbrown::HashTable;
+
+use super::object::Object;
+use crate::units::{ObjectId, ObjectName};
+
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    places: HashTable<ObjectId>,
+    key: u64,
+}
+
+impl Names {
+    /// To be called while it is empty.
+    pub(super) fn set_key(&mut self, key: u64) {
+        assert!(self.places.is_empty(), "places are found by the key");
+        self.key = key;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn find(&self, objects: &[Object], name: &ObjectName) -> Option<ObjectId> {
+        self.places.find(hash_of(self.key, name), |&id| named(objects, id) == name).copied()
+    }
+
+    /// Adds an object whose name has no place yet.
+    pub(super) fn insert(&mut self, objects: &[Object], id: ObjectId) {
+        let key = self.key;
+        let hash = |&id: &ObjectId| hash_of(key, named(objects, id));
+        self.places.insert_unique(hash(&id), id, hash);
+    }
+
+    pub(super) fn remove(&mut self, objects: &[Object], id: ObjectId) {
+        let hash = hash_of(self.key, named(objects, id));
+        if let Ok(place) = self.places.find_entry(hash, |&other| other == id) {
+            place.remove();
+        }
+    }
+}
+
+fn named(objects: &[Object], id: ObjectId) -> &ObjectName {
+    &objects[id.0 as usize].name
+}
+
+fn hash_of(key: u64, name: &ObjectName) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::new().hash_one((key, name.as_bytes()))
+}
