@@ -79,8 +79,12 @@ pub const SCAN_LIST_MAX: usize = 100;
 pub const WATCHED_DIRECTORIES_MAX: usize = 100_000;
 /// Reads of the watch's descriptor in one turn, of some tens of events each.
 pub const WATCH_READS_MAX: usize = 64;
-/// What a journal counts in, bytes: ranges of a part are believed in multiples of this, but for the object's end.
-pub const JOURNAL_GRANULE_BYTES: u64 = 32 << 10;
+/// A journal is written to its file when the writer has nothing else to do, or after so many bytes of ranges: what a
+/// killed process fetches again at most.
+pub const JOURNAL_WRITE_BYTES: usize = 256 << 10;
+/// What arrives is made durable this often: what a host that loses its power fetches again at most is what comes in
+/// within about twice this time.
+pub const JOURNAL_DURABLE_EVERY: Duration = Duration::from_secs(1);
 /// Records that a log keeps in memory before it puts them to its file by itself, bytes.
 pub const LOG_BUFFER_BYTES: usize = 64 << 10;
 /// A log shorter than this is never rewritten, bytes.
@@ -288,9 +292,8 @@ const _: () = {
     assert!(BLOCKS_PER_OBJECT_MAX <= OBJECT_BYTES_MAX / BLOCK_BYTES);
     // A size, a root and a time.
     assert!(MARKER_BYTES_MAX >= 256);
-    // A block is a whole subtree, and whole granules.
+    // A block is a whole subtree.
     assert!(BLOCK_BYTES.is_power_of_two() && BLOCK_BYTES >= 2048);
-    assert!(JOURNAL_GRANULE_BYTES.is_power_of_two() && JOURNAL_GRANULE_BYTES <= BLOCK_BYTES);
     assert!(LOG_RECORD_BYTES_MAX > 2 * NAME_BYTES_MAX + 16 * JOURNAL_RECORD_RANGES_MAX);
     assert!(PADDING_POOL_BYTES.is_power_of_two());
     assert!(PADDING_POOL_BYTES >= 2 * PACKET_BYTES_MAX as usize);

@@ -1,25 +1,35 @@
 //! Which bytes of the arriving parts are there, so that a restart fetches only the rest.
 //!
 //! A log in the root's private directory; see `log` for what a crash leaves of it. The caller records a range after
-//! its bytes were verified and written to the part. Such a record survives the process, whose writes the kernel keeps,
-//! but not the host: after another boot only those ranges are believed that were flushed to the disk before the journal
-//! said so. No file of a part is ever named like an earlier one, so that what was recorded of one is never
-//! believed of another.
+//! its bytes were verified and written to the part. What a restart believes:
+//!
+//! - in the same boot, whatever became of the process: every range whose record had been written to the file, since
+//!   the kernel keeps the writes of both, and they were made in that order;
+//! - in another boot, after a power loss too: the ranges that had been flushed to the disk before a further record said
+//!   so, as far as that record had reached the disk itself.
+//!
+//! No file of a part is ever named like an earlier one, so that what was recorded of one is never believed of another.
+//! A range that turns out wrong later is retracted, and not believed from then on. Whatever is believed is
+//! checked once more by the object's root when it is whole.
 //!
 //! The order of calls: [`Root::create`], [`Journal::open`] before any part is opened, then for each object
 //! [`Root::open_part`] and [`Journal::ranges`] for what it holds already; [`Part::write_vectored_at`] and
 //! [`Journal::record`] as blocks come; [`Journal::write`] after each batch of them; [`Journal::make_durable`] now and
-//! then; [`Journal::forget`] when it was committed or abandoned.
+//! then; [`Journal::forget`] when it was committed or abandoned. [`Journal::left`] tells what to do with what an earlier
+//! run has left.
 //!
-//! Flushing parts takes as long as the disk does. Who shares a journal between threads takes [`Journal::pending`],
-//! lets go of the journal for [`Pending::sync`], and comes back to [`Journal::confirm`].
+//! Flushing takes as long as the disk does. Who shares a journal between threads takes [`Journal::pending`], lets go
+//! of the journal for [`Pending::sync`], comes back to [`Journal::confirm`], and lets go of it again for
+//! [`Confirmed::sync`], whose outcome [`Journal::settle`] is told.
 //!
 //! [`Root::create`]: super::Root::create
 //! [`Root::open_part`]: super::Root::open_part
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
@@ -47,6 +57,8 @@ const RECORDED: u8 = 3;
 const DURABLE: u8 = 4;
 /// A part that was committed or abandoned.
 const GONE: u8 = 5;
+/// Ranges of a part that turned out wrong.
+const RETRACTED: u8 = 6;
 
 /// The journal of one root.
 #[derive(Debug)]
@@ -86,8 +98,18 @@ struct Flushing {
     part: Arc<Part>,
     id: PartId,
     ranges: RangeSet,
+    /// As many as there had been of the part.
+    retractions: u64,
     /// `None` before it was flushed.
     flushed: Option<bool>,
+}
+
+/// The journal's file, which says of parts that they are on the disk and may not be there itself.
+#[derive(Debug)]
+#[must_use = "what was confirmed survives the host when this was flushed"]
+pub struct Confirmed {
+    file: File,
+    path: PathBuf,
 }
 
 /// What is known of one part.
@@ -102,6 +124,8 @@ struct Tracked {
     recorded: RangeSet,
     /// What is believed in any.
     durable: RangeSet,
+    /// How often some of it was retracted in this run.
+    retractions: u64,
 }
 
 impl Journal {
@@ -168,9 +192,14 @@ impl Journal {
         part.id().and_then(|id| self.parts.get(&id)).map(|tracked| tracked.recorded.clone()).unwrap_or_default()
     }
 
+    /// Whether all of a part is there.
+    pub fn is_whole(&self, part: &Part) -> bool {
+        let tracked = part.id().and_then(|id| self.parts.get(&id));
+        tracked.is_some_and(|tracked| tracked.recorded.is_full(tracked.size))
+    }
+
     /// Notes that `length` bytes from `offset` on are verified and written to the part, in memory until the next
-    /// [`Journal::write`]. Only multiples of [`limits::JOURNAL_GRANULE_BYTES`] count, and the object's end; what lies
-    /// before the first and after the last of them is not noted. Of a part that was committed or abandoned nothing is.
+    /// [`Journal::write`]. Of a part that was committed or abandoned nothing is noted.
     ///
     /// Panics when the part is not one from `Root::open_part` of this journal's root, or the range is beyond its end.
     pub fn record(&mut self, part: &Part, offset: Offset, length: ByteCount) -> Result<(), StoreError> {
@@ -180,10 +209,7 @@ impl Journal {
         };
         let end = offset.0.saturating_add(length.0);
         assert!(end <= part.size().0, "'{}' ends at {}, {end} was recorded", part.name(), part.size());
-        let granule = limits::JOURNAL_GRANULE_BYTES;
-        let start = offset.0.div_ceil(granule) * granule;
-        let end = if end == part.size().0 { end } else { end - end % granule };
-        if start >= end || !part.is_arriving() {
+        if length == ByteCount(0) || !part.is_arriving() {
             return Ok(());
         }
         let (log, next_serial) = (&mut self.log, &mut self.next_serial);
@@ -193,11 +219,26 @@ impl Journal {
             log.append(|out| tracked.put_begin(out));
             tracked
         });
-        let range = (Offset(start), ByteCount(end - start));
-        if tracked.recorded.insert(range.0, range.1) > ByteCount(0) {
-            log.append(|out| put_ranges(out, RECORDED, tracked.serial, &[range]));
+        if tracked.recorded.insert(offset, length) > ByteCount(0) {
+            log.append(|out| put_ranges(out, RECORDED, tracked.serial, &[(offset, length)]));
         }
         if log.unwritten() >= limits::LOG_BUFFER_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// Notes that of what was recorded `length` bytes from `offset` on are wrong, in memory until the next
+    /// [`Journal::write`].
+    pub fn retract(&mut self, part: &Part, offset: Offset, length: ByteCount) {
+        let Some(tracked) = part.id().and_then(|id| self.parts.get_mut(&id)) else { return };
+        tracked.durable.remove(offset, length);
+        tracked.retractions += 1;
+        if tracked.recorded.remove(offset, length) > ByteCount(0) {
+            self.log.append(|out| put_ranges(out, RETRACTED, tracked.serial, &[(offset, length)]));
+        }
+    }
+
+    /// How many bytes of records are only in memory.
+    pub fn unwritten(&self) -> usize {
+        self.log.unwritten()
     }
 
     /// Puts everything recorded to the file: from then on it survives this process, however that ends. Does not wait
@@ -221,9 +262,9 @@ impl Journal {
     /// abandoned and fetched again. The error is that of the first such part.
     pub fn make_durable(&mut self, parts: &[Arc<Part>]) -> Result<(), StoreError> {
         let mut pending = self.pending(parts);
-        let synced = pending.sync();
-        let confirmed = self.confirm(pending);
-        synced.and(confirmed)
+        let flushed = pending.sync();
+        let confirmed = self.confirm(pending).and_then(|confirmed| self.settle(confirmed.sync()));
+        flushed.and(confirmed)
     }
 
     /// What of `parts` is recorded and not durable yet.
@@ -232,18 +273,23 @@ impl Journal {
             let id = part.id()?;
             let tracked = self.parts.get(&id)?;
             let ranges = tracked.not_durable();
-            let flushing = Flushing { part: Arc::clone(part), id, ranges, flushed: None };
+            let retractions = tracked.retractions;
+            let flushing = Flushing { part: Arc::clone(part), id, ranges, retractions, flushed: None };
             (!flushing.ranges.is_empty()).then_some(flushing)
         };
         Pending { shared: Arc::clone(&self.shared), parts: parts.iter().filter_map(flushing).collect() }
     }
 
-    /// Notes what was flushed, durably.
-    pub fn confirm(&mut self, pending: Pending) -> Result<(), StoreError> {
-        for Flushing { id, ranges, flushed, .. } in pending.parts {
+    /// Notes what was flushed, and writes it to the file, which is to be flushed next.
+    pub fn confirm(&mut self, pending: Pending) -> Result<Confirmed, StoreError> {
+        for Flushing { id, ranges, retractions, flushed, .. } in pending.parts {
             match flushed {
                 Some(true) => {
                     let Some(tracked) = self.parts.get_mut(&id) else { continue };
+                    // What was retracted meanwhile may be there again, and not on the disk: the next time tells.
+                    if tracked.retractions != retractions {
+                        continue;
+                    }
                     let runs: Vec<_> = ranges.runs().collect();
                     for runs in runs.chunks(limits::JOURNAL_RECORD_RANGES_MAX) {
                         self.log.append(|out| put_ranges(out, DURABLE, tracked.serial, runs));
@@ -255,7 +301,16 @@ impl Journal {
             }
         }
         self.write()?;
-        self.log.sync()
+        let (file, path) = self.log.file()?;
+        Ok(Confirmed { file, path })
+    }
+
+    /// Takes note of what came of [`Confirmed::sync`]: a journal that the disk did not take is rewritten next.
+    pub fn settle(&mut self, flushed: Result<(), StoreError>) -> Result<(), StoreError> {
+        if flushed.is_err() {
+            self.log.doubt();
+        }
+        flushed
     }
 
     /// Notes that a part was committed or abandoned. Without that a restart finds it out from the file's absence.
@@ -320,6 +375,18 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
+
+    /// The parts that the disk did not take.
+    pub fn failed(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.parts.iter().filter(|flushing| flushing.flushed == Some(false)).map(|flushing| &flushing.part)
+    }
+}
+
+impl Confirmed {
+    /// Flushes the journal's file. Blocks for as long as the disk takes.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.file.sync_data().map_err(|error| StoreError::io(&self.path, None, "flush", errno_of(&error)))
+    }
 }
 
 /// Whether a private directory has a journal.
@@ -330,7 +397,7 @@ pub(super) fn stands_in(private: BorrowedFd<'_>) -> bool {
 
 impl Tracked {
     fn new(serial: u32, number: u64, name: ObjectName, size: ByteCount, root: Root256) -> Self {
-        Self { serial, number, name, size, root, recorded: RangeSet::new(), durable: RangeSet::new() }
+        Self { serial, number, name, size, root, recorded: RangeSet::new(), durable: RangeSet::new(), retractions: 0 }
     }
 
     fn resumed(&self) -> Resumed {
@@ -425,6 +492,13 @@ impl Replay {
                     tracked.durable.extend(ranges.iter().copied());
                 }
                 tracked.recorded.extend(ranges);
+            }
+            RETRACTED => {
+                let tracked = self.parts.get_mut(&fields.u32()?)?;
+                for (offset, length) in ranges_of(fields.0, tracked.size)? {
+                    tracked.recorded.remove(offset, length);
+                    tracked.durable.remove(offset, length);
+                }
             }
             GONE => _ = self.parts.remove(&fields.u32()?)?,
             _ => return None,

@@ -126,6 +126,17 @@ impl Log {
         })
     }
 
+    /// The file, to flush it while others add to it; who does tells by [`Log::doubt`] when that failed.
+    pub(super) fn file(&self) -> Result<(File, PathBuf), StoreError> {
+        let file = self.file.try_clone().map_err(|error| self.io("flush", &error))?;
+        Ok((file, self.path.clone()))
+    }
+
+    /// The disk did not take what the file holds.
+    pub(super) fn doubt(&mut self) {
+        self.unsure = true;
+    }
+
     /// Whether the disk failed to take it, so that only a rewritten one can be relied on.
     pub(super) fn is_unsure(&self) -> bool {
         self.unsure

@@ -10,7 +10,7 @@
 //!   groups and writes their `.success` [`Marker`]s last (ARCHITECTURE, invariant 8).
 //! - [`hash_source`] reads an object into its [`Hashes`], and [`HashCache`] remembers them over restarts; a receiver
 //!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] holds an object to it.
-//! - [`Journal`] says which bytes of the parts are there after a crash.
+//! - [`Journal`] says which bytes of the parts are there after a crash, and [`Journal::left`] what to do with them.
 //! - [`Spool`] is what an exchange keeps between its traders: whole objects, never flushed, trusted within one boot.
 //!
 //! A receiver calls [`Root::create`] once, then for each object [`Root::is_done`], [`Root::create_part`],
@@ -27,6 +27,7 @@ mod log;
 mod marker;
 mod part;
 mod resolve;
+mod resume;
 mod root;
 mod scan;
 mod segments;
@@ -41,9 +42,10 @@ pub use commit::Committer;
 pub use error::{Refusal, SourceError, StoreError};
 pub use hash::{BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_source, root_of};
 pub use hashes_cache::HashCache;
-pub use journal::{Journal, Pending, Resumed};
+pub use journal::{Confirmed, Journal, Pending, Resumed};
 pub use marker::{Marker, MarkerError};
 pub use part::Part;
+pub use resume::Left;
 pub use root::{Difference, Done, Root, Verified};
 pub use scan::{Refused, Sample, ScanReport, Skipped, SkippedKind, scan};
 pub use segments::{Pattern, PatternError, SegmentSpec, SpecReport};

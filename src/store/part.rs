@@ -128,6 +128,22 @@ impl Part {
         Ok(())
     }
 
+    /// Fills `buffer` with what is written from `offset` on.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: Offset) -> Result<(), StoreError> {
+        let io = |errno| StoreError::io(&self.file.shared.path, Some(&self.name), "read back", errno);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let position = i64::try_from(offset.0 + filled as u64).map_err(|_| io(Errno::EFBIG))?;
+            match nix::sys::uio::pread(&self.file.fd, &mut buffer[filled..], position) {
+                Ok(0) => return Err(io(Errno::ENODATA)),
+                Ok(read) => filled += read,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(io(errno)),
+            }
+        }
+        Ok(())
+    }
+
     /// The part as something to serve while it is still arriving. It stays good after a commit, and after this
     /// part is dropped. The caller serves only ranges that were written.
     pub fn source(&self) -> Result<Arc<Source>, StoreError> {
