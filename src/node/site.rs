@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::extended;
-use crate::store::{Done, Journal, Root, SegmentSpec, Spool, Stamp, hash_source, scan};
+use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Stamp, hash_source, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
 use crate::uring::control;
@@ -703,9 +703,24 @@ fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError>
 
 /// Tells a flow what an earlier run has left of objects that were arriving.
 fn open_journal(root: &Root, flow: &mut Flow) -> Result<Journal, NodeError> {
-    let (journal, resumed) = Journal::open(root)?;
-    for part in resumed {
-        flow.resume(part.name, part.root, part.ranges);
+    let (mut journal, resumed) = Journal::open(root)?;
+    let (mut objects, mut bytes) = (0, ByteCount(0));
+    for Resumed { name, size, root: hash, .. } in resumed {
+        let part = root.open_part(&name, size, hash)?;
+        match journal.left(&part) {
+            Ok(left) => {
+                (objects, bytes) = (objects + 1, bytes + left.ranges.total());
+                flow.resume(name, hash, left.ranges, left.pieces);
+            }
+            Err(error) => {
+                tracing::warn!("what is here of an object is fetched again: {error}");
+                journal.forget(&part);
+                part.abandon();
+            }
+        }
+    }
+    if objects > 0 {
+        tracing::info!(objects, bytes = bytes.0, "going on with what an interrupted run has left");
     }
     Ok(journal)
 }

@@ -43,8 +43,15 @@ impl Flow {
         }
     }
 
-    /// A piece is in the part file, and its bytes have the checksum that was told with them.
-    pub fn handle_verified(&mut self, link: LinkId, piece: RangeRequest, crc: u32, now: Time) {
+    /// A piece is in the part file, and its bytes have the checksum that was told with them. Returns the block that is whole
+    /// by it, but wrong: what is in the part file of that is not to be believed.
+    pub fn handle_verified(
+        &mut self,
+        link: LinkId,
+        piece: RangeRequest,
+        crc: u32,
+        now: Time,
+    ) -> Option<(Offset, ByteCount)> {
         let order = self.end_piece(link, piece, now);
         if let Some(carrier) = self.blocks.carriers.get_mut(&link) {
             carrier.handle_good();
@@ -68,10 +75,14 @@ impl Flow {
             }
             match added {
                 Added::New(_) => self.finish_piece(piece, order.is_none_or(|order| order.doubled), now),
-                Added::BadBlock { offset, length, links } => self.drop_block(piece.object, offset, length, &links, now),
+                Added::BadBlock { offset, length, links } => {
+                    self.drop_block(piece.object, offset, length, &links, now);
+                    return Some((offset, length));
+                }
                 Added::Nothing => self.free_range(piece.object, piece.offset, piece.length),
             }
         }
+        None
     }
 
     /// A piece came in damaged over `link`, and was not written.
@@ -140,7 +151,7 @@ impl Flow {
 
     // -- helpers -----------------------------------------------------------------------------------------------------
 
-    fn open_part(&mut self, id: ObjectId) {
+    pub(super) fn open_part(&mut self, id: ObjectId) {
         let Some(gather) = self.blocks.gathers.get_mut(&id) else { return };
         if std::mem::replace(&mut gather.opened, true) {
             return;
@@ -192,7 +203,7 @@ impl Flow {
         if !is_within {
             return Added::Nothing;
         }
-        gather.add(Piece { offset: piece.offset, length: piece.length, crc, link }, content)
+        gather.add(Piece { offset: piece.offset, length: piece.length, crc, link: Some(link) }, content)
     }
 
     /// New bytes are here: others need not fetch them, readers may have them, and they may have been the last.

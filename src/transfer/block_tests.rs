@@ -48,7 +48,9 @@ fn fetching(objects: &[(&str, u64)], links: &[(LinkId, &str)]) -> Flow {
 fn arrive(flow: &mut Flow, link: LinkId, range: RangeRequest, now: Time) {
     let all = bytes(range.end().0);
     let crc = crc_fast::crc32_iscsi(&all[range.offset.0 as usize..]);
-    flow.handle_range_begin(range);
+    if flow.handle_range_begin(range) {
+        flow.handle_created(range.object, range.generation);
+    }
     flow.handle_range_data(link, Some(range), range.length, now);
     flow.handle_verified(link, range, crc, now);
 }
@@ -261,7 +263,7 @@ fn an_object_is_in_one_kind_of_hands_at_a_time_and_left_to_whole_ones_in_the_end
 fn an_earlier_runs_whole_blocks_are_not_ordered() {
     let mut flow = fetching(&[("a", 3000 * K)], &[]);
     let have = [(Offset(0), ByteCount(2100 * K))].into_iter().collect();
-    flow.resume(name("a"), Root256([1; 32]), have);
+    flow.resume(name("a"), Root256([1; 32]), have, Vec::new());
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     let range = flow.next_range(L1, Time::ZERO).expect("work");
     assert_eq!(range.offset, Offset(2048 * K));
@@ -269,11 +271,57 @@ fn an_earlier_runs_whole_blocks_are_not_ordered() {
     assert!(matches!(actions(&mut flow)[..], [Action::OpenPart { resumed: true, .. }]));
 }
 
+fn pieces(of: u64, runs: &[(u64, u64)]) -> Vec<(Offset, ByteCount, u32)> {
+    let all = bytes(of);
+    let piece = |&(offset, end): &(u64, u64)| {
+        (Offset(offset), ByteCount(end - offset), crc_fast::crc32_iscsi(&all[offset as usize..end as usize]))
+    };
+    runs.iter().map(piece).collect()
+}
+
+#[test]
+fn an_earlier_runs_pieces_of_a_block_are_not_ordered() {
+    let size = 1000 * K;
+    let mut flow = fetching(&[("a", size)], &[]);
+    let runs = [(32 * K, 512 * K), (600 * K, size)];
+    let have = runs.iter().map(|run| (Offset(run.0), ByteCount(run.1 - run.0))).collect();
+    flow.resume(name("a"), Root256([1; 32]), have, pieces(size, &runs));
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    let ranges = orders(&mut flow, L1, Time::ZERO);
+    assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 0, 32), (0, 512, 64), (0, 576, 24)]);
+    ranges.into_iter().for_each(|range| arrive(&mut flow, L1, range, ms(1)));
+    let root = Some(Root256([1; 32]));
+    assert!(actions(&mut flow).iter().any(|action| matches!(action, Action::Commit { root: r, .. } if *r == root)));
+}
+
+#[test]
+fn what_an_earlier_run_left_whole_is_committed_and_not_ordered() {
+    let mut flow = fetching(&[("a", 100 * K)], &[]);
+    flow.resume(name("a"), Root256([1; 32]), [(Offset(0), ByteCount(100 * K))].into_iter().collect(), Vec::new());
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    assert_eq!(flow.next_range(L1, Time::ZERO), None);
+    assert!(matches!(actions(&mut flow)[..], [Action::OpenPart { resumed: true, .. }, Action::Commit { .. }]));
+}
+
+#[test]
+fn a_block_that_an_earlier_run_left_wrong_is_fetched_again_and_no_link_blamed() {
+    let mut flow = fetching(&[("a", 100 * K)], &[]);
+    let mut left = pieces(100 * K, &[(0, 64 * K)]);
+    left[0].2 ^= 1;
+    flow.resume(name("a"), Root256([1; 32]), [(Offset(0), ByteCount(64 * K))].into_iter().collect(), left);
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    assert_eq!(at(&range), (0, 64, 36));
+    arrive(&mut flow, L1, range, ms(1));
+    assert_eq!(flow.health(L1, ms(1)).expect("attached").bad_ranges, 0);
+    assert_eq!(flow.next_range(L1, ms(2)).as_ref().map(at), Some((0, 0, 64)));
+}
+
 #[test]
 fn what_is_left_of_another_version_is_no_use() {
     let mut flow = fetching(&[("a", 3000 * K)], &[]);
     let have = [(Offset(0), ByteCount(2100 * K))].into_iter().collect();
-    flow.resume(name("a"), Root256([2; 32]), have);
+    flow.resume(name("a"), Root256([2; 32]), have, Vec::new());
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     assert_eq!(flow.next_range(L1, Time::ZERO).map(|range| range.offset), Some(Offset(0)));
 }
@@ -308,6 +356,34 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first() {
     let generation = ranges[0].generation;
     assert_eq!(state(&flow, 64 * K), RangeState::Ready { length: ByteCount(32 * K), generation });
     assert_eq!(std::iter::from_fn(|| flow.poll_wake()).collect::<Vec<_>>(), [LinkId(8), READER]);
+}
+
+#[test]
+fn a_relay_has_what_an_earlier_run_left_and_does_not_fetch_it() {
+    let size = 200 * K;
+    let mut flow = Flow::relay(ByteCount(4096 * K));
+    let have = [(Offset(0), ByteCount(128 * K))].into_iter().collect();
+    flow.resume(name("a"), Root256([1; 32]), have, pieces(size, &[(0, 128 * K)]));
+    flow.resume(name("b"), Root256([1; 32]), [(Offset(0), ByteCount(size))].into_iter().collect(), Vec::new());
+    for text in ["a", "b"] {
+        flow.know(entry(text, size, 1)).expect("room");
+    }
+    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(2 * size)));
+    flow.attach_blocks(L1, peer("t1"), Time::ZERO);
+    flow.demand_range(READER, ObjectId(0), Offset(64 * K), ByteCount(64 * K), Time::ZERO);
+    assert_eq!(flow.next_range(L1, Time::ZERO), None);
+    let state = |flow: &Flow| flow.range_state(ObjectId(0), Offset(64 * K), ByteCount(64 * K), ms(1));
+    assert_eq!(state(&flow), RangeState::Awaited, "its part is not open yet");
+    let done = actions(&mut flow);
+    let [Action::OpenPart { id, generation, .. }, Action::OpenPart { .. }, Action::Commit { .. }] = done[..] else {
+        panic!("{done:?}")
+    };
+    while flow.poll_wake().is_some() {}
+    flow.handle_created(id, generation);
+    assert_eq!(state(&flow), RangeState::Ready { length: ByteCount(64 * K), generation });
+    assert_eq!(flow.poll_wake(), Some(READER));
+    flow.demand_range(READER, ObjectId(0), Offset(128 * K), ByteCount(64 * K), ms(2));
+    assert_eq!(flow.next_range(L1, ms(2)).as_ref().map(at), Some((0, 128, 64)));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use super::carrier::{Carrier, Health, Order};
 use super::flow::{Flow, Kind};
-use super::gather::Gather;
+use super::gather::{Gather, Left};
 use super::object::ObjectState;
 use super::schedule;
 use super::told::Told;
@@ -70,8 +70,8 @@ pub(super) struct Blocks {
     deferred: BTreeSet<(Time, ObjectId)>,
     /// Ranges that were asked for, the oldest first; of a flow that fetches on demand.
     pub(super) demands: VecDeque<(ObjectId, Offset, ByteCount)>,
-    /// What an earlier run has left, by name, and of which root.
-    resumable: BTreeMap<ObjectName, (Root256, RangeSet)>,
+    /// What an earlier run has left, by name.
+    resumable: BTreeMap<ObjectName, Left>,
     /// Unanswered requests of links that are served.
     pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
     /// Of these, those whose answer may be another one now.
@@ -222,11 +222,12 @@ impl Flow {
         self.blocks.carriers.get(&link).map(|carrier| carrier.health(now))
     }
 
-    /// What an earlier run has left of an object of this root, as its journal tells; to be called before links are attached.
-    /// Whole blocks of it are believed, if it is still the same.
-    pub fn resume(&mut self, name: ObjectName, root: Root256, have: RangeSet) {
+    /// What an earlier run has left of an object of this root, as its journal tells; to be called before anything is known
+    /// and links are attached. It is taken over when the object is known to be the same still: whole blocks of
+    /// `ranges` as they are, and `pieces`, each within one other block and with its CRC-32C, as if they came in then.
+    pub fn resume(&mut self, name: ObjectName, root: Root256, ranges: RangeSet, pieces: Vec<(Offset, ByteCount, u32)>) {
         if self.blocks.resumable.len() < limits::OBJECTS_MAX {
-            self.blocks.resumable.insert(name, (root, have));
+            self.blocks.resumable.insert(name, Left { root, ranges, pieces });
         }
     }
 
@@ -397,15 +398,16 @@ impl Flow {
         if self.at(id).state() != ObjectState::Absent {
             return;
         }
-        let object = self.at(id);
-        let Some((size, root)) = object.content.as_ref().map(|content| (content.size, content.root)) else { return };
-        let name = object.name.clone();
-        let left = if self.blocks.resumable.is_empty() { None } else { self.blocks.resumable.remove(&name) };
+        let object = &self.objects[id.0 as usize];
+        let Some(content) = &object.content else { return };
+        let size = content.size;
         let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
         gather.started = true;
-        if let Some((_, have)) = left.filter(|left| left.0 == root) {
-            gather.resume(&have);
+        let left = self.blocks.resumable.remove(&object.name);
+        if let Some(left) = left.filter(|left| left.root == content.root) {
+            gather.resume(&left, content);
         }
+        let is_resumed = !gather.have.is_empty();
         let prefix = gather.prefix();
         let verified = gather.have.total();
         self.longest = self.longest.max(size);
@@ -413,6 +415,27 @@ impl Flow {
         object.generation = object.generation.next();
         object.queued = false;
         object.set_state(ObjectState::Gathering { size, verified, prefix, created: false });
+        if is_resumed {
+            // What is there can be had before anything comes in.
+            self.open_part(id);
+        }
+    }
+
+    /// A relay takes over what an earlier run has left of an object as soon as it is known to be the same, if there is
+    /// room for it: so it has that to give, and does not fetch it again.
+    pub(super) fn resume_relayed(&mut self, id: ObjectId) {
+        let object = self.at(id);
+        let root = object.content.as_ref().map(|content| content.root);
+        let is_left = self.blocks.resumable.get(&object.name).is_some_and(|left| Some(left.root) == root);
+        if !is_left || object.state() != ObjectState::Absent || !self.reserve(id) {
+            return;
+        }
+        self.start_gather(id);
+        if self.blocks.gathers.get(&id).is_some_and(Gather::is_whole) {
+            self.complete(id);
+        } else {
+            self.update_evictable(id);
+        }
     }
 
     /// Makes room in a spool for an object; `false` where it has to wait.

@@ -417,6 +417,7 @@ impl Flow {
             self.at_mut(id).moving_mut()
         {
             *created = true;
+            self.wake_readers(id);
         }
         self.handle_written(id, generation, ByteCount(0));
     }

@@ -11,7 +11,7 @@ use crc_fast::{CrcAlgorithm, checksum_combine};
 
 use super::ledger::Content;
 use crate::limits;
-use crate::units::{ByteCount, LinkId, NodeName, Offset, RangeSet, Time};
+use crate::units::{ByteCount, LinkId, NodeName, Offset, RangeSet, Root256, Time};
 
 /// Bytes that came in as one, with their checksum.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,18 @@ pub(super) struct Piece {
     pub(super) offset: Offset,
     pub(super) length: ByteCount,
     pub(super) crc: u32,
-    pub(super) link: LinkId,
+    /// What it came over; `None` for what an earlier run has left.
+    pub(super) link: Option<LinkId>,
+}
+
+/// What an earlier run has left of an object.
+#[derive(Debug, Clone)]
+pub(super) struct Left {
+    pub(super) root: Root256,
+    /// All of it; whole blocks of it are believed.
+    pub(super) ranges: RangeSet,
+    /// What lies in other blocks, with its checksums.
+    pub(super) pieces: Vec<(Offset, ByteCount, u32)>,
 }
 
 /// What a piece has changed.
@@ -29,7 +40,8 @@ pub(super) enum Added {
     Nothing,
     /// So many bytes are here that were not.
     New(ByteCount),
-    /// The block is whole, but wrong: it is dropped. It came over these links.
+    /// The block is whole, but wrong: it is dropped. It came over these links; none are told where an earlier run had
+    /// left some of it, for then nobody knows whose fault it is.
     BadBlock { offset: Offset, length: ByteCount, links: BTreeSet<LinkId> },
 }
 
@@ -81,16 +93,20 @@ impl Gather {
         }
     }
 
-    /// Takes over what an earlier run has left: whole blocks of it.
-    pub(super) fn resume(&mut self, have: &RangeSet) {
+    /// Takes over what an earlier run has left: whole blocks as right ones, pieces of others as if they came in now.
+    pub(super) fn resume(&mut self, left: &Left, content: &Content) {
         let blocks = self.size.0.div_ceil(limits::BLOCK_BYTES);
         for block in 0..blocks {
             let (offset, length) = self.block(block);
-            if have.contains(offset, length) {
+            if left.ranges.contains(offset, length) {
                 self.have.insert(offset, length);
                 self.taken.insert(offset, length);
                 self.right.insert(offset, length);
             }
+        }
+        for &(offset, length, crc) in &left.pieces {
+            // A block that turns out wrong has been fetched again when it is right.
+            let _ = self.add(Piece { offset, length, crc, link: None }, content);
         }
     }
 
@@ -177,7 +193,8 @@ impl Gather {
         }
         self.have.remove(start, whole);
         self.taken.remove(start, whole);
-        Added::BadBlock { offset: start, length: whole, links: parts.values().map(|part| part.link).collect() }
+        let links: Option<_> = parts.values().map(|part| part.link).collect();
+        Added::BadBlock { offset: start, length: whole, links: links.unwrap_or_default() }
     }
 
     /// A range is to come over another link, where there is one.
@@ -247,7 +264,7 @@ mod tests {
 
     fn piece(bytes: &[u8], offset: u64, length: u64, link: u64) -> Piece {
         let crc = crc_fast::crc32_iscsi(&bytes[offset as usize..(offset + length) as usize]);
-        Piece { offset: Offset(offset), length: ByteCount(length), crc, link: LinkId(link) }
+        Piece { offset: Offset(offset), length: ByteCount(length), crc, link: Some(LinkId(link)) }
     }
 
     #[test]
@@ -305,12 +322,38 @@ mod tests {
         assert_eq!(cut(1024 * K), (2560, 440));
     }
 
+    fn left(bytes: &[u8], ranges: &[(u64, u64)], pieces: &[(u64, u64)]) -> Left {
+        let ranges = ranges.iter().map(|&(offset, length)| (Offset(offset), ByteCount(length))).collect();
+        let piece = |&(offset, length): &(u64, u64)| {
+            let Piece { offset, length, crc, .. } = piece(bytes, offset, length, 0);
+            (offset, length, crc)
+        };
+        Left { root: Root256([0; 32]), ranges, pieces: pieces.iter().map(piece).collect() }
+    }
+
     #[test]
-    fn only_whole_blocks_of_an_earlier_run_are_taken_over() {
-        let mut gather = Gather::new(ByteCount(2500 * K));
-        gather.resume(&RangeSet::from_iter([(Offset(32 * K), ByteCount(2468 * K))]));
-        assert_eq!(gather.have.total(), ByteCount(1476 * K));
+    fn whole_blocks_and_pieces_of_others_are_taken_over_from_an_earlier_run() {
+        let bytes = bytes(2500 * K);
+        let content = content(&bytes);
+        let mut gather = Gather::new(content.size);
+        gather.resume(&left(&bytes, &[(32 * K, 2468 * K)], &[(32 * K, 992 * K)]), &content);
+        assert_eq!(gather.have.total(), ByteCount(2468 * K));
         assert_eq!(gather.prefix(), ByteCount(0));
         assert_eq!(gather.ready(Offset(1024 * K), ByteCount(100 * K)), ByteCount(100 * K));
+        assert_eq!(gather.add(piece(&bytes, 0, 32 * K, 1), &content), Added::New(ByteCount(32 * K)));
+        assert!(gather.is_whole());
+    }
+
+    #[test]
+    fn a_block_that_an_earlier_run_left_wrong_is_dropped_and_nobody_blamed() {
+        let bytes = bytes(100 * K);
+        let content = content(&bytes);
+        let mut gather = Gather::new(content.size);
+        let mut left = left(&bytes, &[(0, 64 * K)], &[(0, 64 * K)]);
+        left.pieces[0].2 ^= 1;
+        gather.resume(&left, &content);
+        let bad = Added::BadBlock { offset: Offset(0), length: ByteCount(100 * K), links: BTreeSet::new() };
+        assert_eq!(gather.add(piece(&bytes, 64 * K, 36 * K, 4), &content), bad);
+        assert!(gather.have.is_empty() && gather.taken.is_empty());
     }
 }

@@ -40,6 +40,7 @@ impl Flow {
         } else {
             self.ledger.add(&mut self.objects, id);
             self.wakes.extend(&self.ledger.subscribers);
+            self.resume_relayed(id);
         }
         Some(id)
     }

@@ -101,7 +101,9 @@ impl Flow {
         let Some(gather) = self.blocks.gathers.get(&id) else { return RangeState::Pending };
         let ready = gather.ready(offset, length);
         if ready.0 > 0 {
-            return RangeState::Ready { length: ready, generation };
+            // What an earlier run has left is here before its part is open.
+            let is_open = matches!(self.at(id).state, ObjectState::Gathering { created: true, .. });
+            return if is_open { RangeState::Ready { length: ready, generation } } else { RangeState::Awaited };
         }
         // As with whole objects: where it cannot be hoped for, whoever asked is told so.
         let waited = now.since(self.at(id).last_use);
