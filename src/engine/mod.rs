@@ -4,6 +4,7 @@
 //! disk -> map -> train of packets -> socket        worker: one ring, many links; builds trains, sends, receives
 //! socket -> packets -> blocks -> disk              writer: puts received payload into part files
 //!                                                  committer: makes whole parts durable, in groups
+//!                                                  flusher: makes what arrives durable, from time to time
 //! ```
 //!
 //! All decisions are the core's ([`Flows`], [`Link`](crate::proto::duplex::Link)); the flows stand behind one lock that is
@@ -15,6 +16,7 @@
 //! is the back-pressure from disk to peer.
 
 mod connection;
+mod flusher;
 mod frames;
 mod inbox;
 mod shared;
@@ -131,6 +133,7 @@ impl Engine {
         }
         threads.push(writer::spawn_writer(Arc::clone(&shared), write_queue)?);
         threads.push(writer::spawn_committer(Arc::clone(&shared), commit_queue)?);
+        threads.push(flusher::spawn(Arc::clone(&shared))?);
         Ok(Self { shared, threads: Mutex::new(threads) })
     }
 
@@ -195,8 +198,9 @@ impl Engine {
     fn stop(&self, within: Duration) {
         self.shared.drain(within);
         let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        // Workers first: they give the writer its last work; then the writer, which gives the committer its.
-        let Some(disk) = threads.len().checked_sub(2) else { return };
+        // Workers first: they give the writer its last work; then the writer, which gives the committer its; what is left
+        // then is the flusher's.
+        let Some(disk) = threads.len().checked_sub(3) else { return };
         let tail = threads.split_off(disk);
         join(threads);
         let mut tail = tail.into_iter();
@@ -204,6 +208,11 @@ impl Engine {
         join(tail.next());
         self.shared.stop_committer();
         join(tail.next());
+        self.shared.ending.store(true, Ordering::Release);
+        if let Some(flusher) = tail.next() {
+            flusher.thread().unpark();
+            join([flusher]);
+        }
     }
 }
 

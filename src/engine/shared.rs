@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub(super) committed_bytes: AtomicU64,
     /// The engine was killed: nothing more goes to disk.
     pub(super) dead: AtomicBool,
+    /// Writer and committer have ended, and the flusher is to.
+    pub(super) ending: AtomicBool,
     /// Bytes of ranges that wait for the writer.
     pub(super) backlog: AtomicUsize,
     /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
@@ -89,6 +91,7 @@ impl Shared {
             padding: Padding::new(config.seed),
             committed_bytes: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             backlog: AtomicUsize::new(0),
             journals: config.journals.into_iter().map(|journal| journal.map(Mutex::new)).collect(),
         }
@@ -210,6 +213,13 @@ impl Shared {
         lock(&self.parts).get(&key).cloned()
     }
 
+    /// The parts of a flow that last.
+    pub(super) fn lasting_parts(&self, flow: FlowId) -> Vec<(PartKey, Arc<Part>)> {
+        let parts = lock(&self.parts);
+        let of_flow = parts.iter().filter(|(key, part)| key.0 == flow && part.root().is_some());
+        of_flow.map(|(key, part)| (*key, Arc::clone(part))).collect()
+    }
+
     pub(super) fn take_part(&self, key: PartKey) -> Option<Arc<Part>> {
         lock(&self.parts).remove(&key)
     }
@@ -288,6 +298,6 @@ impl Shared {
 }
 
 /// A panic elsewhere ends the process by its own thread; the data behind the lock is whole between calls.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

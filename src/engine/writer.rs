@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-use super::shared::{PartKey, Shared, Store};
+use super::shared::{PartKey, Shared, Store, lock};
 use crate::limits;
 use crate::proto::duplex::Write;
 use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_source};
@@ -81,12 +81,53 @@ pub(super) enum CommitJob {
 
 pub(super) fn spawn_writer(shared: Arc<Shared>, jobs: Receiver<WriteJob>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ss-writer".into()).spawn(move || {
-        for job in jobs.iter().take_while(|job| !matches!(job, WriteJob::Stop)) {
+        let mut journals = Journals { shared: &shared, unwritten: 0, failed: false };
+        while let Some(job) = journals.write_before_next(&jobs) {
             handle(&shared, job);
         }
         // What followed from the last writes: whole parts that a spool keeps.
         jobs.try_iter().for_each(|job| handle(&shared, job));
+        journals.write();
     })
+}
+
+/// Has the journals say what was written: from then on it survives this process.
+struct Journals<'s> {
+    shared: &'s Shared,
+    /// Bytes of ranges of which they may not say so.
+    unwritten: usize,
+    failed: bool,
+}
+
+impl Journals<'_> {
+    /// The writer's next job; `None` at the end. What it has written is in the journals before it waits for another
+    /// one, and before it is much.
+    fn write_before_next(&mut self, jobs: &Receiver<WriteJob>) -> Option<WriteJob> {
+        if self.unwritten >= limits::JOURNAL_WRITE_BYTES {
+            self.write();
+        }
+        let job = jobs.try_recv().ok().or_else(|| {
+            self.write();
+            jobs.recv().ok()
+        })?;
+        if let WriteJob::Range { bytes, .. } = &job {
+            self.unwritten += bytes.len();
+        }
+        (!matches!(job, WriteJob::Stop)).then_some(job)
+    }
+
+    fn write(&mut self) {
+        self.unwritten = 0;
+        if self.shared.dead.load(Ordering::Acquire) {
+            return;
+        }
+        let outcomes = self.shared.journals.iter().flatten().map(|journal| lock(journal).write());
+        let failed = outcomes.filter_map(Result::err).last();
+        if let Some(error) = failed.as_ref().filter(|_| !self.failed) {
+            tracing::warn!("what arrives now is fetched again if this node crashes: {error}");
+        }
+        self.failed = failed.is_some();
+    }
 }
 
 fn handle(shared: &Shared, job: WriteJob) {
@@ -163,7 +204,10 @@ fn write_range(shared: &Shared, flow: FlowId, link: LinkId, range: RangeRequest,
             return;
         }
     }
-    shared.with_flows(|flows, now| flows.at(flow).handle_verified(link, range, crc, now));
+    let wrong = shared.with_flows(|flows, now| flows.at(flow).handle_verified(link, range, crc, now));
+    if let (Some((offset, length)), Some(part), Some(mut journal)) = (wrong, shared.part(key), shared.journal(flow)) {
+        journal.retract(&part, offset, length);
+    }
 }
 
 /// A part has ended: the journal has nothing more to say of it.
@@ -196,6 +240,15 @@ fn write(shared: &Shared, flow: FlowId, buffer: Buffer, writes: &[Write]) {
             flows.at(flow).handle_written(id, generation, ByteCount(upto));
         }
     });
+}
+
+/// The store does not have what it should of a part: that goes, and is fetched again.
+pub(super) fn give_up(shared: &Shared, key: PartKey, error: &StoreError) {
+    if let Some(part) = shared.take_part(key) {
+        forget(shared, key.0, &part);
+        part.abandon();
+    }
+    fail(shared, key, error);
 }
 
 fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError) {
@@ -270,13 +323,7 @@ fn end(shared: &Shared, key: PartKey, result: Result<(), StoreError>) {
                 forget(shared, flow, &part);
             }
         }
-        Err(error) => {
-            if let Some(part) = shared.take_part(key) {
-                forget(shared, flow, &part);
-                part.abandon();
-            }
-            fail(shared, key, &error);
-        }
+        Err(error) => give_up(shared, key, &error),
     }
 }
 
