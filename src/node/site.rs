@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::extended;
-use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Stamp, hash_source, scan};
+use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Stamp, Unmarked, hash_source, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
 use crate::uring::control;
@@ -671,7 +671,7 @@ fn trader_flows(trader: &Trader, blocks: bool) -> Result<Parts, NodeError> {
         tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
     }
     let mut fetch = Flow::fetch();
-    let journal = if blocks { Some(open_journal(&remote, &mut fetch)?) } else { None };
+    let journal = if blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
     let mut offer = Flow::offer_only();
     offer.start_epoch(rand::rng().random());
     let stores = vec![Store::Remote(remote), Store::Local(local)];
@@ -694,7 +694,7 @@ fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError>
             let hashes = source.and_then(|source| hash_source(&source).ok());
             flow.keep(object.name.clone(), object.size, hashes.map(|hashes| hashes.root));
         }
-        journals.push(if blocks { Some(open_journal(&peer.root, &mut flow)?) } else { None });
+        journals.push(if blocks { Some(open_journal(&peer.root, Unmarked::Keep, &mut flow)?) } else { None });
         flows.push(flow);
         stores.push(Store::Spool(Arc::clone(&peer.root)));
     }
@@ -702,8 +702,8 @@ fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError>
 }
 
 /// Tells a flow what an earlier run has left of objects that were arriving.
-fn open_journal(root: &Root, flow: &mut Flow) -> Result<Journal, NodeError> {
-    let (mut journal, resumed) = Journal::open(root)?;
+fn open_journal(root: &Root, unmarked: Unmarked, flow: &mut Flow) -> Result<Journal, NodeError> {
+    let (mut journal, resumed) = Journal::open(root, unmarked)?;
     let (mut objects, mut bytes) = (0, ByteCount(0));
     for Resumed { name, size, root: hash, .. } in resumed {
         let part = root.open_part(&name, size, hash)?;

@@ -33,14 +33,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag, renameat};
+use nix::sys::stat::{SFlag, fstatat};
 use nix::unistd::{fdatasync, fsync};
 
 use super::error::StoreError;
 use super::log::{Fields, HEAD_BYTES, Log, LogKind, RecordWriter};
 use super::part::{Lasting, Part, PartId, PartStem, errno_of, lasting_size};
 use super::resolve::{self, Links};
-use super::root::{Root, Shared};
+use super::root::{Root, Shared, marker_name};
+use super::source::Stamp;
 use super::spool::BootId;
 use crate::limits;
 use crate::units::{ByteCount, ObjectName, Offset, RangeSet, Root256};
@@ -70,6 +72,16 @@ pub struct Journal {
     next_serial: u32,
     /// When the log is this long, it is looked at whether it is worth rewriting.
     look_at: u64,
+}
+
+/// What becomes of an object that stands under its name without a marker, because a commit was interrupted when it
+/// had given it the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmarked {
+    /// It is a whole part again, to be verified and committed once more: of a root whose objects are marked.
+    TakeBack,
+    /// It is what it should be: of a spool.
+    Keep,
 }
 
 /// A part that an earlier run left, and what it holds.
@@ -131,15 +143,15 @@ struct Tracked {
 impl Journal {
     /// Opens the journal of a root that was opened for writing, making it where it is missing. Parts that it does not
     /// know are removed; those that it does are found by [`Root::open_part`](super::Root::open_part).
-    pub fn open(root: &Root) -> Result<(Self, Vec<Resumed>), StoreError> {
+    pub fn open(root: &Root, unmarked: Unmarked) -> Result<(Self, Vec<Resumed>), StoreError> {
         let boot = BootId::current().map_err(|error| {
             StoreError::io(root.path(), None, "learn the kernel's boot id for the journal", errno_of(&error))
         })?;
-        Self::open_in_boot(root, &boot)
+        Self::open_in_boot(root, unmarked, &boot)
     }
 
     /// The same, in the boot that the caller names.
-    pub fn open_in_boot(root: &Root, boot: &BootId) -> Result<(Self, Vec<Resumed>), StoreError> {
+    pub fn open_in_boot(root: &Root, unmarked: Unmarked, boot: &BootId) -> Result<(Self, Vec<Resumed>), StoreError> {
         let shared = Arc::clone(root.shared());
         let writer = shared.writer()?;
         let io = |operation| move |errno| StoreError::io(root.path(), None, operation, errno);
@@ -153,7 +165,11 @@ impl Journal {
         let (mut parts, mut gone) = (BTreeMap::new(), Vec::new());
         for tracked in replay.parts.into_values() {
             let id = PartId { stem: PartStem::of(&tracked.name, &tracked.root), number: tracked.number };
-            if lasting_size(writer.parts.as_fd(), &id) == Some(tracked.size) && !tracked.recorded.is_empty() {
+            let is_there = match lasting_size(writer.parts.as_fd(), &id) {
+                Some(size) => size == tracked.size && !tracked.recorded.is_empty(),
+                None => unmarked == Unmarked::TakeBack && tracked.is_whole() && tracked.take_back(&shared, &id),
+            };
+            if is_there {
                 parts.insert(id, tracked);
             } else {
                 gone.push(tracked.serial);
@@ -195,7 +211,7 @@ impl Journal {
     /// Whether all of a part is there.
     pub fn is_whole(&self, part: &Part) -> bool {
         let tracked = part.id().and_then(|id| self.parts.get(&id));
-        tracked.is_some_and(|tracked| tracked.recorded.is_full(tracked.size))
+        tracked.is_some_and(Tracked::is_whole)
     }
 
     /// Notes that `length` bytes from `offset` on are verified and written to the part, in memory until the next
@@ -403,6 +419,28 @@ impl Tracked {
     fn resumed(&self) -> Resumed {
         let Self { name, size, root, recorded, .. } = self;
         Resumed { name: name.clone(), size: *size, root: *root, ranges: recorded.clone() }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.recorded.is_full(self.size)
+    }
+
+    /// Makes the file of the object's name the part that it was, if it is as long and not marked; whether that was so.
+    /// That they are the same bytes is for the root to show.
+    fn take_back(&self, shared: &Shared, id: &PartId) -> bool {
+        let take_back = || -> nix::Result<()> {
+            let writer = shared.writer().map_err(|_| Errno::EBADF)?;
+            let (parent, entry) = resolve::split(self.name.as_bytes());
+            let directory = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow)?;
+            let stat = fstatat(&directory, entry, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let marker = fstatat(&directory, &marker_name(entry)[..], AtFlags::AT_SYMLINK_NOFOLLOW);
+            let is_regular = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
+            if !is_regular || Stamp::of(&stat).size != self.size || marker != Err(Errno::ENOENT) {
+                return Err(Errno::EEXIST);
+            }
+            renameat(&directory, entry, &writer.parts, id.entry().as_str())
+        };
+        take_back().is_ok()
     }
 
     fn not_durable(&self) -> RangeSet {

@@ -42,7 +42,7 @@ pub use commit::Committer;
 pub use error::{Refusal, SourceError, StoreError};
 pub use hash::{BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_source, root_of};
 pub use hashes_cache::HashCache;
-pub use journal::{Confirmed, Journal, Pending, Resumed};
+pub use journal::{Confirmed, Journal, Pending, Resumed, Unmarked};
 pub use marker::{Marker, MarkerError};
 pub use part::Part;
 pub use resume::Left;

@@ -23,13 +23,14 @@ const SIZE: ByteCount = ByteCount(4 * GRANULE + 100);
 struct Site {
     dir: TempDir,
     boot: BootId,
+    unmarked: Unmarked,
     open: Option<(Root, Journal)>,
 }
 
 impl Site {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut site = Self { dir, boot: BootId::new("monday"), open: None };
+        let mut site = Self { dir, boot: BootId::new("monday"), unmarked: Unmarked::TakeBack, open: None };
         assert_eq!(site.restart(), []);
         site
     }
@@ -38,7 +39,7 @@ impl Site {
     fn restart(&mut self) -> Vec<Resumed> {
         self.open = None;
         let root = Root::create(&self.dir.path().join("root")).expect("free");
-        let (journal, resumed) = Journal::open_in_boot(&root, &self.boot).expect("opened");
+        let (journal, resumed) = Journal::open_in_boot(&root, self.unmarked, &self.boot).expect("opened");
         self.open = Some((root, journal));
         resumed
     }
@@ -224,7 +225,7 @@ fn what_is_left_of_blocks_that_are_not_whole_is_told_with_its_checksums() {
     const BLOCK: u64 = limits::BLOCK_BYTES;
     let mut site = Site::new();
     let size = ByteCount(2 * BLOCK + 1000);
-    let bytes: Vec<u8> = (0..size.0).map(|at| (at * 31 >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..size.0).map(|at| ((at * 31) >> 7) as u8).collect();
     let open = |site: &Site| site.root().open_part(&name("a"), size, root(1)).expect("room");
     let part = open(&site);
     for (offset, end) in [(BLOCK - 40, BLOCK + 50), (BLOCK + 60, 2 * BLOCK + 7), (0, BLOCK - 40)] {
@@ -274,6 +275,40 @@ fn committed_and_abandoned_parts_are_gone() {
         assert_eq!(by_name(site.restart()), [(name("b"), set(&[(2, 3)]))].into(), "told: {told}");
         assert!(site.root().is_done(&name("a")).expect("readable").is_yes());
         assert_eq!(site.parts().len(), 1);
+    }
+}
+
+/// A process was killed when its commit had renamed the object and not marked it yet.
+#[test]
+fn an_object_whose_commit_was_interrupted_is_a_whole_part_again() {
+    let mut site = Site::new();
+    let path = site.dir.path().join("root/a/b");
+    for (unmarked, marked, whole, taken) in [
+        (Unmarked::TakeBack, false, true, true),
+        (Unmarked::TakeBack, true, true, false),
+        (Unmarked::TakeBack, false, false, false),
+        (Unmarked::Keep, false, true, false),
+    ] {
+        site.unmarked = unmarked;
+        let part = site.part("a/b", 1);
+        site.write(&part, u64::from(!whole), 5);
+        site.journal().write().expect("written");
+        part.keep_unsynced().expect("renamed");
+        drop(part);
+        let marker = path.with_extension("success");
+        if marked {
+            fs::write(&marker, format!("size {}\n", SIZE.0)).expect("written");
+        }
+        let expected = if taken { [(name("a/b"), set(&[(0, 5)]))].into() } else { Believed::new() };
+        assert_eq!(by_name(site.restart()), expected, "{unmarked:?}, marked: {marked}, whole: {whole}");
+        assert_eq!(path.exists(), !taken);
+        if taken {
+            let part = site.part("a/b", 1);
+            assert!(site.journal().is_whole(&part));
+            assert!(!Committer::commit_batch(site.root(), vec![((), part)]).iter().any(|(_, done)| done.is_err()));
+            assert_eq!(fs::read(&path).expect("there").len() as u64, SIZE.0);
+        }
+        site.root().remove(&name("a/b")).expect("removed");
     }
 }
 
