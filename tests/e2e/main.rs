@@ -12,6 +12,7 @@ mod hostile;
 mod lockstep;
 mod operate;
 mod proxy;
+mod resume;
 mod seed;
 mod site;
 mod sources;
