@@ -102,7 +102,7 @@ impl Flow {
         let ready = gather.ready(offset, length);
         if ready.0 > 0 {
             // What an earlier run has left is here before its part is open.
-            let is_open = matches!(self.at(id).state, ObjectState::Gathering { created: true, .. });
+            let is_open = matches!(self.at(id).state(), ObjectState::Gathering { created: true, .. });
             return if is_open { RangeState::Ready { length: ready, generation } } else { RangeState::Awaited };
         }
         // As with whole objects: where it cannot be hoped for, whoever asked is told so.
