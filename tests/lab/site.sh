@@ -17,6 +17,7 @@ SITE_PARTS=${SITE_PARTS:-8}
 SITE_RECORDS=100000
 SITE_RECORD_BYTES=24
 SITE_DIR=             # the temporary directory, once there is one
+SITE_CARRIED=         # what links had carried when all daemons were killed, if they were
 SITE_STARTED=         # when the first daemon was started, seconds
 declare -A SITE_PID=()
 
@@ -186,6 +187,37 @@ site_wire() {
   site_net list | awk -v wanted=$((2 * $(site_bytes_each_way))) '/^t[12]-/ { sent += $8 } END { printf "%.2f", sent / wanted }'
 }
 
+# Bytes that all links together have carried: what traders sent, what exchanges sent.
+site_carried() { site_net list | awk '/^t[12]-/ { t += $7; e += $8 } END { print t, e }'; }
+
+# Payload that the running daemons of the given hosts have sent.
+site_payload() {
+  local host
+  for host in "$@"; do
+    "${SITE_DAEMON%d}ctl" --socket "$SITE_DIR/$host/control.sock" --json status || true # says 3 while it is not done
+  done | sed -n 's/.*"payload_sent":\([0-9]*\).*/\1/p' | awk '{ sent += $1 } END { printf "%d", sent }'
+}
+
+# Kills all daemons at once and starts them again; what links had carried by then is kept for site_hops.
+site_restart_all() {
+  local host
+  for host in "${SITE_HOSTS[@]}"; do kill -9 "${SITE_PID[$host]}"; done
+  for host in "${SITE_HOSTS[@]}"; do wait "${SITE_PID[$host]}" 2>/dev/null || true; done
+  SITE_PID=()
+  SITE_CARRIED=$(site_carried)
+  site_start "${SITE_HOSTS[@]}"
+}
+
+# What was sent over each hop, before all daemons were killed and after, in units of the data. Of what the killed ones sent
+# only the links know; how much of that was payload is reckoned from what the second ones say they sent.
+site_hops() {
+  awk -v before="$SITE_CARRIED" -v all="$(site_carried)" -v traders="$(site_payload t1 t2)" \
+    -v exchanges="$(site_payload e1 e2)" -v data=$((2 * $(site_bytes_each_way))) 'BEGIN {
+      split(before, b); split(all, a)
+      printf "%.4f %.4f", a[1] * traders / (a[1] - b[1]) / data, a[2] * exchanges / (a[2] - b[2]) / data
+    }'
+}
+
 # Ends the daemons as an operator would; each must end by itself, and well.
 site_stop() {
   local host status
@@ -207,15 +239,22 @@ site_ideal() {
 
 # site_report SCENARIO IDEAL BOUND: waits for the end, checks it and prints the scenario's line.
 site_report() {
-  local scenario=$1 ideal=$2 bound=$3 seconds ratio resident wire
+  local scenario=$1 ideal=$2 bound=$3 seconds ratio resident wire hops=
   site_wait "$(site_total)" "$(awk -v ideal="$ideal" 'BEGIN { print int(4 * ideal) + 20 }')"
   seconds=$(site_seconds)
   resident=$(site_resident)
   wire=$(site_wire)
+  [[ -z $SITE_CARRIED ]] || hops=$(site_hops)
   site_stop
   site_compare
   ratio=$(awk -v a="$seconds" -v b="$ideal" 'BEGIN { printf "%.2f", a / b }')
   echo "$scenario: $seconds s, $ratio x ideal ($ideal s); identical; wire $wire x data; at most $resident MiB resident"
+  if [[ $hops ]]; then
+    echo "$scenario: sent in both runs by traders ${hops% *} x data, by exchanges ${hops#* } x data"
+    if awk -v hops="$hops" 'BEGIN { split(hops, h); exit !(h[1] > 1.02 || h[2] > 1.02) }'; then
+      site_fail "more than 1.02 x the data was sent over a hop"
+    fi
+  fi
   if [[ $bound ]] && awk -v a="$ratio" -v b="$bound" 'BEGIN { exit !(a > b) }'; then
     site_fail "$scenario took more than $bound x ideal"
   fi
