@@ -147,6 +147,9 @@ impl Shared {
                 // Behind what makes its part, also where nothing had to be written to it.
                 self.write_jobs.send(WriteJob::Finish { key: (flow, id, generation), root }).is_ok()
             }
+            Action::Discard { name, size, root } => {
+                self.write_jobs.send(WriteJob::Discard { flow, name, size, root }).is_ok()
+            }
             Action::Evict { name, .. } => self.write_jobs.send(WriteJob::Evict { flow, name }).is_ok(),
         };
     }

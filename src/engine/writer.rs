@@ -54,6 +54,13 @@ pub(super) enum WriteJob {
     Abandon {
         key: PartKey,
     },
+    /// Throw away what an earlier run has left of a version.
+    Discard {
+        flow: FlowId,
+        name: ObjectName,
+        size: ByteCount,
+        root: Root256,
+    },
     /// All of a part is written: have it made final.
     Finish {
         key: PartKey,
@@ -143,6 +150,13 @@ fn handle(shared: &Shared, job: WriteJob) {
         WriteJob::Abandon { key } => {
             if let Some(part) = shared.take_part(key) {
                 forget(shared, key.0, &part);
+                part.abandon();
+            }
+        }
+        WriteJob::Discard { flow, name, size, root } => {
+            // What cannot be opened cannot be removed either, and is in nobody's way.
+            if let Ok(part) = shared.stores[usize::from(flow.0)].root().open_part(&name, size, root) {
+                forget(shared, flow, &part);
                 part.abandon();
             }
         }

@@ -710,7 +710,7 @@ fn open_journal(root: &Root, unmarked: Unmarked, flow: &mut Flow) -> Result<Jour
         match journal.left(&part) {
             Ok(left) => {
                 (objects, bytes) = (objects + 1, bytes + left.ranges.total());
-                flow.resume(name, hash, left.ranges, left.pieces);
+                flow.resume(name, (size, hash), left.ranges, left.pieces);
             }
             Err(error) => {
                 tracing::warn!("what is here of an object is fetched again: {error}");

@@ -50,6 +50,15 @@ pub enum Action {
         /// BLAKE3 of all of it, where that is known.
         root: Option<Root256>,
     },
+    /// What an earlier run has left of this version is no use any more: throw its part file away.
+    Discard {
+        /// The object's name.
+        name: ObjectName,
+        /// The version's length.
+        size: ByteCount,
+        /// The version's root.
+        root: Root256,
+    },
     /// Remove the final file: its room is needed.
     Evict {
         /// Which object.

@@ -263,7 +263,7 @@ fn an_object_is_in_one_kind_of_hands_at_a_time_and_left_to_whole_ones_in_the_end
 fn an_earlier_runs_whole_blocks_are_not_ordered() {
     let mut flow = fetching(&[("a", 3000 * K)], &[]);
     let have = [(Offset(0), ByteCount(2100 * K))].into_iter().collect();
-    flow.resume(name("a"), Root256([1; 32]), have, Vec::new());
+    flow.resume(name("a"), (ByteCount(3000 * K), Root256([1; 32])), have, Vec::new());
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     let range = flow.next_range(L1, Time::ZERO).expect("work");
     assert_eq!(range.offset, Offset(2048 * K));
@@ -285,7 +285,7 @@ fn an_earlier_runs_pieces_of_a_block_are_not_ordered() {
     let mut flow = fetching(&[("a", size)], &[]);
     let runs = [(32 * K, 512 * K), (600 * K, size)];
     let have = runs.iter().map(|run| (Offset(run.0), ByteCount(run.1 - run.0))).collect();
-    flow.resume(name("a"), Root256([1; 32]), have, pieces(size, &runs));
+    flow.resume(name("a"), (ByteCount(3000 * K), Root256([1; 32])), have, pieces(size, &runs));
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     let ranges = orders(&mut flow, L1, Time::ZERO);
     assert_eq!(ranges.iter().map(at).collect::<Vec<_>>(), [(0, 0, 32), (0, 512, 32), (0, 544, 32), (0, 576, 24)]);
@@ -297,7 +297,12 @@ fn an_earlier_runs_pieces_of_a_block_are_not_ordered() {
 #[test]
 fn what_an_earlier_run_left_whole_is_committed_and_not_ordered() {
     let mut flow = fetching(&[("a", 100 * K)], &[]);
-    flow.resume(name("a"), Root256([1; 32]), [(Offset(0), ByteCount(100 * K))].into_iter().collect(), Vec::new());
+    flow.resume(
+        name("a"),
+        (ByteCount(3000 * K), Root256([1; 32])),
+        [(Offset(0), ByteCount(100 * K))].into_iter().collect(),
+        Vec::new(),
+    );
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     assert_eq!(flow.next_range(L1, Time::ZERO), None);
     assert!(matches!(actions(&mut flow)[..], [Action::OpenPart { resumed: true, .. }, Action::Commit { .. }]));
@@ -308,7 +313,12 @@ fn a_block_that_an_earlier_run_left_wrong_is_fetched_again_and_no_link_blamed() 
     let mut flow = fetching(&[("a", 96 * K)], &[]);
     let mut left = pieces(96 * K, &[(0, 64 * K)]);
     left[0].2 ^= 1;
-    flow.resume(name("a"), Root256([1; 32]), [(Offset(0), ByteCount(64 * K))].into_iter().collect(), left);
+    flow.resume(
+        name("a"),
+        (ByteCount(3000 * K), Root256([1; 32])),
+        [(Offset(0), ByteCount(64 * K))].into_iter().collect(),
+        left,
+    );
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     let range = flow.next_range(L1, Time::ZERO).expect("work");
     assert_eq!(at(&range), (0, 64, 32));
@@ -318,10 +328,17 @@ fn a_block_that_an_earlier_run_left_wrong_is_fetched_again_and_no_link_blamed() 
 }
 
 #[test]
-fn what_is_left_of_another_version_is_no_use() {
-    let mut flow = fetching(&[("a", 3000 * K)], &[]);
-    let have = [(Offset(0), ByteCount(2100 * K))].into_iter().collect();
-    flow.resume(name("a"), Root256([2; 32]), have, Vec::new());
+fn what_is_left_of_another_version_or_of_what_is_gone_is_thrown_away() {
+    let mut flow = Flow::fetch();
+    for text in ["a", "b"] {
+        let have = [(Offset(0), ByteCount(2048 * K))].into_iter().collect();
+        flow.resume(name(text), (ByteCount(2100 * K), Root256([2; 32])), have, Vec::new());
+    }
+    flow.know(entry("a", 3000 * K, 1)).expect("room");
+    flow.know(entry("b", 2100 * K, 2)).expect("room");
+    flow.forget(&name("b"));
+    let discard = |text| Action::Discard { name: name(text), size: ByteCount(2100 * K), root: Root256([2; 32]) };
+    assert_eq!(actions(&mut flow), [discard("a"), discard("b")]);
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     assert_eq!(flow.next_range(L1, Time::ZERO).map(|range| range.offset), Some(Offset(0)));
 }
@@ -363,8 +380,13 @@ fn a_relay_has_what_an_earlier_run_left_and_does_not_fetch_it() {
     let size = 200 * K;
     let mut flow = Flow::relay(ByteCount(4096 * K));
     let have = [(Offset(0), ByteCount(128 * K))].into_iter().collect();
-    flow.resume(name("a"), Root256([1; 32]), have, pieces(size, &[(0, 128 * K)]));
-    flow.resume(name("b"), Root256([1; 32]), [(Offset(0), ByteCount(size))].into_iter().collect(), Vec::new());
+    flow.resume(name("a"), (ByteCount(3000 * K), Root256([1; 32])), have, pieces(size, &[(0, 128 * K)]));
+    flow.resume(
+        name("b"),
+        (ByteCount(3000 * K), Root256([1; 32])),
+        [(Offset(0), ByteCount(size))].into_iter().collect(),
+        Vec::new(),
+    );
     for text in ["a", "b"] {
         flow.know(entry(text, size, 1)).expect("room");
     }

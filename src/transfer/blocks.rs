@@ -24,6 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::action::Action;
 use super::carrier::{Carrier, Health, Order};
 use super::flow::{Flow, Kind};
 use super::gather::{Gather, Left};
@@ -222,12 +223,30 @@ impl Flow {
         self.blocks.carriers.get(&link).map(|carrier| carrier.health(now))
     }
 
-    /// What an earlier run has left of an object of this root, as its journal tells; to be called before anything is known
+    /// What an earlier run has left of an object of this size and root, as its journal tells; to be called before anything is known
     /// and links are attached. It is taken over when the object is known to be the same still: whole blocks of
     /// `ranges` as they are, and `pieces`, each within one other block and with its CRC-32C, as if they came in then.
-    pub fn resume(&mut self, name: ObjectName, root: Root256, ranges: RangeSet, pieces: Vec<(Offset, ByteCount, u32)>) {
+    pub fn resume(
+        &mut self,
+        name: ObjectName,
+        (size, root): (ByteCount, Root256),
+        ranges: RangeSet,
+        pieces: Vec<(Offset, ByteCount, u32)>,
+    ) {
         if self.blocks.resumable.len() < limits::OBJECTS_MAX {
-            self.blocks.resumable.insert(name, Left { root, ranges, pieces });
+            self.blocks.resumable.insert(name, Left { size, root, ranges, pieces });
+        }
+    }
+
+    /// An object is not what an earlier run has left of it, or is not there any more.
+    pub(super) fn discard_left(&mut self, id: ObjectId) {
+        let object = &self.objects[id.0 as usize];
+        let root = object.content.as_ref().map(|content| content.root);
+        let is_other = |left: &Left| Some(left.root) != root;
+        if self.blocks.resumable.get(&object.name).is_some_and(is_other)
+            && let Some((name, left)) = self.blocks.resumable.remove_entry(&object.name)
+        {
+            self.actions.push_back(Action::Discard { name, size: left.size, root: left.root });
         }
     }
 
@@ -398,13 +417,13 @@ impl Flow {
         if self.at(id).state() != ObjectState::Absent {
             return;
         }
+        self.discard_left(id);
         let object = &self.objects[id.0 as usize];
         let Some(content) = &object.content else { return };
         let size = content.size;
         let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
         gather.started = true;
-        let left = self.blocks.resumable.remove(&object.name);
-        if let Some(left) = left.filter(|left| left.root == content.root) {
+        if let Some(left) = self.blocks.resumable.remove(&object.name) {
             gather.resume(&left, content);
         }
         let is_resumed = !gather.have.is_empty();
@@ -425,8 +444,7 @@ impl Flow {
     /// room for it: so it has that to give, and does not fetch it again.
     pub(super) fn resume_relayed(&mut self, id: ObjectId) {
         let object = self.at(id);
-        let root = object.content.as_ref().map(|content| content.root);
-        let is_left = self.blocks.resumable.get(&object.name).is_some_and(|left| Some(left.root) == root);
+        let is_left = self.blocks.resumable.contains_key(&object.name);
         if !is_left || object.state() != ObjectState::Absent || !self.reserve(id) {
             return;
         }

@@ -26,6 +26,7 @@ pub(super) struct Piece {
 /// What an earlier run has left of an object.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
+    pub(super) size: ByteCount,
     pub(super) root: Root256,
     /// All of it; whole blocks of it are believed.
     pub(super) ranges: RangeSet,
@@ -328,7 +329,12 @@ mod tests {
             let Piece { offset, length, crc, .. } = piece(bytes, offset, length, 0);
             (offset, length, crc)
         };
-        Left { root: Root256([0; 32]), ranges, pieces: pieces.iter().map(piece).collect() }
+        Left {
+            size: ByteCount(bytes.len() as u64),
+            root: Root256([0; 32]),
+            ranges,
+            pieces: pieces.iter().map(piece).collect(),
+        }
     }
 
     #[test]

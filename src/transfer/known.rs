@@ -33,6 +33,7 @@ impl Flow {
             self.totals.bytes = ByteCount(self.totals.bytes.0 - before.0 + content.size.0);
         }
         self.at_mut(id).set_content(Some(content));
+        self.discard_left(id);
         if self.kind == Kind::Fetch {
             if is_other && self.at(id).state() == ObjectState::Absent {
                 self.want_known(id);

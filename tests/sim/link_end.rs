@@ -95,7 +95,7 @@ impl World {
                         let attempt = Attempt { flow: id, id: object, generation };
                         this.disk.to_commit.push((attempt, flow.name(object).clone()));
                     }
-                    Action::OpenPart { .. } => panic!("these links carry whole objects"),
+                    Action::OpenPart { .. } | Action::Discard { .. } => panic!("these links carry whole objects"),
                     Action::Evict { name, .. } => this.disk.push(Job::Evict { flow: id, name }),
                 }
             }

@@ -243,6 +243,7 @@ impl Node {
                         disk.insert(flow.name(object).clone(), part);
                         flow.handle_committed(object, generation, now);
                     }
+                    Action::Discard { .. } => {}
                     Action::Evict { name, .. } => {
                         disk.remove(&name);
                     }
@@ -555,7 +556,12 @@ fn whole_blocks_of_an_earlier_run_are_not_sent_again() {
     let content = &wanted[&name("a0")];
     let remote = net.nodes[1].flows.at(REMOTE);
     let root = entry(&name("a0"), content).content.root;
-    remote.resume(name("a0"), root, [(Offset(1 << 20), ByteCount(1 << 20))].into_iter().collect(), Vec::new());
+    remote.resume(
+        name("a0"),
+        (ByteCount(3_000_000), root),
+        [(Offset(1 << 20), ByteCount(1 << 20))].into_iter().collect(),
+        Vec::new(),
+    );
     // The part of an earlier run, as the rim would open it.
     for _ in 0..20_000 {
         net.step();
