@@ -67,6 +67,7 @@ impl Flow {
             object.keep_expected();
         }
         object.set_content(None);
+        self.discard_left(id);
         self.wake_readers(id);
         if self.kind != Kind::Fetch {
             self.forget_if_idle(id);
