@@ -19,7 +19,11 @@ scenario_need() {
   done
 }
 
-scenario_skip() { echo "${FUNCNAME[2]#scenario_}: skipped: $*" | tr _ -; exit 0; }
+scenario_skip() {
+  local name=${FUNCNAME[2]#scenario_}
+  echo "${name//_/-}: skipped: $*"
+  exit 0
+}
 
 # The site with all that its traders have, started; arguments are those of `net up`.
 scenario_begin() {
@@ -187,7 +191,7 @@ scenario_badwire() {
   cat <<TEXT
   flips             towards t1 $(scenario_flips to), towards e1 $(scenario_flips back)
   the bad link      at t1 $(scenario_bad t1 "$(site_net addr "$SCENARIO_LINK" e1):"), at e1 $(scenario_bad e1 "$via")
-  all links         $(for host in "${SITE_HOSTS[@]}"; do echo -n "$host $(scenario_bad "$host" ""); "; done)
+  all links         $(for host in "${SITE_HOSTS[@]}"; do echo "$host $(scenario_bad "$host" "")"; done | paste -sd ,)
   sent again        payload counted beyond the data: traders $(($(site_counter payload_received t1 t2) - 2 * data)), exchanges \
 $(($(site_counter payload_received e1 e2) - 2 * data)) bytes; thrown away anywhere $(site_counter payload_discarded "${SITE_HOSTS[@]}") bytes
 TEXT
@@ -228,7 +232,7 @@ scenario_fresh() {
   site_stop
   site_compare
   echo "fresh: one new segment of $(site_segment_bytes) bytes: median $median s, slowest $slowest s of 10 (${times[*]}); 1,000 of 24,000 bytes at once: $many s; identical"
-  site_figure "$(awk -v a="$slowest" -v b="$many" 'BEGIN { printf "%.3f", a > b / 10 ? a : b / 10 }')" \
+  site_figure "$(awk -v a="$slowest" -v b="$many" 'BEGIN { printf "%.3f", (a > b / 10) ? a : b / 10 }')" \
     "s, the slowest new segment or a tenth of 1,000"
 }
 

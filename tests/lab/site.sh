@@ -49,7 +49,10 @@ site_up() {
 site_down() {
   local pid
   site_unflap
-  for pid in "${SITE_PID[@]}" "${SITE_HELPERS[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+  for pid in "${SITE_PID[@]}" "${SITE_HELPERS[@]}"; do
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
   site_net down || true
   if [[ ${SUPERSYNC_LAB_KEEP:-} ]]; then echo "kept: $SITE_DIR" >&2; else rm -rf "$SITE_DIR"; fi
 }
