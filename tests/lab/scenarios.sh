@@ -193,7 +193,7 @@ scenario_badwire() {
   the bad link      at t1 $(scenario_bad t1 "$(site_net addr "$SCENARIO_LINK" e1):"), at e1 $(scenario_bad e1 "$via")
   all links         $(for host in "${SITE_HOSTS[@]}"; do echo "$host $(scenario_bad "$host" "")"; done | paste -sd ,)
   sent again        payload counted beyond the data: traders $(($(site_counter payload_received t1 t2) - 2 * data)), exchanges \
-$(($(site_counter payload_received e1 e2) - 2 * data)) bytes; thrown away anywhere $(site_counter payload_discarded "${SITE_HOSTS[@]}") bytes
+$(($(site_counter payload_received e1 e2) - 2 * data)) bytes; thrown away by traders $(site_counter payload_discarded t1 t2) bytes
 TEXT
   site_report badwire "$seconds" "$ideal"
 }
