@@ -324,6 +324,8 @@ impl Flow {
     /// All of an object is here: what remains is its root.
     pub(super) fn complete(&mut self, id: ObjectId) {
         self.open_part(id);
+        // It may go again once it was committed, by then with other marks.
+        self.unmark_evictable(id);
         self.drop_blocks(id);
         let object = self.at_mut(id);
         let ObjectState::Gathering { size, .. } = object.state() else { return };

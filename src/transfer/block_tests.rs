@@ -424,6 +424,23 @@ fn a_relay_reserves_room_with_the_first_range_and_gives_it_up_once_delivered() {
     assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(3000 * K)));
 }
 
+/// A relay's last reader went (its far trader had the object from elsewhere) while the last range was on its way. The object
+/// stood on the list of what may go as it was before its commit and after it, and throwing it away never came to an end.
+#[test]
+fn what_is_complete_when_nobody_reads_it_any_more_is_thrown_away_once() {
+    let mut flow = relay(&[("a", 64 * K)]);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.release_range(READER, ObjectId(0), true, ms(1));
+    arrive(&mut flow, L1, range, ms(2));
+    flow.handle_committed(ObjectId(0), range.generation, ms(3));
+    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(64 * K)));
+    flow.expire(ms(3) + limits::KEEP_DELIVERED);
+    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(0)));
+    let evicted = actions(&mut flow).into_iter().filter(|action| matches!(action, Action::Evict { .. })).count();
+    assert_eq!(evicted, 1);
+}
+
 #[test]
 fn a_relay_does_not_fetch_what_was_asked_for_and_then_was_not() {
     let mut flow = relay(&[("a", 64 * K)]);
