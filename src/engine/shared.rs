@@ -151,6 +151,8 @@ impl Shared {
                 self.write_jobs.send(WriteJob::Discard { flow, name, size, root }).is_ok()
             }
             Action::Evict { name, .. } => self.write_jobs.send(WriteJob::Evict { flow, name }).is_ok(),
+            // Behind what makes a part of it final.
+            Action::Remove { name } => self.write_jobs.send(WriteJob::Remove { flow, name }).is_ok(),
         };
     }
 

@@ -72,6 +72,11 @@ pub(super) enum WriteJob {
         flow: FlowId,
         name: ObjectName,
     },
+    /// Remove a file and its marker.
+    Remove {
+        flow: FlowId,
+        name: ObjectName,
+    },
     Stop,
 }
 
@@ -82,6 +87,11 @@ pub(super) enum CommitJob {
         key: PartKey,
         /// What its bytes must hash to, where that is known.
         root: Option<Root256>,
+    },
+    /// Remove a file and its marker.
+    Remove {
+        flow: FlowId,
+        name: ObjectName,
     },
     Stop,
 }
@@ -165,6 +175,7 @@ fn handle(shared: &Shared, job: WriteJob) {
             Store::Remote(_) | Store::Local(_) => shared.commit(CommitJob::Commit { key, root }),
         },
         WriteJob::Evict { flow, name } => evict(shared, flow, &name),
+        WriteJob::Remove { flow, name } => shared.commit(CommitJob::Remove { flow, name }),
         WriteJob::Stop => {}
     }
 }
@@ -273,12 +284,19 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
     std::thread::Builder::new().name("ss-committer".into()).spawn(move || {
         while let Ok(first) = jobs.recv() {
             let mut batch = BTreeMap::<FlowId, Vec<(PartKey, Arc<Part>)>>::new();
+            let mut gone = BTreeMap::<FlowId, Vec<ObjectName>>::new();
             let mut stop = false;
             for job in std::iter::once(first).chain(jobs.try_iter().take(limits::COMMIT_BATCH_MAX - 1)) {
                 match job {
                     CommitJob::Stop => stop = true,
                     _ if shared.dead.load(Ordering::Acquire) => {}
+                    CommitJob::Remove { flow, name } => gone.entry(flow).or_default().push(name),
                     CommitJob::Commit { key, root } => {
+                        if !gone.is_empty() {
+                            // It may be a new object of a name that was removed.
+                            commit(&shared, std::mem::take(&mut batch));
+                            remove(&shared, std::mem::take(&mut gone));
+                        }
                         if let Some(part) = shared.part(key).filter(|part| has_root(&shared, key, part, root)) {
                             batch.entry(key.0).or_default().push((key, part));
                         }
@@ -286,6 +304,7 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                 }
             }
             commit(&shared, batch);
+            remove(&shared, gone);
             if stop {
                 break;
             }
@@ -313,6 +332,17 @@ fn commit(shared: &Shared, batch: BTreeMap<FlowId, Vec<(PartKey, Arc<Part>)>>) {
     for (flow, parts) in batch {
         for (key, result) in Committer::commit_batch(shared.stores[usize::from(flow.0)].root(), parts) {
             end(shared, key, result);
+        }
+    }
+}
+
+fn remove(shared: &Shared, gone: BTreeMap<FlowId, Vec<ObjectName>>) {
+    for (flow, names) in gone {
+        for (name, result) in shared.stores[usize::from(flow.0)].root().remove_batch(names) {
+            match result {
+                Ok(()) => tracing::debug!(object = %name, "removed: it is gone at its origin"),
+                Err(error) => tracing::warn!(object = %name, "is gone at its origin, and cannot be removed: {error}"),
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - [`hash_source`] reads an object into its [`Hashes`], and [`HashCache`] remembers them over restarts; a receiver
 //!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] holds an object to it.
 //! - [`Journal`] says which bytes of the parts are there after a crash, and [`Journal::left`] what to do with them.
+//! - [`Root::remove_batch`] takes objects away for good, [`Root::remove`] in passing.
 //! - [`Spool`] is what an exchange keeps between its traders: whole objects, never flushed, trusted within one boot.
 //!
 //! A receiver calls [`Root::create`] once, then for each object [`Root::is_done`], [`Root::create_part`],
@@ -26,6 +27,7 @@ mod journal;
 mod log;
 mod marker;
 mod part;
+mod remove;
 mod resolve;
 mod resume;
 mod root;

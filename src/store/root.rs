@@ -360,7 +360,7 @@ impl Shared {
     }
 
     /// Removes `path` and the directories above it, as long as they are empty.
-    fn prune(&self, mut path: &[u8], durable: &mut BTreeSet<Vec<u8>>) {
+    pub(super) fn prune(&self, mut path: &[u8], durable: &mut BTreeSet<Vec<u8>>) {
         while !path.is_empty() {
             let (parent, entry) = resolve::split(path);
             let Ok(directory) = resolve::open_directory(self.dir.as_fd(), parent, Links::Follow) else { return };

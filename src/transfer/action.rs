@@ -66,6 +66,12 @@ pub enum Action {
         /// Its name.
         name: ObjectName,
     },
+    /// Remove the final file and its marker, durably: there is no such object any more. What was made final before is
+    /// removed, what is made final later stays.
+    Remove {
+        /// Its name.
+        name: ObjectName,
+    },
 }
 
 /// Something that an operator may want to read about.

@@ -132,9 +132,6 @@ impl Flow {
     /// The peer refuses what is left of an order: it has the object no more, or another one, or its copy is damaged. It is
     /// asked again after a while, in which news may come.
     pub fn handle_range_refused(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
-        if let Some(carrier) = self.blocks.carriers.get(&link) {
-            self.blocks.told.remove(&carrier.peer, rest.object);
-        }
         self.handle_range_pending(link, rest, now);
     }
 

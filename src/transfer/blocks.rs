@@ -30,7 +30,6 @@ use super::flow::{Flow, Kind};
 use super::gather::{Gather, Left};
 use super::object::ObjectState;
 use super::schedule;
-use super::told::Told;
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, RangeSet, Root256, Time};
 
@@ -77,7 +76,6 @@ pub(super) struct Blocks {
     pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
     /// Of these, those whose answer may be another one now.
     pub(super) stirred: BTreeSet<(LinkId, ObjectId)>,
-    pub(super) told: Told,
     left_at: Time,
 }
 
@@ -150,8 +148,11 @@ impl Flow {
             self.free_order(order);
         }
         self.ledger.subscribers.remove(&link);
+        self.asks.due.remove(&link);
         for cursor in self.ledger.cursors.values_mut() {
-            cursor.reader = cursor.reader.filter(|&reader| reader != link);
+            if cursor.reader == Some(link) {
+                (cursor.reader, cursor.asked) = (None, None);
+            }
         }
         self.blocks.left_at = now;
         self.wake_carriers();
@@ -401,9 +402,11 @@ impl Flow {
         })
     }
 
-    /// Whether a peer has told of an object, and has not said that it cannot give of it now.
+    /// Whether a peer has told of an object, or nobody has, and it has not said that it cannot give of it now.
     fn may_give(&self, peer: &NodeName, id: ObjectId, gather: &Gather, now: Time) -> bool {
-        gather.put_off_until(peer).is_none_or(|until| until <= now) && self.blocks.told.may_ask(peer, id)
+        let told_by = self.at(id).told_by;
+        let has_told = || self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.mask & told_by != 0);
+        gather.put_off_until(peer).is_none_or(|until| until <= now) && (told_by == 0 || has_told())
     }
 
     /// Whether an object is absent and wanted, or in block hands.

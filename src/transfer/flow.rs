@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::action::{Action, Event, Problem, Refusal};
 use super::blocks::Blocks;
 use super::ledger::Ledger;
+use super::mirror::Asks;
 use super::names::Names;
 use super::object::{Object, ObjectState};
 use super::pace;
@@ -39,6 +40,7 @@ pub struct Flow {
     pub(super) schedule: Schedule,
     pub(super) blocks: Blocks,
     pub(super) ledger: Ledger,
+    pub(super) asks: Asks,
     /// Only what is on the list by name is fetched.
     pub(super) listed_only: bool,
     pub(super) room: Option<Room>,
@@ -82,6 +84,7 @@ impl Flow {
             schedule: Schedule::default(),
             blocks: Blocks::default(),
             ledger: Ledger::default(),
+            asks: Asks::default(),
             listed_only: false,
             room,
             totals: Totals::default(),
@@ -561,7 +564,6 @@ impl Flow {
                 // Work of the object that had this place before may still be under way: its generation is over.
                 object.generation = self.at(id).generation;
                 *self.at_mut(id) = object;
-                self.blocks.told.forget(id);
                 id
             }
             None => {

@@ -3,10 +3,10 @@
 
 use super::action::Event;
 use super::flow::{Flow, Kind};
-use super::ledger::{Cursor, Entry, News, Record};
+use super::ledger::{Entry, News, Record};
 use super::object::ObjectState;
 use crate::limits;
-use crate::units::{ByteCount, LinkId, NodeName, ObjectId, ObjectName, Root256};
+use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 
 impl Flow {
     /// An object is known to be so from now on. A flow that fetches wants it, unless what is present has the same root; a
@@ -40,6 +40,7 @@ impl Flow {
             }
         } else {
             self.ledger.add(&mut self.objects, id);
+            self.asks.unhashed.as_mut().map(|unhashed| unhashed.remove(&name));
             self.wakes.extend(&self.ledger.subscribers);
             self.resume_relayed(id);
         }
@@ -67,6 +68,7 @@ impl Flow {
             object.keep_expected();
         }
         object.set_content(None);
+        object.told_by = 0;
         self.discard_left(id);
         self.wake_readers(id);
         if self.kind != Kind::Fetch {
@@ -131,51 +133,9 @@ impl Flow {
         })
     }
 
-    /// `link` wants to be woken when there are news.
-    pub fn subscribe(&mut self, link: LinkId) {
-        self.ledger.subscribers.insert(link);
-    }
-
     /// `link` is gone.
     pub fn unsubscribe(&mut self, link: LinkId) {
         self.ledger.subscribers.remove(&link);
-    }
-
-    /// Where `link` should read the log of `peer` from, if it is the link that reads it: the first one that asks.
-    pub fn subscription(&mut self, link: LinkId, peer: &NodeName) -> Option<(u64, u64)> {
-        if self.kind == Kind::Offer {
-            return None;
-        }
-        let cursor = self.ledger.cursors.entry(peer.clone()).or_default();
-        (*cursor.reader.get_or_insert(link) == link).then_some((cursor.epoch, cursor.seq))
-    }
-
-    /// Records of an epoch of the log of `peer` come in; if it is a new one, what it told before is no longer said.
-    pub fn handle_epoch(&mut self, peer: &NodeName, epoch: u64) {
-        if self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.epoch != epoch) {
-            self.blocks.told.forget_peer(peer);
-        }
-    }
-
-    /// `peer` tells of an object: see [`Flow::know`].
-    pub fn handle_known(&mut self, peer: &NodeName, entry: Entry) {
-        if let Some(id) = self.know(entry) {
-            self.blocks.told.add(peer, id);
-            self.wake_carriers();
-        }
-    }
-
-    /// `peer` tells that an object is gone: see [`Flow::forget`].
-    pub fn handle_forgotten(&mut self, peer: &NodeName, name: &ObjectName) {
-        if let Some(id) = self.id_of(name) {
-            self.blocks.told.remove(peer, id);
-        }
-        self.forget(name);
-    }
-
-    /// Records of the log of `peer` up to but without number `seq` are known.
-    pub fn handle_news(&mut self, link: LinkId, peer: &NodeName, epoch: u64, seq: u64) {
-        self.ledger.cursors.insert(peer.clone(), Cursor { epoch, seq, reader: Some(link) });
     }
 
     // -- helpers -----------------------------------------------------------------------------------------------------
@@ -215,7 +175,7 @@ impl Flow {
         self.enqueue(id);
     }
 
-    fn drop_from_table(&mut self, id: ObjectId) {
+    pub(super) fn drop_from_table(&mut self, id: ObjectId) {
         let object = self.at(id);
         let (failed, state) = (object.problem.is_some(), object.state());
         let expected = object.expected().unwrap_or_default();

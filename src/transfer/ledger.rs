@@ -70,15 +70,31 @@ pub(super) struct Ledger {
     removed: BTreeMap<NonZeroU32, ObjectName>,
     removals: BTreeMap<ObjectName, NonZeroU32>,
     pub(super) subscribers: BTreeSet<LinkId>,
-    /// By peer: its epoch, the number of the first record not known, and the link that reads it.
+    /// How far the logs of the peers are read.
     pub(super) cursors: BTreeMap<NodeName, Cursor>,
 }
 
+/// How far the log of one peer is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cursor {
     pub(super) epoch: u64,
+    /// The number of the first record not known.
     pub(super) seq: u64,
+    /// The link that reads it.
     pub(super) reader: Option<LinkId>,
+    /// The peer's bit in [`Object::told_by`](super::object::Object::told_by); none where there are too many peers.
+    pub(super) mask: u32,
+    /// The question that it was asked and has not answered yet, and the last one that it has answered.
+    pub(super) asked: Option<u32>,
+    pub(super) answered: u32,
+    /// It is to be asked once more when it has answered.
+    pub(super) again: bool,
+    /// Where its entries come from in the first place.
+    pub(super) origin: Option<u32>,
+    /// Something that it told could not be taken: what it tells is not all that there is.
+    pub(super) lossy: bool,
+    /// What it told in an earlier epoch, and no more in this one, is still in the table.
+    pub(super) unswept: bool,
 }
 
 impl Default for Ledger {

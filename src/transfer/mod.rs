@@ -22,6 +22,7 @@ mod flow;
 mod gather;
 mod known;
 mod ledger;
+mod mirror;
 mod names;
 mod object;
 pub mod pace;
@@ -30,7 +31,7 @@ mod ranges;
 mod room;
 mod schedule;
 mod serve;
-mod told;
+
 pub use action::{Action, Event, Problem, Refusal};
 pub use blocks::RangeRequest;
 pub use carrier::Health;

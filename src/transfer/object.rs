@@ -88,6 +88,10 @@ pub(super) struct Object {
     is_latest: bool,
     /// Nobody names it any more: it is a place for another.
     pub(super) is_gone: bool,
+    /// The peers that say there is such an object, by their masks.
+    pub(super) told_by: u32,
+    /// The last question that was asked when one of them said so.
+    pub(super) told_at: u32,
     /// It was put on the list by name.
     pub(super) listed: bool,
     /// It stands in a queue, or would if a link were there.
@@ -163,6 +167,8 @@ impl Object {
             former: None,
             is_latest: false,
             is_gone: false,
+            told_by: 0,
+            told_at: 0,
             listed: false,
             queued: false,
             delivered: false,

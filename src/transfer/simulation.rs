@@ -134,7 +134,8 @@ impl Simulation {
             match action {
                 Action::OpenPart { id, generation, .. } => self.flow.handle_created(id, generation),
                 Action::Commit { id, generation, .. } => self.flow.handle_committed(id, generation, now),
-                Action::Create { .. } | Action::Abandon { .. } | Action::Discard { .. } | Action::Evict { .. } => {}
+                Action::Create { .. } | Action::Abandon { .. } | Action::Discard { .. } => {}
+                Action::Evict { .. } | Action::Remove { .. } => {}
             }
         }
         while self.flow.poll_event().is_some() {}

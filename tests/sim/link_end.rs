@@ -96,7 +96,9 @@ impl World {
                         this.disk.to_commit.push((attempt, flow.name(object).clone()));
                     }
                     Action::OpenPart { .. } | Action::Discard { .. } => panic!("these links carry whole objects"),
-                    Action::Evict { name, .. } => this.disk.push(Job::Evict { flow: id, name }),
+                    Action::Evict { name, .. } | Action::Remove { name } => {
+                        this.disk.push(Job::Evict { flow: id, name })
+                    }
                 }
             }
             while let Some(event) = flow.poll_event() {

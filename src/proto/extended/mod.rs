@@ -12,7 +12,7 @@
 //!        <-------------- B: (one or more, offsets ascending) | P: not now | F: not ever
 //! C: ------------------>                             nothing comes back, but what was on its way
 //! I:epoch:seq: -------->
-//!        <-------------- I: news, as they come
+//!        <-------------- I: news, as they come; once also: these are all there are
 //! ```
 //!
 //! A request is over when all of its bytes have come, or with `P:`, `F:` or our own `C:`. Answers to a request that is
@@ -115,6 +115,12 @@ pub enum LinkError {
         /// What was wrong.
         source: EntryError,
     },
+    /// News came in damaged. Another link goes on where they began, so that none is missed.
+    #[error("the news up to byte {at} of the stream came in damaged")]
+    DamagedNews {
+        /// Where in the stream the packet starts that they end in.
+        at: u64,
+    },
     /// A frame that is right in itself, but not here.
     #[error("at byte {at} of the stream: {found} is out of place, expected {expected}")]
     OutOfPlace {
@@ -166,7 +172,7 @@ pub struct Link {
     /// Requests under way: what of each is still to begin to come.
     orders: BTreeMap<u32, RangeRequest>,
     incoming: Option<Incoming>,
-    /// The peer is asked for its news over this link.
+    /// The peer was asked for its news over this link, if it is the one that reads them.
     subscribed: bool,
 
     asked: AskedRanges,
@@ -176,6 +182,8 @@ pub struct Link {
     answers: VecDeque<Frame>,
     /// The epoch and the number of the record that the peer wants next.
     told: Option<(u64, u64)>,
+    /// The peer asks whether that is all; see [`Flow::whole_since`].
+    unanswered: Option<u32>,
     /// News went out last: data is next.
     news_last: bool,
 }
@@ -203,6 +211,7 @@ impl Link {
             looked_at: now,
             answers: VecDeque::new(),
             told: None,
+            unanswered: None,
             news_last: false,
         }
     }

@@ -117,8 +117,13 @@ impl Link {
             }
             Frame::KeepAlive => {}
             Frame::Subscribe { epoch, seq } => {
-                self.told = Some((epoch.0, seq.0));
-                serve.subscribe(link);
+                // What was told over this link is here or on its way.
+                let told = self.told.filter(|&(of, upto)| of == epoch.0 && upto >= seq.0);
+                self.told = told.or(Some((epoch.0, seq.0)));
+                self.unanswered = Some(serve.subscribe(link));
+            }
+            Frame::Whole { epoch, seq, origin } => {
+                fetch.handle_whole(link, &self.peer.name, epoch.0, seq.0, origin);
             }
             Frame::News { epoch, seq, length: _, crc } => {
                 let data = Vec::new();
@@ -209,15 +214,18 @@ impl Link {
                 instructions.push(Instruction::End { range, crc });
             }
             Some(Incoming::Range { .. }) | None => {}
-            // Damaged news are asked for again.
-            Some(Incoming::News { crc, data, .. }) if crc32c(&data) != crc => self.subscribed = false,
+            Some(Incoming::News { crc, data, .. }) if crc32c(&data) != crc => {
+                return Err(LinkError::DamagedNews { at });
+            }
             Some(Incoming::News { epoch, seq, data, .. }) => {
-                fetch.handle_epoch(&self.peer.name, epoch);
                 let mut count = 0;
+                fetch.begin_news(&self.peer.name, epoch);
                 for entry in inventory::entries(&data) {
                     match entry.map_err(|source| LinkError::News { at, source })? {
-                        inventory::Entry::Object(object) => fetch.handle_known(&self.peer.name, known(object)),
-                        inventory::Entry::Removed { name } => fetch.handle_forgotten(&self.peer.name, &name),
+                        inventory::Entry::Object(object) => {
+                            fetch.learn(&self.peer.name, known(object));
+                        }
+                        inventory::Entry::Removed { name } => fetch.unlearn(&self.peer.name, &name),
                     }
                     count += 1;
                 }

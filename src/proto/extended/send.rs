@@ -73,7 +73,7 @@ impl Link {
         if let Some(answer) = self.answers.pop_front() {
             return Some(Piece::Head(answer));
         }
-        if !self.subscribed
+        if (!self.subscribed || fetch.is_ask_due(link))
             && let Some((epoch, seq)) = fetch.subscription(link, &self.peer.name)
         {
             self.subscribed = true;
@@ -108,7 +108,8 @@ impl Link {
         Some(piece)
     }
 
-    /// The next records of the log that the peer does not know: such whose numbers follow each other.
+    /// The next records of the log that the peer does not know: such whose numbers follow each other. When there is none, and
+    /// that is all there is, the peer is told so.
     fn news(&mut self, serve: &mut Flow) -> Option<Piece> {
         let (epoch, from) = self.told?;
         let mut data = Vec::new();
@@ -123,11 +124,19 @@ impl Link {
             entry.encode(&mut data);
             numbers = Some((numbers.map_or(seq, |(first, _)| first), seq + 1));
         }
-        let (first, next) = numbers?;
+        let Some((first, next)) = numbers else { return self.whole(serve) };
         self.told = Some((serve.epoch(), next));
         let (length, crc) = (ByteCount(data.len() as u64), crc32c(&data));
         let frame = Frame::News { epoch: Epoch(serve.epoch()), seq: Seq(first), length, crc };
         Some(Piece::News { frame, data })
+    }
+
+    fn whole(&mut self, serve: &Flow) -> Option<Piece> {
+        let origin = serve.whole_since(self.unanswered?)?;
+        self.unanswered = None;
+        let (epoch, seq) = self.told.filter(|&(epoch, _)| epoch == serve.epoch()).unwrap_or((serve.epoch(), 0));
+        self.told = Some((epoch, seq));
+        Some(Piece::Head(Frame::Whole { epoch: Epoch(epoch), seq: Seq(seq), origin }))
     }
 
     /// The oldest request that can be answered now, be it in part or by saying that it cannot be.

@@ -244,7 +244,7 @@ impl Node {
                         flow.handle_committed(object, generation, now);
                     }
                     Action::Discard { .. } => {}
-                    Action::Evict { name, .. } => {
+                    Action::Evict { name, .. } | Action::Remove { name } => {
                         disk.remove(&name);
                     }
                 }

@@ -69,7 +69,7 @@ pub enum Expected {
     RangeInObject,
     /// A range of 1 byte to a block, within one block.
     RangeInBlock,
-    /// 1 to [`limits::NEWS_BYTES_MAX`] bytes.
+    /// At most [`limits::NEWS_BYTES_MAX`] bytes.
     NewsLength,
 }
 
@@ -91,7 +91,7 @@ impl fmt::Display for Expected {
             Self::RangeInBlock => {
                 write!(f, "offset:length: of 1 to {} bytes within one block", limits::BLOCK_BYTES)
             }
-            Self::NewsLength => write!(f, "1 to {} bytes of news", limits::NEWS_BYTES_MAX),
+            Self::NewsLength => write!(f, "at most {} bytes of news", limits::NEWS_BYTES_MAX),
         }
     }
 }

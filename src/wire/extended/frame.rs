@@ -139,6 +139,16 @@ pub enum Frame {
         /// CRC-32C of these bytes.
         crc: u32,
     },
+    /// `I:epoch:seq:0:origin:`, the answer to a subscription, behind all news: whoever has had the log up to `seq` knows
+    /// all that there was at its origin at some time after it subscribed.
+    Whole {
+        /// The log that it is about; it starts over, and is empty, where that is another than was asked for and told.
+        epoch: Epoch,
+        /// The number that the next entry will have, at least.
+        seq: Seq,
+        /// Where the entries come from in the first place: CRC-32C of that node's name.
+        origin: u32,
+    },
 }
 
 /// Whose data it is that follows a head.
@@ -184,6 +194,11 @@ impl Frame {
                 encode_number(out, length.0);
                 encode_crc(out, *crc);
             }
+            Self::Whole { epoch, seq, origin } => {
+                encode_inventory(out, *epoch, *seq);
+                encode_number(out, 0);
+                encode_crc(out, *origin);
+            }
         }
     }
 
@@ -203,6 +218,9 @@ impl Frame {
             Self::Subscribe { epoch, seq } => number_len(epoch.0) + number_len(seq.0),
             Self::News { epoch, seq, length, crc: _ } => {
                 number_len(epoch.0) + number_len(seq.0) + number_len(length.0) + CRC_DIGITS + COLON
+            }
+            Self::Whole { epoch, seq, origin: _ } => {
+                number_len(epoch.0) + number_len(seq.0) + number_len(0) + CRC_DIGITS + COLON
             }
         };
         REQUEST.len() + fields
@@ -290,6 +308,7 @@ mod tests {
             Frame::Cancel { id },
             Frame::Subscribe { epoch, seq },
             Frame::News { epoch, seq, length: ByteCount(limits::NEWS_BYTES_MAX as u64), crc },
+            Frame::Whole { epoch, seq, origin: crc },
         ];
         for frame in longest {
             assert!(frame.encoded_len() <= limits::PACKET_BYTES_MIN as usize, "{frame:?}: {}", frame.encoded_len());

@@ -13,6 +13,7 @@
 //!         | "K:"                                              keep-alive
 //!         | "I:" epoch ":" seq ":"                            subscribe to the inventory's news
 //!         | "I:" epoch ":" seq ":" length ":" crc ":" data    news: entries seq, seq + 1, ... of the inventory
+//!         | "I:" epoch ":" seq ":" "0:" origin ":"            that is all of it up to seq, as it was after you subscribed
 //!
 //!   0                            26         N   N+2                 2N  2N+2   2N+r  +4  +6     3N
 //!   +----------------------------+----------+---+-------------------+---+------+-----+--+---------+
@@ -26,8 +27,9 @@
 //!   end of the packet; one byte left over there is padding as well.
 //! - Numbers are decimal ASCII. A `crc` is CRC-32C of exactly the frame's data, 8 lowercase hexadecimal digits. Names
 //!   are encoded as in [`duplex`](super::duplex).
-//! - The two frames `I:` are told apart by what follows `seq:`. News go on with a digit, and no frame starts with one;
-//!   a digit that is the packet's last byte is padding.
+//! - The frames `I:` are told apart by what follows `seq:`. News go on with a digit, and no frame starts with one;
+//!   a digit that is the packet's last byte is padding. News of no bytes are the end of what there is; what stands in the
+//!   place of their checksum is that of the name of the node which the entries come from in the first place.
 //! - `B:` carries 1 byte to a block ([`limits::BLOCK_BYTES`](crate::limits::BLOCK_BYTES)) and never crosses a block's
 //!   boundary. An empty object has no block and is never requested.
 //!

@@ -37,9 +37,11 @@ pub(super) fn parse(packet: &[u8], at: usize, packet_at: usize) -> Result<(Frame
             if head.is_at_number() {
                 let length_at = head.at;
                 let length = ByteCount(head.number()?);
-                let fits = (1..=limits::NEWS_BYTES_MAX as u64).contains(&length.0);
-                head.check(length_at, fits, Expected::NewsLength)?;
-                Frame::News { epoch, seq, length, crc: head.crc()? }
+                head.check(length_at, length.0 <= limits::NEWS_BYTES_MAX as u64, Expected::NewsLength)?;
+                match (length, head.crc()?) {
+                    (ByteCount(0), origin) => Frame::Whole { epoch, seq, origin },
+                    (length, crc) => Frame::News { epoch, seq, length, crc },
+                }
             } else {
                 Frame::Subscribe { epoch, seq }
             }

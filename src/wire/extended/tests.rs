@@ -105,6 +105,7 @@ fn heads_are_these_bytes() {
     check(Frame::Subscribe { epoch: Epoch(0), seq: Seq(0) }, b"I:0:0:");
     check(Frame::Subscribe { epoch: Epoch(u64::MAX), seq: Seq(3) }, b"I:18446744073709551615:3:");
     check(news(8_388_608), b"I:5:9:8388608:00000000:");
+    check(Frame::Whole { epoch: Epoch(5), seq: Seq(9), origin: 0x0badcafe }, b"I:5:9:0:0badcafe:");
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn malformed_heads_are_refused_where_they_go_wrong() {
     check(b"B:7:0:1:0badcaf:", 8, Expected::Checksum);
     check(b"B:7:0:1:0BADCAFE:", 8, Expected::Checksum);
     check(b"B:7:0:1:0badcafe0:", 8, Expected::Checksum);
-    check(b"I:5:9:0:00000000:", 6, Expected::NewsLength);
+    check(b"I:5:9:0:0000000:", 8, Expected::Checksum);
     check(b"I:5:9:8388609:00000000:", 6, Expected::NewsLength);
     check(b"I:5:9:1:0000000g:", 8, Expected::Checksum);
 }
@@ -385,6 +386,8 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
         1 => (numbers(), numbers(), 1..5000_u64, any::<u32>()).prop_map(|(e, s, length, crc)| {
             Frame::News { epoch: Epoch(e), seq: Seq(s), length: ByteCount(length), crc }
         }),
+        1 => (numbers(), numbers(), any::<u32>())
+            .prop_map(|(e, s, origin)| Frame::Whole { epoch: Epoch(e), seq: Seq(s), origin }),
     ];
     prop::collection::vec(frame, 0..25)
 }
