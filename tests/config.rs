@@ -121,6 +121,7 @@ fn what_is_left_out_has_its_default() {
             local: "/srv/local".into(),
             remote: "/srv/remote".into(),
             segments: None,
+            delete: Delete::Keep,
             listen: vec![Listen {
                 address: "0.0.0.0:7401".parse().expect("valid"),
                 protocol: Protocol::Duplex,
@@ -615,6 +616,7 @@ fn trader_config() -> impl Strategy<Value = RoleConfig> {
             local: Path::new("/l").join(local.strip_prefix("/").expect("absolute")),
             remote: Path::new("/r").join(remote.strip_prefix("/").expect("absolute")),
             segments,
+            delete: Delete::Keep,
             listen: listen.collect(),
         })
     })

@@ -67,10 +67,11 @@ impl Changes {
 }
 
 fn trader(old: &Trader, new: &Trader, changes: &mut Changes) {
-    let Trader { local, remote, segments, listen } = old;
+    let Trader { local, remote, segments, delete, listen } = old;
     changes.compare("store.local", RESTART, local, &new.local, |path| path.display().to_string());
     changes.compare("store.remote", RESTART, remote, &new.remote, |path| path.display().to_string());
     changes.compare("store.segments", RELOAD, segments, &new.segments, shown_segments);
+    changes.compare("store.delete", RESTART, delete, &new.delete, ToString::to_string);
     // Listeners are matched by their address, and the n-th of an address (of port 0) with the n-th.
     let same_addresses = listen.iter().map(|l| l.address).eq(new.listen.iter().map(|l| l.address));
     if !same_addresses {

@@ -51,6 +51,7 @@ fn trader(out: &mut String, trader: &Trader) {
         }
         None => out.push_str("# segments: whatever is there\n"),
     }
+    line(out, "delete", quoted(trader.delete));
     for listen in &trader.listen {
         out.push_str("\n[[listen]]\n");
         line(out, "address", quoted(listen.address));

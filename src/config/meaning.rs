@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Report;
 use super::model::{
-    Cidr, Config, Control, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote, Role, RoleConfig,
-    Segments, Spool, Trader,
+    Cidr, Config, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote, Role,
+    RoleConfig, Segments, Spool, Trader,
 };
 use super::read::{Document, Field, Key, Refusal, Section, Span};
 use super::value;
@@ -37,6 +37,7 @@ const KEYS: &[Key] = &[
     Key { section: "store", name: "local" },
     Key { section: "store", name: "remote" },
     Key { section: "store", name: "segments" },
+    Key { section: "store", name: "delete" },
     Key { section: "segments", name: "pattern" },
     Key { section: "segments", name: "records" },
     Key { section: "segments", name: "record_bytes" },
@@ -72,6 +73,10 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
     let role = role_config(&top, role, name.as_ref(), report);
     if let (Some(role), Some(state_dir)) = (&role, &state_dir) {
         apart(&top, role, state_dir, control.as_ref(), report);
+    }
+    if let (Some(false), Some(RoleConfig::Trader(Trader { delete: Delete::Mirror, .. }))) = (blocks, &role) {
+        let what = "`store.delete` is \"mirror\", and without `blocks` the far trader does not tell what it has";
+        report.add(top.key_span("store"), what, "write delete = \"keep\", or blocks = true at every node");
     }
     Some(Config {
         name: name?,
@@ -194,7 +199,21 @@ fn trader(top: &Section<'_>, report: &mut Report<'_>) -> Option<Trader> {
         Field::Refused => None,
         Field::Is(section, span) => segments(&section, span, report).map(Some),
     };
-    Some(Trader { local: local?, remote: remote?, segments: segments?, listen: listen? })
+    let delete = delete(&store, report);
+    Some(Trader { local: local?, remote: remote?, segments: segments?, delete: delete?, listen: listen? })
+}
+
+/// What is gone at the far trader can go here only where nothing else says what should be here.
+fn delete(store: &Section<'_>, report: &mut Report<'_>) -> Option<Delete> {
+    let field = store.parsed("delete", report, value::delete);
+    let field = field.then("store.delete", report, |delete| match delete {
+        Delete::Mirror if store.key_span("segments").is_some() => Err(Refusal::new(
+            "what is in `store.segments` is wanted whether the far trader has it or not, and nothing else is fetched",
+            "write \"keep\", or remove `store.segments`",
+        )),
+        delete => Ok(delete),
+    });
+    field.or(Delete::Keep)
 }
 
 fn segments(section: &Section<'_>, span: Span, report: &mut Report<'_>) -> Option<Segments> {

@@ -109,8 +109,29 @@ pub struct Trader {
     pub remote: PathBuf,
     /// What should be in both roots; `None`: whatever is there.
     pub segments: Option<Segments>,
+    /// What becomes of an object that the far trader has no more. [`Delete::Mirror`] only without `segments`.
+    pub delete: Delete,
     /// Where it listens: at least one, no address twice.
     pub listen: Vec<Listen>,
+}
+
+/// What becomes of an object in `remote` that the far trader has no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Delete {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It goes, with its marker.
+    Mirror,
+}
+
+impl fmt::Display for Delete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "keep",
+            Self::Mirror => "mirror",
+        })
+    }
 }
 
 /// The objects of a segment store: their names and their length.

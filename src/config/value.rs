@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
-use super::model::{Cidr, CidrError, EngineChoice, Protocol, Remote, Role};
+use super::model::{Cidr, CidrError, Delete, EngineChoice, Protocol, Remote, Role};
 use super::read::{Refusal, integer, nearest, shown};
 use crate::limits;
 use crate::units::{ByteCount, NodeName};
@@ -52,6 +52,11 @@ pub(super) fn engine(text: &str) -> Result<EngineChoice, Refusal> {
 /// What is spoken on a link.
 pub(super) fn protocol(text: &str) -> Result<Protocol, Refusal> {
     choice(available("listen.protocol", text)?, &[("duplex", Protocol::Duplex)])
+}
+
+/// What becomes of an object that the far trader has no more.
+pub(super) fn delete(text: &str) -> Result<Delete, Refusal> {
+    choice(text, &[("keep", Delete::Keep), ("mirror", Delete::Mirror)])
 }
 
 /// The name of a node, or of a peer. It starts with a letter or a digit, so that it is never taken for an option of

@@ -7,12 +7,34 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::site::{SECOND, Site};
-use crate::store::{HashCache, Hashes, Root, Stamp, hash_source};
-use crate::transfer::{Content, Entry};
+use crate::store::{HashCache, Hashes, Refusal, Refused, Root, Sample, Stamp, hash_source};
+use crate::transfer::{Content, Entry, Flow};
 use crate::units::ObjectName;
 
 /// Objects that were found new or changed.
 pub(super) type Batch = Vec<(ObjectName, Stamp)>;
+
+/// Whether a look at `local/` has seen all that is there: a directory that cannot be read may hold anything.
+pub(super) fn is_whole(refused: &Sample<Refused>) -> bool {
+    let is_known = |refused: &Refused| !matches!(refused.reason, Refusal::Unreadable(_));
+    refused.count == refused.first.len() as u64 && refused.first.iter().all(is_known)
+}
+
+/// Tells that what was told of is not there any more. Not so where nothing is there any more: then a file system is not
+/// mounted, more likely than not, and `false` is returned.
+pub(super) fn forget_gone(flow: &mut Flow, is_there: impl Fn(&ObjectName) -> bool, problems: &mut Vec<String>) -> bool {
+    let known = || flow.objects().map(|(name, ..)| name).filter(|name| flow.knows(name));
+    let gone: Vec<ObjectName> = known().filter(|name| !is_there(name)).cloned().collect();
+    if !gone.is_empty() && !known().any(is_there) {
+        let count = gone.len();
+        problems.push(format!(
+            "none of the {count} objects of local/ is there any more: nobody is told so. Is its file system mounted?"
+        ));
+        return false;
+    }
+    gone.iter().for_each(|name| flow.forget(name));
+    true
+}
 
 /// Starts the thread that hashes; it ends with the node.
 pub(super) fn start(site: &Arc<Site>, root: Arc<Root>) -> std::io::Result<Sender<Batch>> {

@@ -149,6 +149,12 @@ impl Site {
             let all = flows.iter().flat_map(Flow::objects);
             let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
             let mut told: Vec<String> = failed.take(crate::limits::PROBLEMS_SHOWN_MAX).collect();
+            for (peer, count) in flows.iter().filter_map(Flow::kept_back) {
+                told.push(format!(
+                    "by what {peer} tells, the far trader had nothing at all: {count} objects in remote/ that it has not \
+                     told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
+                ));
+            }
             // A spool remembers no object that it could not take.
             for why in flows.iter().filter_map(|flow| flow.held(now)) {
                 if !told.iter().any(|problem| problem.ends_with(why)) {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval};
 
 use super::report::{Handle, Rates};
 use super::{NodeError, dial, inventory, listen, watch};
-use crate::config::{self, Config, Exchange, LinkAddress, Listen, RoleConfig, Trader};
+use crate::config::{self, Config, Delete, Exchange, LinkAddress, Listen, RoleConfig, Trader};
 use crate::control::{ControlSocket, ReloadReport};
 use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
@@ -25,6 +25,7 @@ use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
 use crate::uring::control;
 use crate::uring::socket::{self, Options};
+use crate::wire::checksum::crc32c;
 use crate::wire::duplex::check_name_fits;
 use crate::wire::hello::{Hello, Role};
 
@@ -162,7 +163,7 @@ impl Site {
         // First of all, so that two nodes of one name never share a store.
         let socket = ControlSocket::bind(&config.control.socket)?;
         let (flows, stores, journals) = match &config.role {
-            RoleConfig::Trader(trader) => trader_flows(trader, config.blocks)?,
+            RoleConfig::Trader(trader) => trader_flows(trader, &config)?,
             RoleConfig::Exchange(exchange) => exchange_flows(exchange, config.blocks)?,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -254,7 +255,10 @@ impl Site {
                 },
                 _ = tick.tick() => {
                     self.sample();
-                    self.engine().with_flows(|flows, now| flows.iter_mut().for_each(|(_, flow)| flow.expire(now)));
+                    self.engine().with_flows(|flows, now| flows.iter_mut().for_each(|(_, flow)| {
+                        flow.expire(now);
+                        flow.review();
+                    }));
                 }
             }
         };
@@ -446,7 +450,7 @@ impl Site {
             problems.push(format!("{}: not served: {}", refused.path.display(), refused.reason));
         }
         let spec = trader.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
-        let mut wrong = std::collections::BTreeSet::new();
+        let mut unserved = std::collections::BTreeSet::new();
         if let Some(spec) = &spec {
             let check = spec.check(&report.objects);
             if !check.missing.is_empty() {
@@ -459,27 +463,28 @@ impl Site {
             }
             for (name, found) in &check.wrong_size {
                 problems.push(format!("local/{name} has {found}, the specification says {}: not served", spec.size));
-                wrong.insert(name.clone());
+                unserved.insert(name.clone());
             }
         }
         let mut seen = BTreeMap::new();
         for (name, stamp) in report.objects {
-            if wrong.contains(&name) {
-                continue;
-            }
             match check_name_fits(&name, config.packet_len) {
+                _ if unserved.contains(&name) => {}
                 Ok(()) => drop(seen.insert(name, stamp)),
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => {
+                    problems.push(error.to_string());
+                    unserved.insert(name);
+                }
             }
         }
+        let is_whole = inventory::is_whole(&report.refused);
         let before = std::mem::replace(&mut *lock(&self.local), seen.clone());
         let mut news = inventory::Batch::new();
         self.engine().with_flows(|flows, _| {
             let flow = flows.at(SECOND);
-            for name in before.keys().filter(|name| !seen.contains_key(*name)) {
-                flow.withdraw(name);
-                flow.forget(name);
-            }
+            before.keys().filter(|name| !seen.contains_key(*name)).for_each(|name| flow.withdraw(name));
+            let is_there = |name: &ObjectName| seen.contains_key(name) || unserved.contains(name);
+            let is_whole = is_whole && inventory::forget_gone(flow, is_there, &mut problems);
             for (name, stamp) in seen {
                 let is_same = before.get(&name) == Some(&stamp);
                 if is_same && (!config.blocks || flow.knows(&name)) {
@@ -494,6 +499,8 @@ impl Site {
                     flow.offer(name, stamp.size);
                 }
             }
+            let untold = news.iter().map(|(name, _)| name).chain(&unserved).filter(|name| !flow.knows(name));
+            flow.set_unhashed(is_whole.then(|| untold.cloned().collect()));
         });
         if let Some(hasher) = self.hasher.get().filter(|_| !news.is_empty()) {
             // Fails only when the node ends.
@@ -664,15 +671,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The flows of a node, where their objects live, and what their journals are.
 type Parts = (Flows, Vec<Store>, Vec<Option<Journal>>);
 
-fn trader_flows(trader: &Trader, blocks: bool) -> Result<Parts, NodeError> {
+fn trader_flows(trader: &Trader, config: &Config) -> Result<Parts, NodeError> {
     let remote = Arc::new(Root::create(&trader.remote)?);
     let local = Arc::new(Root::open(&trader.local)?);
     if remote.leftovers() > 0 {
         tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
     }
     let mut fetch = Flow::fetch();
-    let journal = if blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
+    fetch.set_mirror(trader.delete == Delete::Mirror);
+    let journal = if config.blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
     let mut offer = Flow::offer_only();
+    offer.set_origin(crc32c(config.name.as_str().as_bytes()));
     offer.start_epoch(rand::rng().random());
     let stores = vec![Store::Remote(remote), Store::Local(local)];
     Ok((Flows::new(vec![fetch, offer]), stores, vec![journal, None]))

@@ -10,6 +10,7 @@ mod crash;
 mod full;
 mod hostile;
 mod lockstep;
+mod mirror;
 mod operate;
 mod proxy;
 mod resume;
