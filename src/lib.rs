@@ -15,7 +15,7 @@
 //! | [`uring`] | the only `unsafe`: rings, buffers, trains, socket options, what the kernel allows | limits |
 //! | [`engine`] | threads that carry bytes between sockets and files | proto, store, uring |
 //! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
-//! | [`control`] | the unix socket API, and the client side that `supersyncctl` uses | limits |
+//! | [`control`] | the unix socket API, and the client side that `supersyncctl` uses | store, config, limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown | engine, config, control |
 //! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node |
 //!

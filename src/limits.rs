@@ -75,6 +75,8 @@ pub const COMMIT_SYNC_EACH_MAX: usize = 8;
 pub const MARKER_BYTES_MAX: usize = 4096;
 /// Entries of a scan that are named one by one in each of its lists; beyond this they are counted.
 pub const SCAN_LIST_MAX: usize = 100;
+/// Names that wait to be verified.
+pub const VERIFY_QUEUE_MAX: usize = 1024;
 /// Directories of one root that are watched; beyond this the root is rescanned from time to time.
 pub const WATCHED_DIRECTORIES_MAX: usize = 100_000;
 /// Reads of the watch's descriptor in one turn, of some tens of events each.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use supersync::config::{
-    Cidr, Config, ConfigError, Control, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote, Role,
-    RoleConfig, Segments, Severity, Spool, Trader, check_environment, diff, load, parse, template,
+    Cidr, Config, ConfigError, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote,
+    Role, RoleConfig, Segments, Severity, Spool, Trader, check_environment, diff, load, parse, template,
 };
 use supersync::exit;
 use supersync::units::{ByteCount, NodeName, PacketLen};
@@ -588,6 +588,24 @@ fn absolute_path() -> impl Strategy<Value = PathBuf> {
     "/[a-zA-Z \"'\\\\\t\u{1}ä]{1,12}(/[a-z]{1,8}){0,2}".prop_map(PathBuf::from)
 }
 
+#[test]
+fn what_is_gone_is_removed_only_where_it_can_be_known_to_be_gone() {
+    let mirror = |text: &str| {
+        let config =
+            parse(&format!("blocks = true\n{}", TRADER.replace("[[listen]]", text)), "x").map_err(|e| e.to_string());
+        config.map(|config| match config.role {
+            RoleConfig::Trader(trader) => trader.delete,
+            RoleConfig::Exchange(_) => panic!("a trader's"),
+        })
+    };
+    assert_eq!(mirror("[[listen]]"), Ok(Delete::Keep));
+    assert_eq!(mirror("delete = \"mirror\"\n[[listen]]"), Ok(Delete::Mirror));
+    let segments = "segments = { pattern = \"a\", records = 1, record_bytes = 1 }\ndelete = \"mirror\"\n[[listen]]";
+    assert!(mirror(segments).expect_err("in vain").contains("remove `store.segments`"));
+    let without_blocks = format!("blocks = false\n{}", TRADER.replace("[[listen]]", "delete = \"mirror\"\n[[listen]]"));
+    assert!(parse(&without_blocks, "x").expect_err("in vain").to_string().contains("`store.delete` is \"mirror\""));
+}
+
 fn cidr() -> impl Strategy<Value = Cidr> {
     prop_oneof![
         any::<[u8; 2]>().prop_map(|[a, b]| format!("{a}.{b}.0.0/16")),
@@ -615,8 +633,8 @@ fn trader_config() -> impl Strategy<Value = RoleConfig> {
         RoleConfig::Trader(Trader {
             local: Path::new("/l").join(local.strip_prefix("/").expect("absolute")),
             remote: Path::new("/r").join(remote.strip_prefix("/").expect("absolute")),
-            segments,
             delete: Delete::Keep,
+            segments,
             listen: listen.collect(),
         })
     })

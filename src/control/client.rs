@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::status::{ErrorBody, Links, ObjectFilter, Objects, ReloadReport, Status, Versioned};
+use super::status::{ErrorBody, Inventory, Links, ObjectFilter, Objects, ReloadReport, Status, Versioned};
 use crate::limits;
 
 /// Each daemon started by systemd has a directory of its name here.
@@ -133,6 +133,13 @@ impl Client {
         let patience = patience.min(limits::CONTROL_WAIT_MAX);
         let target = format!("/v1/wait?synced=true&timeout={}", patience.as_secs_f64());
         self.ask(Method::GET, &target, patience + limits::CONTROL_ANSWER_WITHIN).await
+    }
+
+    /// Where a trader fetches into, and up to `limit` of the objects that it knows the far trader to have, but for the first
+    /// `offset`.
+    pub async fn inventory(&self, offset: usize, limit: usize) -> Result<Answer<Versioned<Inventory>>, ClientError> {
+        let target = format!("/v1/inventory?offset={offset}&limit={limit}");
+        self.ask(Method::GET, &target, limits::CONTROL_ANSWER_WITHIN).await
     }
 
     /// Has the daemon read its config again.

@@ -1,7 +1,7 @@
 //! `supersyncctl`: command line in, text and exit status out.
 //!
 //! Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon unreachable, 5 wait timed out,
-//! 77 permission. Answers go to standard output, errors to standard error. Text is coloured on a terminal
+//! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is coloured on a terminal
 //! unless `NO_COLOR` is set.
 
 use std::ffi::OsString;
@@ -16,13 +16,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::client::{Client, ClientError, RUN_DIR, SOCKET_NAME};
 use super::render::{self, Colour};
 use super::status::{ObjectFilter, Status};
+use super::verify;
+use crate::config::ConfigError;
+use crate::store::StoreError;
 use crate::{exit, limits};
 
 /// Asks a running supersyncd how it is, and tells it what to do.
 #[derive(Debug, Parser)]
 #[command(name = "supersyncctl", version, arg_required_else_help = true)]
 #[command(after_help = "Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon unreachable, \
-                        5 wait timed out, 77 permission.")]
+                        5 wait timed out, 6 damaged objects (verify), 77 permission, 78 config.")]
 pub struct Cli {
     #[command(flatten)]
     target: Target,
@@ -74,13 +77,16 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = seconds)]
         timeout: Option<Duration>,
     },
+    /// Read all that was fetched again and hold it against its markers; exits with 6 where something is damaged, with 3
+    /// where something has no marker or is not as at the far trader
+    Verify(verify::Options),
     /// Have the daemon read its config file again, and show what that changed
     Reload,
 }
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-enum CtlError {
+pub(super) enum CtlError {
     #[error("no daemon has a control socket under {}. Name it with --socket PATH, or start one: systemctl start supersyncd@NAME", .0.display())]
     NoDaemon(PathBuf),
     #[error("several daemons run here: {}. Choose one with -i NAME", .0.join(", "))]
@@ -91,6 +97,12 @@ enum CtlError {
     Client(#[from] ClientError),
     #[error("{node} is not synced after {patience}: {progress}. See what holds it up: supersyncctl status")]
     TimedOut { node: String, patience: String, progress: String },
+    #[error("the config is an exchange's: only a trader has a store to verify")]
+    NotATrader,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -99,13 +111,14 @@ impl CtlError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::NoDaemon(_) | Self::Client(ClientError::Unreachable { .. }) => exit::UNREACHABLE,
-            Self::SeveralDaemons(_) => exit::USAGE,
+            Self::SeveralDaemons(_) | Self::NotATrader => exit::USAGE,
+            Self::Config(_) => exit::CONFIG,
             Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
             Self::Client(ClientError::Permission { .. }) => exit::PERMISSION,
             Self::TimedOut { .. } => exit::TIMED_OUT,
             // The reader has seen enough and left, as `head` does; that is no failure of ours.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
-            Self::Search { .. } | Self::Client(_) | Self::Output(_) => exit::FAILED,
+            Self::Search { .. } | Self::Client(_) | Self::Store(_) | Self::Output(_) => exit::FAILED,
         }
     }
 }
@@ -144,17 +157,18 @@ where
 }
 
 async fn run(cli: Cli) -> Result<u8, CtlError> {
-    let client = Client::new(cli.target.socket(Path::new(RUN_DIR))?);
+    let client = || cli.target.socket(Path::new(RUN_DIR)).map(Client::new);
     let screen = Screen::of_stdout(cli.json);
     match cli.command {
-        Command::Status { watch: true } => watch(&client, &screen).await,
+        Command::Verify(options) => verify::run(options, client, &screen).await,
+        Command::Status { watch: true } => watch(&client()?, &screen).await,
         Command::Status { watch: false } => {
-            let answer = client.status().await?;
+            let answer = client()?.status().await?;
             screen.show(&answer.json, || render::status(&answer.body, screen.colour))?;
             Ok(verdict(&answer.body))
         }
         Command::Links => {
-            let answer = client.links().await?;
+            let answer = client()?.links().await?;
             screen.show(&answer.json, || render::links(&answer.body.body))?;
             Ok(exit::OK)
         }
@@ -164,13 +178,13 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
                 (_, true) => ObjectFilter::Failed,
                 _ => ObjectFilter::All,
             };
-            let answer = client.objects(filter, limit).await?;
+            let answer = client()?.objects(filter, limit).await?;
             screen.show(&answer.json, || render::objects(&answer.body.body))?;
             Ok(exit::OK)
         }
-        Command::Wait { synced: _, timeout } => wait(&client, &screen, timeout).await,
+        Command::Wait { synced: _, timeout } => wait(&client()?, &screen, timeout).await,
         Command::Reload => {
-            let answer = client.reload().await?;
+            let answer = client()?.reload().await?;
             screen.show(&answer.json, || render::reload(&answer.body.body))?;
             Ok(exit::OK)
         }
@@ -262,8 +276,8 @@ fn only_socket(run_dir: &Path) -> Result<PathBuf, CtlError> {
 }
 
 /// Where answers go.
-struct Screen {
-    json: bool,
+pub(super) struct Screen {
+    pub(super) json: bool,
     is_terminal: bool,
     colour: Colour,
 }
@@ -282,7 +296,7 @@ impl Screen {
         self.is_terminal && !self.json
     }
 
-    fn show(&self, json: &str, text: impl FnOnce() -> String) -> io::Result<()> {
+    pub(super) fn show(&self, json: &str, text: impl FnOnce() -> String) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         if self.json {
             writeln!(stdout, "{json}")?

@@ -14,12 +14,13 @@ mod render;
 mod server;
 mod socket;
 mod status;
+mod verify;
 
 pub use client::{Answer, Cause, Client, ClientError, RUN_DIR, SOCKET_NAME};
 pub use render::{Colour, links, objects, reload, status};
 pub use server::{Site, serve};
 pub use socket::{ControlError, ControlSocket};
 pub use status::{
-    ConfigState, ErrorBody, LinkState, LinkStatus, Links, ObjectFilter, ObjectState, ObjectStatus, Objects, PeerState,
-    PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals, Versioned,
+    ConfigState, ErrorBody, Inventory, InventoryObject, LinkState, LinkStatus, Links, ObjectFilter, ObjectState,
+    ObjectStatus, Objects, PeerState, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals, Versioned,
 };

@@ -5,6 +5,7 @@
 //! GET  /v1/links                                    Links
 //! GET  /v1/objects?filter=all|missing|failed&limit= Objects
 //! GET  /v1/wait?synced=true&timeout=SECONDS         Status, as soon as it is SYNCED or the time is over
+//! GET  /v1/inventory?offset=&limit=                 Inventory, or 422 of an exchange
 //! POST /v1/reload                                   ReloadReport, or 422 and nothing was changed
 //! GET  /v1/livez                                    {"live":true}: the control thread turns
 //! ```
@@ -36,7 +37,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::socket::{ControlError, ControlSocket};
-use super::status::{ErrorBody, Links, ObjectFilter, ObjectStatus, Objects, ReloadReport, Status, Versioned};
+use super::status::{
+    ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, ReloadReport, Status, Versioned,
+};
 use crate::limits;
 
 /// What the control plane asks of a node. Called on the control thread, so each call is quick.
@@ -45,6 +48,9 @@ pub trait Site: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Up to `limit` of the objects that `filter` admits, in the order of their names.
     fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus>;
+    /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of their
+    /// names, but for the first `offset`; `None` where it is no trader.
+    fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory>;
     /// Reads the config file again and applies what can be applied. An error changed nothing, and says what is
     /// wrong with the file and where.
     fn reload(&self) -> Result<ReloadReport, String>;
@@ -127,6 +133,7 @@ fn router(app: App) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/links", get(links))
         .route("/v1/objects", get(objects))
+        .route("/v1/inventory", get(inventory))
         .route("/v1/wait", get(wait))
         .route("/v1/reload", post(reload))
         .route("/v1/livez", get(livez))
@@ -167,6 +174,36 @@ async fn objects(
     let truncated = objects.len() > limit;
     objects.truncate(limit);
     Ok(Json(Versioned::new(Objects::SCHEMA, Objects { objects, truncated })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InventoryQuery {
+    #[serde(default)]
+    offset: usize,
+    limit: usize,
+}
+
+async fn inventory(
+    Shared(app): Shared<App>,
+    query: Result<Query<InventoryQuery>, QueryRejection>,
+) -> Result<Json<Versioned<Inventory>>, Refusal> {
+    let Query(InventoryQuery { offset, limit }) = query?;
+    if limit > limits::CONTROL_OBJECTS_MAX {
+        let error = format!("limit {limit} is more than the {} allowed", limits::CONTROL_OBJECTS_MAX);
+        return Err(Refusal::bad_query(error));
+    }
+    // One more than asked for tells whether there are more.
+    let Some(mut inventory) = app.site.inventory(offset, limit + 1) else {
+        return Err(Refusal {
+            code: StatusCode::UNPROCESSABLE_ENTITY,
+            error: "this node is an exchange: it has no store of its own".to_owned(),
+            hint: "ask a trader".to_owned(),
+        });
+    };
+    inventory.truncated = inventory.objects.len() > limit;
+    inventory.objects.truncate(limit);
+    Ok(Json(Versioned::new(Inventory::SCHEMA, inventory)))
 }
 
 #[derive(Deserialize)]
@@ -224,9 +261,10 @@ async fn no_such_endpoint(method: Method, uri: Uri) -> Refusal {
     Refusal {
         code: StatusCode::NOT_FOUND,
         error: format!("no such endpoint: {method} {}", uri.path()),
-        hint: "endpoints: GET /v1/status, /v1/links, /v1/objects, /v1/wait, /v1/livez; POST /v1/reload. \
+        hint:
+            "endpoints: GET /v1/status, /v1/links, /v1/objects, /v1/inventory, /v1/wait, /v1/livez; POST /v1/reload. \
                Is this daemon older than its client?"
-            .to_owned(),
+                .to_owned(),
     }
 }
 
@@ -247,7 +285,7 @@ struct Refusal {
 
 impl Refusal {
     fn bad_query(error: String) -> Self {
-        let hint = "objects?filter=all|missing|failed&limit=COUNT, wait?synced=true&timeout=SECONDS".to_owned();
+        let hint = "objects?filter=all|missing|failed&limit=COUNT, inventory?offset=COUNT&limit=COUNT, wait?synced=true&timeout=SECONDS".to_owned();
         Self { code: StatusCode::BAD_REQUEST, error, hint }
     }
 }

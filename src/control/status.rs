@@ -67,6 +67,34 @@
 //!   "have_bytes": integer, "note": string? }
 //! ```
 //!
+//! # `supersync.inventory/1` - `GET /v1/inventory?offset=&limit=`
+//!
+//! ```text
+//! { "schema": "supersync.inventory/1",
+//!   "remote": string                   where the trader fetches into
+//!   "whole": bool                      the far trader has told all that it has
+//!   "objects": [ { "name": string, "size": integer, "root": string }, .. ],       BLAKE3, hexadecimal
+//!   "truncated": bool }                there are more than the limit asked for
+//! ```
+//!
+//! # `supersync.verify/1` - `supersyncctl verify --json`
+//!
+//! ```text
+//! { "schema": "supersync.verify/1", "directory": string,
+//!   "objects": integer, "bytes": integer,                   as they were committed
+//!   "without_root": integer            markers that tell a size at most, which is right
+//!   "seconds": number,
+//!   "counts": { kind: integer, .. },   findings of each kind
+//!   "findings": [ finding, .. ] }      no more than 100,000
+//!
+//! finding: { "name": string,
+//!   "kind": "damaged"                  not what its marker says
+//!         | "unreadable" | "unmarked"  no marker, or one that contradicts itself
+//!         | "missing" | "outdated" | "extra",               against the far trader's inventory
+//!   "expected": string?, "found": string?, "advice": string,
+//!   "repaired": bool }                 its marker is removed
+//! ```
+//!
 //! # `supersync.reload/1` - `POST /v1/reload`, `supersyncctl reload --json`
 //!
 //! ```text
@@ -80,6 +108,7 @@
 //! ```
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -396,6 +425,35 @@ pub struct Objects {
 impl Objects {
     /// The schema that they are written in.
     pub const SCHEMA: &'static str = "supersync.objects/1";
+}
+
+/// What the far trader is known to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Where the trader fetches into.
+    pub remote: PathBuf,
+    /// The far trader has told all that it has.
+    pub whole: bool,
+    /// At most as many as were asked for.
+    pub objects: Vec<InventoryObject>,
+    /// There are more.
+    pub truncated: bool,
+}
+
+impl Inventory {
+    /// The schema that it is written in.
+    pub const SCHEMA: &'static str = "supersync.inventory/1";
+}
+
+/// One object of an inventory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryObject {
+    /// Its path below the root, unprintable bytes escaped.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// BLAKE3 of its content, hexadecimal.
+    pub root: String,
 }
 
 /// What became of a reload that was accepted.

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::site::{FIRST, SECOND, Site, SlotState, lock};
 use crate::config::RoleConfig;
 use crate::control::{
-    ConfigState, LinkState, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, PeerState, PeerStatus, ReloadReport,
-    Role, SpoolStatus, State, Status, Totals,
+    ConfigState, Inventory, InventoryObject, LinkState, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, PeerState,
+    PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
 };
 use crate::engine::LinkView;
 use crate::transfer::{self, Flow};
-use crate::units::LinkId;
+use crate::units::{LinkId, ObjectName};
 
 /// Rates are taken this often.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
@@ -292,6 +292,21 @@ impl crate::control::Site for Handle {
 
     fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus> {
         self.0.object_states(filter, limit)
+    }
+
+    fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory> {
+        let config = self.0.config();
+        let RoleConfig::Trader(trader) = &config.role else { return None };
+        let (whole, objects) = self.0.engine().with_flows(|flows, _| {
+            let flow = flows.at(FIRST);
+            let object = |(name, content): (&ObjectName, &transfer::Content)| InventoryObject {
+                name: name.to_string(),
+                size: content.size.0,
+                root: content.root.to_string(),
+            };
+            (flow.is_told_whole(), flow.known().skip(offset).take(limit).map(object).collect())
+        });
+        Some(Inventory { remote: trader.remote.clone(), whole, objects, truncated: false })
     }
 
     fn reload(&self) -> Result<ReloadReport, String> {

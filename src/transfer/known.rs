@@ -105,6 +105,11 @@ impl Flow {
         self.id_of(name).is_some_and(|id| self.at(id).content.is_some())
     }
 
+    /// What is known of the contents of all objects, in the order of their names.
+    pub fn known(&self) -> impl Iterator<Item = (&ObjectName, &super::Content)> {
+        self.by_name.iter().filter_map(|(name, &id)| Some((name, self.at(id).content.as_deref()?)))
+    }
+
     /// What is known of an object's content.
     pub fn content(&self, id: ObjectId) -> Option<&super::Content> {
         self.at(id).content.as_ref()

@@ -96,6 +96,11 @@ impl Flow {
         self.asks.kept_back.as_ref().map(|(peer, count)| (peer, *count))
     }
 
+    /// Whether a peer whose log is read now has told all there was since this flow began.
+    pub fn is_told_whole(&self) -> bool {
+        self.ledger.cursors.values().any(|cursor| cursor.reader.is_some() && cursor.answered > 0 && !cursor.lossy)
+    }
+
     /// Asks again where something may be gone; to be called from time to time.
     pub fn review(&mut self) {
         if self.kind == Kind::Fetch && std::mem::take(&mut self.asks.doubt) {
@@ -265,5 +270,192 @@ impl Flow {
             // Last, behind what ends an attempt that is under way.
             self.actions.push_back(Action::Remove { name });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::{Content, News};
+    use crate::units::{ByteCount, Root256, Time};
+
+    const L1: LinkId = LinkId(1);
+    const L2: LinkId = LinkId(2);
+    const READER: LinkId = LinkId(9);
+    const HERE: u32 = 1;
+    const ELSEWHERE: u32 = 2;
+
+    fn name(text: &str) -> ObjectName {
+        ObjectName::new(text.as_bytes()).expect("valid")
+    }
+
+    fn peer(text: &str) -> NodeName {
+        text.parse().expect("valid")
+    }
+
+    fn entry(text: &str) -> Entry {
+        let (root, block_crcs) = (Root256([1; 32]), [7].into());
+        Entry { name: name(text), content: Content { size: ByteCount(9), mtime_ns: 0, mode: 0o644, root, block_crcs } }
+    }
+
+    /// A flow that mirrors, with objects from an earlier run.
+    fn mirroring(present: &[&str]) -> Flow {
+        let mut flow = Flow::fetch();
+        flow.set_mirror(true);
+        for text in present {
+            flow.have(name(text), ByteCount(9), Root256([1; 32]));
+        }
+        flow
+    }
+
+    fn ask(flow: &mut Flow, link: LinkId, from: &str) {
+        assert!(flow.subscription(link, &peer(from)).is_some(), "{from} is asked");
+    }
+
+    fn tell(flow: &mut Flow, link: LinkId, from: &str, epoch: u64, texts: &[&str]) {
+        flow.begin_news(&peer(from), epoch);
+        texts.iter().for_each(|text| flow.learn(&peer(from), entry(text)));
+        flow.handle_news(link, &peer(from), epoch, texts.len() as u64);
+    }
+
+    fn removed(flow: &mut Flow) -> Vec<String> {
+        let actions = std::iter::from_fn(|| flow.poll_action());
+        let names = actions.filter_map(|action| match action {
+            Action::Remove { name } => Some(name.to_string()),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn what_an_answer_lacks_is_gone() {
+        let mut flow = mirroring(&["a", "b", "old"]);
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a", "b"]);
+        assert_eq!(removed(&mut flow), [""; 0], "not before it is an answer");
+        flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
+        assert_eq!(removed(&mut flow), ["old"]);
+        flow.unlearn(&peer("e1"), &name("b"));
+        flow.handle_news(L1, &peer("e1"), 7, 3);
+        assert_eq!(removed(&mut flow), [""; 0], "it may be behind");
+        assert!(flow.is_ask_due(L1));
+        ask(&mut flow, L1, "e1");
+        flow.handle_whole(L1, &peer("e1"), 7, 3, HERE);
+        assert_eq!(removed(&mut flow), ["b"]);
+        assert_eq!(flow.totals().objects, 1);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_what_came_is_none() {
+        let mut flow = mirroring(&["a", "old"]);
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        flow.handle_whole(L2, &peer("e2"), 7, 0, HERE);
+        assert_eq!(removed(&mut flow), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_told_since_the_question_waits_for_the_next_one() {
+        let mut flow = mirroring(&[]);
+        ask(&mut flow, L1, "e1");
+        ask(&mut flow, L2, "e2");
+        tell(&mut flow, L2, "e2", 8, &["a", "new"]);
+        flow.handle_whole(L2, &peer("e2"), 8, 2, HERE);
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        assert_eq!(removed(&mut flow), [""; 0], "e1 may be behind");
+        flow.review();
+        ask(&mut flow, L1, "e1");
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        assert_eq!(removed(&mut flow), ["new"], "e2 is");
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_binds_only_where_it_may_know_of_another_origin() {
+        for (origin, expected) in [(Some(HERE), vec!["x"]), (Some(ELSEWHERE), vec![]), (None, vec![])] {
+            let mut flow = mirroring(&["a", "x"]);
+            flow.attach_blocks(L2, peer("e2"), Time::ZERO);
+            ask(&mut flow, L2, "e2");
+            tell(&mut flow, L2, "e2", 8, &["a", "x"]);
+            if let Some(origin) = origin {
+                flow.handle_whole(L2, &peer("e2"), 8, 2, origin);
+            }
+            flow.detach_blocks(L2, Time::ZERO);
+            ask(&mut flow, L1, "e1");
+            tell(&mut flow, L1, "e1", 7, &["a"]);
+            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+            flow.review();
+            ask(&mut flow, L1, "e1");
+            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+            assert_eq!(removed(&mut flow), expected, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_log_removes_nothing_and_what_it_spared_stays() {
+        let mut flow = mirroring(&["a", "b"]);
+        ask(&mut flow, L1, "e1");
+        flow.handle_whole(L1, &peer("e1"), 7, 0, HERE);
+        assert_eq!(removed(&mut flow), [""; 0]);
+        assert_eq!(flow.kept_back(), Some((&peer("e1"), 2)));
+        tell(&mut flow, L1, "e1", 8, &["a"]);
+        ask(&mut flow, L1, "e1");
+        flow.handle_whole(L1, &peer("e1"), 8, 1, HERE);
+        assert_eq!(removed(&mut flow), [""; 0]);
+        assert_eq!(flow.kept_back(), Some((&peer("e1"), 1)));
+    }
+
+    #[test]
+    fn what_is_not_mirrored_stays_and_is_wanted_no_more_where_it_is_not_here() {
+        let mut flow = mirroring(&["old"]);
+        flow.set_mirror(false);
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a", "absent"]);
+        flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
+        tell(&mut flow, L1, "e1", 8, &["a"]);
+        ask(&mut flow, L1, "e1");
+        flow.handle_whole(L1, &peer("e1"), 8, 1, HERE);
+        assert_eq!(removed(&mut flow), [""; 0]);
+        let left: Vec<String> = flow.objects().map(|(name, ..)| name.to_string()).collect();
+        assert_eq!(left, ["a", "old"]);
+    }
+
+    #[test]
+    fn a_relay_answers_when_it_has_asked_itself_since() {
+        let mut relay = Flow::relay(ByteCount(1000));
+        ask(&mut relay, L1, "t1");
+        tell(&mut relay, L1, "t1", 7, &["a", "b"]);
+        let subscribed = relay.subscribe(READER);
+        assert_eq!(relay.whole_since(subscribed), None);
+        relay.handle_whole(L1, &peer("t1"), 7, 2, HERE);
+        assert_eq!(relay.whole_since(subscribed), None, "it was asked before");
+        assert!(relay.is_ask_due(L1));
+        ask(&mut relay, L1, "t1");
+        relay.handle_whole(L1, &peer("t1"), 7, 2, HERE);
+        assert_eq!(relay.whole_since(subscribed), Some(HERE));
+        // The trader comes back without one of them.
+        tell(&mut relay, L1, "t1", 8, &["b"]);
+        assert_eq!(relay.whole_since(subscribed), None);
+        ask(&mut relay, L1, "t1");
+        relay.handle_whole(L1, &peer("t1"), 8, 1, HERE);
+        assert_eq!(relay.whole_since(subscribed), Some(HERE));
+        let told: Vec<_> = relay.news_from(relay.epoch(), 2).map(|(_, news)| news).collect();
+        assert_eq!(told, [News::Removed(&name("a"))]);
+    }
+
+    #[test]
+    fn who_offers_answers_when_all_that_is_there_is_told() {
+        let mut flow = Flow::offer_only();
+        flow.set_origin(HERE);
+        let subscribed = flow.subscribe(READER);
+        assert_eq!(flow.whole_since(subscribed), None, "it has not looked yet");
+        flow.set_unhashed(Some([name("a")].into()));
+        assert_eq!(flow.whole_since(subscribed), None);
+        flow.know(entry("a")).expect("room");
+        assert_eq!(flow.whole_since(subscribed), Some(HERE));
+        flow.set_unhashed(None);
+        assert_eq!(flow.whole_since(subscribed), None);
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use supersync::control::{
-    Client, ConfigState, ControlError, ControlSocket, LinkState, LinkStatus, ObjectFilter, ObjectState, ObjectStatus,
-    PeerState, PeerStatus, ReloadReport, Role, Site, State, Status, Totals,
+    Client, ConfigState, ControlError, ControlSocket, Inventory, LinkState, LinkStatus, ObjectFilter, ObjectState,
+    ObjectStatus, PeerState, PeerStatus, ReloadReport, Role, Site, State, Status, Totals,
 };
 use tokio::sync::oneshot;
 
@@ -51,6 +51,10 @@ impl Site for Told {
 
     fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus> {
         self.objects.iter().filter(|object| filter.admits(object.state)).take(limit).cloned().collect()
+    }
+
+    fn inventory(&self, _offset: usize, _limit: usize) -> Option<Inventory> {
+        None
     }
 
     fn reload(&self) -> Result<ReloadReport, String> {

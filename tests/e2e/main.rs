@@ -18,3 +18,4 @@ mod seed;
 mod site;
 mod sources;
 mod upkeep;
+mod verify;

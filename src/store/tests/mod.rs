@@ -5,6 +5,7 @@ mod journal;
 mod listing;
 mod names;
 mod parts;
+mod removal;
 mod sources;
 
 use std::fs;

@@ -1,0 +1,116 @@
+//! A whole root is held against its markers: every file, and every marker that stands alone.
+//!
+//! It may be done beside a running node, which replaces an object in steps: what differs is looked at twice, and believed
+//! when it does so both times. The walk runs ahead of those who read by a bounded queue, so that neither time nor memory is
+//! spent on a list of a million names.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use nix::dir::Type;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{SFlag, fstatat};
+use nix::unistd::fsync;
+
+use super::error::StoreError;
+use super::resolve::{self, Links};
+use super::root::{Root, Verified, marker_name, remove_entry};
+use crate::limits;
+use crate::units::ObjectName;
+
+impl Root {
+    /// Reads every object of the root, with so many threads, and tells `each` what came of it, in no order; of a directory
+    /// that cannot be read why. Blocks for as long as the disk takes.
+    pub fn verify_all(&self, threads: NonZeroUsize, each: impl Fn(ObjectName, Result<Verified, StoreError>) + Sync) {
+        let (names, queue) = sync_channel(limits::VERIFY_QUEUE_MAX);
+        let queue = Mutex::new(queue);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.get() {
+                scope.spawn(|| {
+                    while let Some(name) = next(&queue) {
+                        let found = self.verify_twice(&name);
+                        each(name, found);
+                    }
+                });
+            }
+            // Owned here, so that the threads end when the walk has.
+            let names = names;
+            let mut pending = vec![Vec::new()];
+            while let Some(directory) = pending.pop() {
+                if let Err(errno) = self.list(&directory, &names, &mut pending)
+                    && let Ok(name) = ObjectName::new(if directory.is_empty() { b"." } else { &directory })
+                {
+                    each(name, Err(StoreError::io(self.path(), None, "list the directory", errno)));
+                }
+            }
+        });
+    }
+
+    /// Removes an object's marker, so that it is fetched again, whoever holds the root. Whether there was one.
+    pub fn unmark(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        let shared = self.shared();
+        shared.check(name)?;
+        let (parent, entry) = resolve::split(name.as_bytes());
+        let removed = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow).and_then(|directory| {
+            let removed = remove_entry(directory.as_fd(), &marker_name(entry))?;
+            fsync(directory).map(|()| removed)
+        });
+        removed.map_err(|errno| StoreError::of_name(&shared.path, name, "remove the marker of", errno))
+    }
+
+    fn verify_twice(&self, name: &ObjectName) -> Result<Verified, StoreError> {
+        match self.verify(name) {
+            Ok(found @ (Verified::Ok { .. } | Verified::NoRoot)) => Ok(found),
+            Ok(_) | Err(_) => self.verify(name),
+        }
+    }
+
+    /// Queues what is in one directory; directories below it are appended to `pending`.
+    fn list(&self, path: &[u8], names: &SyncSender<ObjectName>, pending: &mut Vec<Vec<u8>>) -> nix::Result<()> {
+        let (mut files, mut markers) = (BTreeSet::new(), BTreeSet::new());
+        let directory = match resolve::open_directory(self.shared().dir.as_fd(), path, Links::Refuse) {
+            // Removed since it was listed.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if !path.is_empty() => return Ok(()),
+            opened => opened?,
+        };
+        resolve::list(directory, |directory, entry, kind| {
+            let is_private = path.is_empty() && entry == limits::PRIVATE_DIR.as_bytes();
+            // A file system need not tell the type in its listing.
+            let kind = kind.or_else(|| {
+                let stat = fstatat(directory, entry, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+                match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+                    SFlag::S_IFREG => Some(Type::File),
+                    SFlag::S_IFDIR => Some(Type::Directory),
+                    _ => None,
+                }
+            });
+            match kind {
+                _ if is_private => {}
+                Some(Type::Directory) => pending.push(resolve::join(path, entry)),
+                Some(Type::File) => match entry.strip_suffix(limits::SUCCESS_SUFFIX.as_bytes()) {
+                    Some(of) => drop(markers.insert(of.to_vec())),
+                    None => drop(files.insert(entry.to_vec())),
+                },
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        markers.retain(|marker| !files.contains(marker));
+        // What is no object's name was never committed here.
+        let all = files.iter().chain(&markers).filter_map(|entry| ObjectName::new(&resolve::join(path, entry)).ok());
+        for name in all {
+            // Fails only where all threads have panicked, which the scope tells.
+            let _ = names.send(name);
+        }
+        Ok(())
+    }
+}
+
+fn next(queue: &Mutex<Receiver<ObjectName>>) -> Option<ObjectName> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
