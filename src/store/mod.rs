@@ -9,10 +9,9 @@
 //! - [`Part`] is an object that is arriving, under a private name; [`Committer`] makes whole parts durable in
 //!   groups and writes their `.success` [`Marker`]s last (ARCHITECTURE, invariant 8).
 //! - [`hash_source`] reads an object into its [`Hashes`], and [`HashCache`] remembers them over restarts; a receiver
-//!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] holds an object to it.
-//! - [`Journal`] says which bytes of the parts are there after a crash, and [`Journal::left`] what to do with them.
 //!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] and
 //!   [`Root::verify_all`] hold objects to it.
+//! - [`Journal`] says which bytes of the parts are there after a crash, and [`Journal::left`] what to do with them.
 //! - [`Root::remove_batch`] takes objects away for good, [`Root::remove`] in passing.
 //! - [`Spool`] is what an exchange keeps between its traders: whole objects, never flushed, trusted within one boot.
 //!

@@ -105,9 +105,9 @@ impl Flow {
         self.id_of(name).is_some_and(|id| self.at(id).content.is_some())
     }
 
-    /// What is known of the contents of all objects, in the order of their names.
+    /// What is known of the contents of all objects, in the order of the table.
     pub fn known(&self) -> impl Iterator<Item = (&ObjectName, &super::Content)> {
-        self.by_name.iter().filter_map(|(name, &id)| Some((name, self.at(id).content.as_deref()?)))
+        self.objects.iter().filter_map(|object| Some((&object.name, object.content.as_ref()?)))
     }
 
     /// What is known of an object's content.

@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn entry(text: &str) -> Entry {
-        let (root, block_crcs) = (Root256([1; 32]), [7].into());
+        let (root, block_crcs) = (Root256([1; 32]), vec![7].into());
         Entry { name: name(text), content: Content { size: ByteCount(9), mtime_ns: 0, mode: 0o644, root, block_crcs } }
     }
 
