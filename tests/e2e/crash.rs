@@ -25,7 +25,7 @@ fn kill_and_revive(victims: &[&str], rounds: usize) {
         site.run(node);
     }
     site.until_converged();
-    site.until("no parts are left", |site| site.parts().is_empty());
+    site.until("no parts are left", |site| site.stray_parts().is_empty());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn all_nodes_killed_at_once_restart_and_converge() {
         nodes.iter().for_each(|node| site.run(node));
     }
     site.until_converged();
-    site.until("no parts are left", |site| site.parts().is_empty());
+    site.until("no parts are left", |site| site.stray_parts().is_empty());
 }
 
 #[test]

@@ -34,7 +34,8 @@ fn sigterm_drains_within_seconds_and_exits_with_0() {
         assert!(began.elapsed() < Duration::from_secs(20), "{node} took {:?}", began.elapsed());
     }
     site.check_contents();
-    assert!(site.parts().is_empty(), "{:?}", site.parts());
+    // With blocks they stay, to be gone on with.
+    assert!(site.plan.blocks || site.parts().is_empty(), "{:?}", site.parts());
     assert!(!site.socket("t1").exists(), "the control socket is taken away");
     proxy.set_rate(u64::MAX);
     site.all().iter().for_each(|node| site.run(node));

@@ -61,8 +61,7 @@ fn kill_all_on_the_way(site: &mut Site) -> (Passed, Passed) {
     nodes.iter().for_each(|node| site.run(node));
     site.until_converged();
     let after = Passed::of(site).expect("all answer");
-    let is_traders = |part: &std::path::PathBuf| part.components().any(|component| component.as_os_str() == "remote");
-    site.until("the traders have no parts left", |site| !site.parts().iter().any(is_traders));
+    site.until("no parts are left", |site| site.stray_parts().is_empty());
     (looks[2].expect("just seen"), after)
 }
 

@@ -339,6 +339,13 @@ impl Site {
         found
     }
 
+    /// Of these, such as nobody will go on with: all but those in spools of sites with blocks, which keep them a while.
+    pub(crate) fn stray_parts(&self) -> Vec<PathBuf> {
+        let is_stray =
+            |part: &PathBuf| !self.plan.blocks || !self.exchanges().iter().any(|e| part.starts_with(self.path(e)));
+        self.parts().into_iter().filter(is_stray).collect()
+    }
+
     /// Every node's status and the end of its log.
     pub(crate) fn report(&self) -> String {
         let mut text = format!("missing: {:?}\n", self.missing());
