@@ -35,8 +35,9 @@ impl Flow {
     /// `bytes` at the front of what is left of an order came in; `None`: of an order that was cancelled.
     pub fn handle_range_data(&mut self, link: LinkId, order: Option<RangeRequest>, bytes: ByteCount, now: Time) {
         let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
-        carrier.handle_data(bytes, now);
         let found = order.and_then(|r| carrier.find(r.object, r.generation, r.offset));
+        let made = found.and_then(|at| carrier.orders.get(at)).map(|order| order.made);
+        carrier.handle_data(bytes, made, now);
         match found.and_then(|at| carrier.orders.get_mut(at)) {
             Some(order) => order.received += bytes.0,
             None => carrier.totals.duplicated += bytes,
@@ -74,7 +75,10 @@ impl Flow {
                 self.blocks.gathers.get_mut(&piece.object).expect("just seen").put_on(&peer);
             }
             match added {
-                Added::New(_) => self.finish_piece(piece, order.is_none_or(|order| order.doubled), now),
+                Added::New(_) => {
+                    let look_for_others = order.is_none_or(|order| order.doubled_until > Time::ZERO);
+                    self.finish_piece(piece, look_for_others, now);
+                }
                 Added::BadBlock { offset, length, links } => {
                     self.drop_block(piece.object, offset, length, &links, now);
                     return Some((offset, length));
@@ -287,7 +291,7 @@ impl Flow {
                 let r = order.request;
                 gather.taken.insert(r.offset, r.length);
                 if r.offset < offset + length && offset < r.end() {
-                    order.doubled = false;
+                    order.doubled_until = Time::ZERO;
                     order.second = false;
                 }
             }

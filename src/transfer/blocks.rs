@@ -6,17 +6,25 @@
 //!
 //! # Why it ends within one range-time of optimal
 //!
-//! Work is bound late. A link owns nothing but what it has on order: what it carries in
-//! [`limits::RANGES_AHEAD`], in ranges of [`limits::RANGE_TIME`]. All else is cut, when a link has room, off the front of
-//! the earliest object that is not all on order. So while anything is unassigned every link is busy, and no work was
-//! ever given to a link that turned out to be slow beyond what it carries in that short time. When the last range has been
-//! assigned, each link has between its look-ahead less one range and its look-ahead on order: they all end within one
-//! range-time of each other, if they go on as measured. Where one does not (it slows down, stalls, dies), the others
-//! end early and take a second copy of what it would deliver last: the range for which it is latest, if the taker
-//! would have it in two thirds of that time and at least one range-time sooner. The first right copy wins, the other one is
-//! cancelled. So the end is never later than what is left of the slow link's work takes on the others, and the price is at
-//! most one extra copy of what a link had on order. The two conditions are a hysteresis: links that are
-//! equally fast never take from each other.
+//! Work is bound late. A link owns nothing but what it has on order: what it carries in [`limits::RANGES_AHEAD`], or
+//! [`limits::RANGES_AHEAD_BYTES_MIN`] where that is more, in ranges of [`limits::RANGE_TIME`]. All else is cut, when a link
+//! has room, off the front of the earliest object that is not all on order. So while much is unassigned every link is busy.
+//!
+//! Where little is left (at a job's end; in a relay always, which knows no more than it is asked for), a link leaves a range
+//! to the others if they would have all that is unassigned one range-time before it had that one. What there is goes
+//! to where it is here first, so that all links end within one range-time of each other, if they go on as measured. A slow
+//! link, whose least window is seconds long, takes nothing then that the others must take back, and in a relay no link has
+//! a queue while another one is idle, whose readers would wait for it.
+//!
+//! Where a link does not go on as measured (it slows down, stalls, or was not known to be slow when it ordered), the others
+//! run dry and take a second copy of what is here last of all, of the slow link's queue from its end: whoever has it first,
+//! if that is in [`SECOND_GAIN`] of the time and one range-time sooner, and no sooner than need be to keep its link busy
+//! over the time that an order takes. The first right copy wins, the other one is cancelled. The conditions are a
+//! hysteresis: links that are equally fast never take from each other. A copy that is late itself is not hoped for any more.
+//!
+//! That is, but for what nobody can know: that a link has stalled is seen after [`limits::STALL_AFTER`] and believed to last
+//! as long again as it has lasted, and what is ordered elsewhere then takes an order's way. So a link that stalls
+//! at the very end costs up to twice the time of an order. The simulation in `tests/sim/makespan` measures it all.
 //!
 //! What a dead link, a damaged range or a "not here" leaves behind is free at once, and as it belongs to an early object
 //! it goes first.
@@ -34,7 +42,7 @@ use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, RangeSet, Root256, Time};
 
 /// A second copy is ordered only if it would be here in this part of the time that the first would take.
-const SECOND_GAIN: f64 = 2.0 / 3.0;
+const SECOND_GAIN: f64 = 0.8;
 
 /// A range of one attempt at an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,22 +184,22 @@ impl Flow {
             Kind::Relay => self.cut_demand(link, unit, now),
             Kind::Offer => None,
         };
-        let (object, offset, length, second) = match cut {
-            Some((object, offset, length)) => (object, offset, length, false),
-            None => {
-                let request = self.second_copy(link, now)?;
-                (request.object, request.offset, request.length, true)
-            }
+        let cut = cut.map(|cut| self.request(cut)).filter(|request| !self.leaves_to_others(link, request, now));
+        let (request, doubled_until) = match cut {
+            Some(request) => (request, Time::ZERO),
+            None => self.second_copy(link, now)?,
         };
-        let request = RangeRequest { object, generation: self.at(object).generation, offset, length };
+        let RangeRequest { object, offset, length, .. } = request;
         let gather = self.blocks.gathers.get_mut(&object)?;
+        gather.demanded.remove(offset, length);
         gather.taken.insert(offset, length);
         gather.orders += 1;
         if gather.is_taken() {
             self.blocks.shut(object);
         }
         let carrier = self.blocks.carriers.get_mut(&link)?;
-        carrier.order(Order { request, received: 0, doubled: second, second }, now);
+        let second = doubled_until > Time::ZERO;
+        carrier.order(Order { request, received: 0, made: now, doubled_until, second }, now);
         Some(request)
     }
 
@@ -321,6 +329,45 @@ impl Flow {
         }
     }
 
+    /// Whether other links would have all that is not on order before `link` had this range of it. Someone orders it: the
+    /// link that would have it first never leaves it.
+    fn leaves_to_others(&self, link: LinkId, request: &RangeRequest, now: Time) -> bool {
+        let Some(carrier) = self.blocks.carriers.get(&link) else { return false };
+        let usual = self.blocks.usual_rate(now);
+        let mine = carrier.ends_in(carrier.owed(), request.length.0, now, usual, now);
+        let by = mine - limits::RANGE_TIME.as_secs_f64();
+        let mut bytes = 0.0;
+        let mut is_first = true;
+        for (&other, carrier) in self.blocks.carriers.iter().filter(|(other, _)| **other != link) {
+            if !carrier.may_order(now) || !self.may_double(other, carrier, request, now) {
+                continue;
+            }
+            let begins = carrier.begins_in(carrier.owed(), now, usual, now);
+            let rate = carrier.rate(usual, now);
+            is_first &= begins + request.length.0 as f64 / rate >= mine;
+            bytes += rate * (by - begins).max(0.0);
+        }
+        !is_first && !self.has_unassigned(bytes as u64)
+    }
+
+    /// Whether more than so many bytes are wanted that are neither here nor on order.
+    fn has_unassigned(&self, bytes: u64) -> bool {
+        let mut left = 0;
+        let mut is_more = |more: u64| {
+            left += more;
+            left > bytes
+        };
+        let size = |id: ObjectId| self.at(id).content.as_ref().map_or(0, |content| content.size.0);
+        match self.kind {
+            Kind::Fetch => self.blocks.open.values().enumerate().any(|(passed, &id)| {
+                let taken = self.blocks.gathers.get(&id).map_or(0, |gather| gather.taken.total().0);
+                is_more(size(id).saturating_sub(taken)) || passed >= limits::OBJECTS_PASSED_OVER_MAX
+            }),
+            Kind::Relay => self.blocks.demands.iter().any(|demand| is_more(demand.2.0)),
+            Kind::Offer => false,
+        }
+    }
+
     /// The first range of the earliest object that `link` may order.
     fn cut_open(&mut self, link: LinkId, unit: u64, now: Time) -> Option<(ObjectId, Offset, ByteCount)> {
         let mut passed = 0;
@@ -376,11 +423,11 @@ impl Flow {
         for demand in passed.into_iter().rev() {
             self.blocks.demands.push_front(demand);
         }
-        let (id, offset, length) = found?;
-        if let Some(gather) = self.blocks.gathers.get_mut(&id) {
-            gather.demanded.remove(offset, length);
-        }
-        Some((id, offset, length))
+        found
+    }
+
+    fn request(&self, (object, offset, length): (ObjectId, Offset, ByteCount)) -> RangeRequest {
+        RangeRequest { object, generation: self.at(object).generation, offset, length }
     }
 
     fn cut_from(
@@ -472,42 +519,60 @@ impl Flow {
         true
     }
 
-    /// The range that some link would deliver last and `link` sooner.
-    fn second_copy(&mut self, link: LinkId, now: Time) -> Option<RangeRequest> {
+    /// The range that some link would deliver last and `link` sooner, and until when that is to be hoped.
+    fn second_copy(&mut self, link: LinkId, now: Time) -> Option<(RangeRequest, Time)> {
         let thief = self.blocks.carriers.get(&link)?;
         let usual = self.blocks.usual_rate(now);
-        if thief.orders.len() > 1 {
+        // No sooner than need be: who knows how the others get on until then.
+        if !thief.runs_dry(usual, now) {
             return None;
         }
-        let mut latest: Option<(f64, LinkId, usize)> = None;
-        for (&victim, carrier) in self.blocks.carriers.iter().filter(|(other, _)| **other != link) {
-            let mut bytes = carrier.owed();
-            for (at, order) in carrier.orders.iter().enumerate().rev() {
-                let ends_in = carrier.ends_in(bytes, usual, now);
+        let mut latest: Option<(f64, RangeRequest)> = None;
+        for (_, carrier) in self.blocks.carriers.iter().filter(|(other, _)| **other != link) {
+            let mut before = carrier.owed();
+            for order in carrier.orders.iter().rev() {
+                let length = order.request.length.0.saturating_sub(order.received);
+                before = before.saturating_sub(length);
+                let ends_in = carrier.ends_in(before, length, order.made, usual, now);
                 if latest.is_some_and(|latest| ends_in <= latest.0) {
                     break;
                 }
-                if !order.doubled && self.may_double(link, thief, &order.request, now) {
-                    latest = Some((ends_in, victim, at));
+                if order.doubled_until <= now && self.may_double(link, thief, &order.request, now) {
+                    latest = Some((ends_in, order.request));
                     break;
                 }
-                bytes = bytes.saturating_sub(order.request.length.0.saturating_sub(order.received));
             }
         }
-        let (theirs, victim, at) = latest?;
-        let request = self.blocks.carriers.get(&victim)?.orders.get(at)?.request;
-        let mine = thief.ends_in(thief.owed() + request.length.0, usual, now);
-        let range_time = limits::RANGE_TIME.as_secs_f64().max(mine - thief.ends_in(thief.owed(), usual, now));
+        let (theirs, request) = latest?;
+        let (before, length) = (thief.owed(), request.length.0);
+        let mine = thief.ends_in(before, length, now, usual, now);
+        let range_time = limits::RANGE_TIME.as_secs_f64();
         if mine > theirs * SECOND_GAIN || mine + range_time > theirs {
             return None;
         }
-        self.blocks.carriers.get_mut(&victim)?.orders.get_mut(at)?.doubled = true;
-        Some(request)
+        let is_better = |(&other, carrier): (&LinkId, &Carrier)| {
+            other != link
+                && carrier.has_room(now)
+                && carrier.ends_in(carrier.owed(), length, now, usual, now) + range_time < mine
+                && !self.blocks.is_aside(other, now)
+                && self.may_double(other, carrier, &request, now)
+        };
+        if self.blocks.carriers.iter().any(is_better) {
+            return None;
+        }
+        let until = now + Duration::from_secs_f64(mine / SECOND_GAIN + range_time);
+        for carrier in self.blocks.carriers.values_mut() {
+            if let Some(at) = carrier.find(request.object, request.generation, request.offset) {
+                carrier.orders[at].doubled_until = until;
+            }
+        }
+        Some((request, until))
     }
 
     fn may_double(&self, link: LinkId, thief: &Carrier, request: &RangeRequest, now: Time) -> bool {
         let Some(gather) = self.blocks.gathers.get(&request.object) else { return false };
-        self.may_give(&thief.peer, request.object, gather, now)
+        thief.find(request.object, request.generation, request.offset).is_none()
+            && self.may_give(&thief.peer, request.object, gather, now)
             && self.blocks.may_carry(gather, link, request.offset, request.length, now)
     }
 

@@ -35,8 +35,10 @@ pub(super) struct Order {
     pub(super) request: RangeRequest,
     /// Bytes of it that came in and are not judged yet.
     pub(super) received: u64,
-    /// Two links have it on order.
-    pub(super) doubled: bool,
+    /// When it was made.
+    pub(super) made: Time,
+    /// Until then another link is hoped to have it sooner.
+    pub(super) doubled_until: Time,
     /// This link is the second one.
     pub(super) second: bool,
 }
@@ -52,6 +54,8 @@ pub(super) struct Carrier {
     pub(super) totals: Health,
     /// When data came last, or the first order was made.
     active: Time,
+    /// From an order to its first data, as short as it ever was.
+    latency: Option<Duration>,
     shy_until: Time,
     shy_delay: Duration,
     /// The last ranges, a bit each, set where it was damaged.
@@ -70,6 +74,7 @@ impl Carrier {
             cancels: VecDeque::new(),
             totals: Health::default(),
             active: now,
+            latency: None,
             shy_until: Time::ZERO,
             shy_delay: Duration::ZERO,
             history: 0,
@@ -112,6 +117,11 @@ impl Carrier {
         self.orders.len() < 2 || self.owed() < ahead.max(limits::RANGES_AHEAD_BYTES_MIN)
     }
 
+    /// Whether it orders as soon as it has room.
+    pub(super) fn may_order(&self, now: Time) -> bool {
+        self.shy_until <= now && self.aside_until(now).is_none() && !self.probing
+    }
+
     /// When it may order again, where it may not now.
     pub(super) fn shy_until(&self, now: Time) -> Option<Time> {
         (self.shy_until > now).then_some(self.shy_until)
@@ -129,8 +139,15 @@ impl Carrier {
         self.orders.push_back(order);
     }
 
-    /// Bytes came in over it.
-    pub(super) fn handle_data(&mut self, bytes: ByteCount, now: Time) {
+    /// Bytes came in over it, of an order that was made at this time.
+    pub(super) fn handle_data(&mut self, bytes: ByteCount, made: Option<Time>, now: Time) {
+        if let Some(made) = made {
+            let latency = now.since(made);
+            let latency = self.latency.map_or(latency, |shortest| shortest.min(latency));
+            self.latency = Some(latency);
+            // Before, nothing was on order that could have come.
+            self.meter.skip((made + latency).min(now).since(self.active));
+        }
         self.active = now;
         self.meter.add(bytes, now);
     }
@@ -152,14 +169,33 @@ impl Carrier {
         self.orders.iter().position(is_it)
     }
 
-    /// In how many seconds it will have delivered `bytes` of what it owes; `usual` is what links do that are not
-    /// measured.
-    pub(super) fn ends_in(&self, bytes: u64, usual: f64, now: Time) -> f64 {
-        let rate = self.meter.rate(now).map_or(usual, |rate| rate.0);
-        let silent = if self.orders.is_empty() { Duration::ZERO } else { now.since(self.active) };
+    /// In how many seconds an order made at `made` begins to come in, behind `before` bytes of others; `usual` is what
+    /// links do that are not measured.
+    pub(super) fn begins_in(&self, before: u64, made: Time, usual: f64, now: Time) -> f64 {
+        let latency = self.latency.unwrap_or_default();
+        // What is on its way to the peer and back is no stall.
+        let due = self.orders.front().map_or(now, |first| self.active.max(first.made + latency));
+        let silent = now.since(due);
         // A stall that has lasted for a while is as likely as not to last for as long again.
         let lag = if silent > limits::STALL_AFTER { silent.as_secs_f64() } else { 0.0 };
-        if rate > 0.0 { bytes as f64 / rate + lag } else { f64::INFINITY }
+        let way = (made + latency).since(now).as_secs_f64();
+        way.max(before as f64 / self.rate(usual, now)) + lag
+    }
+
+    /// In how many seconds `length` bytes of it are here.
+    pub(super) fn ends_in(&self, before: u64, length: u64, made: Time, usual: f64, now: Time) -> f64 {
+        self.begins_in(before, made, usual, now) + length as f64 / self.rate(usual, now)
+    }
+
+    /// Whether it would have nothing to carry for a while if it ordered nothing now.
+    pub(super) fn runs_dry(&self, usual: f64, now: Time) -> bool {
+        let latency = self.latency.unwrap_or_default() + limits::RANGE_TIME;
+        self.owed() as f64 / self.rate(usual, now) < latency.as_secs_f64()
+    }
+
+    /// Bytes/s, as measured or `usual`, and never nothing.
+    pub(super) fn rate(&self, usual: f64, now: Time) -> f64 {
+        self.meter.rate(now).map_or(usual, |rate| rate.0).max(1.0)
     }
 
     /// A range came in right.

@@ -40,6 +40,11 @@ impl Meter {
         self.bytes = 0;
     }
 
+    /// For so long there was nothing that could have passed: it does not count.
+    pub fn skip(&mut self, idle: Duration) {
+        self.since = self.since.map(|since| since + idle);
+    }
+
     /// The rate as of `now`, falling while a busy link carries nothing. `None` before the first reading.
     pub fn rate(&self, now: Time) -> Option<Rate> {
         let Some(since) = self.since else { return (self.rate.0 > 0.0).then_some(self.rate) };
