@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::action::{Action, Problem};
 use super::blocks::RangeRequest;
 use super::carrier::Order;
+use super::demands::Demand;
 use super::flow::{Flow, Kind};
 use super::gather::{Added, Gather, Piece};
 use super::object::ObjectState;
@@ -303,7 +304,8 @@ impl Flow {
                 let gather = self.blocks.gathers.get_mut(&id).expect("just seen");
                 for (offset, length) in gaps.into_iter().rev() {
                     for gap in gather.taken.missing_in(offset, length) {
-                        self.blocks.demands.push_front((id, gap.0, gap.1));
+                        let demand = Demand { reader: None, object: id, offset: gap.0, length: gap.1 };
+                        self.blocks.demands.push_front(demand);
                         gather.demanded.insert(gap.0, gap.1);
                     }
                 }

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::carrier::{Carrier, Health, Order};
+use super::demands::{Demand, Demands};
 use super::flow::{Flow, Kind};
 use super::gather::{Gather, Left};
 use super::object::ObjectState;
@@ -76,8 +77,8 @@ pub(super) struct Blocks {
     next_rank: u64,
     /// To be opened again at a time.
     deferred: BTreeSet<(Time, ObjectId)>,
-    /// Ranges that were asked for, the oldest first; of a flow that fetches on demand.
-    pub(super) demands: VecDeque<(ObjectId, Offset, ByteCount)>,
+    /// Of a flow that fetches on demand.
+    pub(super) demands: Demands,
     /// What an earlier run has left, by name.
     resumable: BTreeMap<ObjectName, Left>,
     /// Unanswered requests of links that are served.
@@ -279,7 +280,7 @@ impl Flow {
             // Whoever asks for the whole of it asks for all its ranges.
             Kind::Relay => {
                 let size = self.at(id).content.as_ref().map_or(ByteCount(0), |content| content.size);
-                self.demand_gaps(id, Offset(0), size);
+                self.demand_gaps(None, id, Offset(0), size);
             }
             Kind::Offer => {}
         }
@@ -291,7 +292,7 @@ impl Flow {
         self.blocks.forget(id);
         let Some(gather) = self.blocks.gathers.remove(&id) else { return };
         if !gather.demanded.is_empty() {
-            self.blocks.demands.retain(|demand| demand.0 != id);
+            self.blocks.demands.forget(id);
         }
         if gather.orders == 0 {
             return;
@@ -363,7 +364,7 @@ impl Flow {
                 let taken = self.blocks.gathers.get(&id).map_or(0, |gather| gather.taken.total().0);
                 is_more(size(id).saturating_sub(taken)) || passed >= limits::OBJECTS_PASSED_OVER_MAX
             }),
-            Kind::Relay => self.blocks.demands.iter().any(|demand| is_more(demand.2.0)),
+            Kind::Relay => self.blocks.demands.iter().any(|demand| is_more(demand.length.0)),
             Kind::Offer => false,
         }
     }
@@ -401,7 +402,8 @@ impl Flow {
         let mut passed = Vec::new();
         let mut found = None;
         while passed.len() < limits::OBJECTS_PASSED_OVER_MAX {
-            let Some((id, offset, length)) = self.blocks.demands.pop_front() else { break };
+            let Some(demand) = self.blocks.demands.pop() else { break };
+            let Demand { object: id, offset, length, .. } = demand;
             let is_wanted = !self.at(id).readers.is_empty() && self.may_start(id);
             let Some(gather) = self.blocks.gathers.get_mut(&id) else { continue };
             if !is_wanted || gather.taken.contains(offset, length) {
@@ -409,13 +411,13 @@ impl Flow {
                 continue;
             }
             if !gather.started && !self.reserve(id) {
-                passed.push((id, offset, length));
+                passed.push(demand);
                 continue;
             }
             self.start_gather(id);
             let Some(gather) = self.blocks.gathers.get(&id) else { continue };
             found = self.cut_from(id, gather, link, offset, length, unit, now).map(|cut| (id, cut.0, cut.1));
-            passed.push((id, offset, length));
+            passed.push(demand);
             if found.is_some() {
                 break;
             }
@@ -577,7 +579,7 @@ impl Flow {
     }
 
     /// Puts on the demand queue what of a range is neither here nor on order nor demanded already.
-    pub(super) fn demand_gaps(&mut self, id: ObjectId, offset: Offset, length: ByteCount) {
+    pub(super) fn demand_gaps(&mut self, reader: Option<LinkId>, id: ObjectId, offset: Offset, length: ByteCount) {
         let Some(size) = self.at(id).content.as_ref().map(|content| content.size) else { return };
         let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
         let gaps: Vec<_> = gather.taken.missing_in(offset, length).collect();
@@ -585,7 +587,7 @@ impl Flow {
             let news: Vec<_> = gather.demanded.missing_in(offset, length).collect();
             for (offset, length) in news {
                 gather.demanded.insert(offset, length);
-                self.blocks.demands.push_back((id, offset, length));
+                self.blocks.demands.push_back(Demand { reader, object: id, offset, length });
             }
         }
     }

@@ -18,6 +18,7 @@ mod action;
 mod arrivals;
 mod blocks;
 mod carrier;
+mod demands;
 mod flow;
 mod gather;
 mod known;

@@ -44,7 +44,7 @@ impl Flow {
         }
         let is_missing = matches!(self.at(id).state(), ObjectState::Absent | ObjectState::Gathering { .. });
         if is_missing && !self.blocks.carriers.is_empty() && self.at(id).retry_at <= now {
-            self.demand_gaps(id, offset, length);
+            self.demand_gaps(Some(link), id, offset, length);
             self.wake_carriers();
         } else if self.at(id).state() == ObjectState::Absent && self.at(id).retry_at <= now {
             self.enqueue(id);
