@@ -84,6 +84,4 @@ impl Flows {
 #[cfg(test)]
 mod block_tests;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;

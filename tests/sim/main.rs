@@ -9,6 +9,7 @@
 mod disk;
 mod expand;
 mod link_end;
+mod makespan;
 mod named;
 mod oracle;
 mod pipe;
