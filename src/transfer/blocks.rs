@@ -386,7 +386,8 @@ impl Flow {
                 self.complete(id);
                 continue;
             }
-            if let Some((offset, length)) = self.cut_from(id, gather, link, Offset(0), gather.size, unit, now) {
+            let size = gather.size;
+            if let Some((offset, length)) = self.cut_from(id, link, Offset(0), size, unit, now) {
                 return Some((id, offset, length));
             }
             passed += 1;
@@ -415,8 +416,7 @@ impl Flow {
                 continue;
             }
             self.start_gather(id);
-            let Some(gather) = self.blocks.gathers.get(&id) else { continue };
-            found = self.cut_from(id, gather, link, offset, length, unit, now).map(|cut| (id, cut.0, cut.1));
+            found = self.cut_from(id, link, offset, length, unit, now).map(|cut| (id, cut.0, cut.1));
             passed.push(demand);
             if found.is_some() {
                 break;
@@ -435,13 +435,13 @@ impl Flow {
     fn cut_from(
         &self,
         id: ObjectId,
-        gather: &Gather,
         link: LinkId,
         offset: Offset,
         length: ByteCount,
         unit: u64,
         now: Time,
     ) -> Option<(Offset, ByteCount)> {
+        let gather = self.blocks.gathers.get(&id)?;
         let peer = &self.blocks.carriers.get(&link)?.peer;
         if !self.may_give(peer, id, gather, now) {
             return None;
