@@ -129,6 +129,8 @@ pub const RANGE_TIME: Duration = Duration::from_millis(50);
 pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
 /// ... or so many bytes, where that is more: what it takes to find out what a link carries, be it long.
 pub const RANGES_AHEAD_BYTES_MIN: u64 = 1 << 20;
+/// A link that is not measured yet may have one range more on order each time that this has passed.
+pub const RAMP_STEP: Duration = Duration::from_millis(10);
 /// A link that carries nothing for this long is taken to go on so for as long again.
 pub const STALL_AFTER: Duration = Duration::from_millis(150);
 /// Of this many ranges ...

@@ -55,8 +55,11 @@ fn arrive(flow: &mut Flow, link: LinkId, range: RangeRequest, now: Time) {
     flow.handle_verified(link, range, crc, now);
 }
 
+/// What a link orders until it has as much on order as it ever has before it is measured.
 fn orders(flow: &mut Flow, link: LinkId, now: Time) -> Vec<RangeRequest> {
-    std::iter::from_fn(|| flow.next_range(link, now)).collect()
+    let first: Vec<_> = std::iter::from_fn(|| flow.next_range(link, now)).collect();
+    let then = now + limits::RAMP_STEP * 32;
+    first.into_iter().chain(std::iter::from_fn(|| flow.next_range(link, then))).collect()
 }
 
 fn actions(flow: &mut Flow) -> Vec<Action> {
@@ -429,13 +432,13 @@ fn a_relay_reserves_room_with_the_first_range_and_gives_it_up_once_delivered() {
 /// stood on the list of what may go as it was before its commit and after it, and throwing it away never came to an end.
 #[test]
 fn what_is_complete_when_nobody_reads_it_any_more_is_thrown_away_once() {
-    let mut flow = relay(&[("a", 64 * K)]);
-    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+    let mut flow = relay(&[("a", 32 * K)]);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(32 * K), Time::ZERO);
     let range = flow.next_range(L1, Time::ZERO).expect("work");
     flow.release_range(READER, ObjectId(0), true, ms(1));
     arrive(&mut flow, L1, range, ms(2));
     flow.handle_committed(ObjectId(0), range.generation, ms(3));
-    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(64 * K)));
+    assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(32 * K)));
     flow.expire(ms(3) + limits::KEEP_DELIVERED);
     assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(0)));
     let evicted = actions(&mut flow).into_iter().filter(|action| matches!(action, Action::Evict { .. })).count();

@@ -216,7 +216,7 @@ impl Flow {
             return Some(until);
         }
         if !carrier.orders.is_empty() && !carrier.has_room(now) {
-            return None;
+            return carrier.ramp_at(now);
         }
         let is_work_left = !self.blocks.open.is_empty()
             || !self.blocks.demands.is_empty()

@@ -52,6 +52,8 @@ pub(super) struct Carrier {
     /// What the peer should be told to be wanted no more.
     pub(super) cancels: VecDeque<RangeRequest>,
     pub(super) totals: Health,
+    /// When the first order of all was made.
+    begun: Option<Time>,
     /// When data came last, or the first order was made.
     active: Time,
     /// From an order to its first data, as short as it ever was.
@@ -73,6 +75,7 @@ impl Carrier {
             orders: VecDeque::new(),
             cancels: VecDeque::new(),
             totals: Health::default(),
+            begun: None,
             active: now,
             latency: None,
             shy_until: Time::ZERO,
@@ -113,8 +116,25 @@ impl Carrier {
         if self.probing && !self.orders.is_empty() {
             return false;
         }
-        let ahead = self.meter.rate(now).map_or(0, |rate| rate.bytes_in(limits::RANGES_AHEAD).0);
-        self.orders.len() < 2 || self.owed() < ahead.max(limits::RANGES_AHEAD_BYTES_MIN)
+        self.orders.len() < 2 || self.owed() < self.ahead(now)
+    }
+
+    /// How much it should have on order. One that is not measured begins with little, so that all links begin with what
+    /// comes first, and has more as time passes and as data comes.
+    fn ahead(&self, now: Time) -> u64 {
+        let Some(rate) = self.meter.rate(now) else {
+            let steps =
+                self.begun.map_or(0, |begun| now.since(begun).as_millis() / limits::RAMP_STEP.as_millis()) as u64;
+            let ahead = limits::RANGE_BYTES_FIRST.saturating_mul(steps + 2) + self.totals.verified.0;
+            return ahead.min(limits::RANGES_AHEAD_BYTES_MIN);
+        };
+        rate.bytes_in(limits::RANGES_AHEAD).0.max(limits::RANGES_AHEAD_BYTES_MIN)
+    }
+
+    /// When it will have room though nothing comes.
+    pub(super) fn ramp_at(&self, now: Time) -> Option<Time> {
+        let is_ramping = self.meter.rate(now).is_none() && self.ahead(now) < limits::RANGES_AHEAD_BYTES_MIN;
+        is_ramping.then(|| now + limits::RAMP_STEP)
     }
 
     /// Whether it orders as soon as it has room.
@@ -136,6 +156,7 @@ impl Carrier {
         if self.orders.is_empty() {
             self.active = now;
         }
+        self.begun.get_or_insert(now);
         self.orders.push_back(order);
     }
 
