@@ -141,10 +141,18 @@ pub const DAMAGED_RANGES_MAX: u32 = 2;
 pub const ASIDE: Duration = Duration::from_secs(30);
 /// Ranges of one object that are remembered to be damaged over a link.
 pub const AVOIDED_RANGES_MAX: usize = 64;
+/// Objects that one peer is asked for by name alone at a time, and that an exchange takes so from one link.
+pub const INTERESTS_PER_PEER_MAX: usize = 64;
 /// Objects that are passed over in the search for a range that a link may order.
 pub const OBJECTS_PASSED_OVER_MAX: usize = 256;
 /// What came in by ranges is given up for whole objects when no link that carries ranges was there for this time.
 pub const BLOCKS_PATIENCE: Duration = Duration::from_secs(30);
+/// A peer's inventory is given this time to come before the peer is asked for objects by name alone, ...
+pub const INTERESTS_AFTER: Duration = Duration::from_millis(500);
+/// ... which is done again after this pause when the end of the list was reached, ...
+pub const INTERESTS_EVERY: Duration = Duration::from_secs(1);
+/// ... and after this one where all that the peer has comes with its inventory.
+pub const INTERESTS_REFUSED: Duration = Duration::from_secs(10);
 /// A train is at most what the link carries in this time, so that requests are never long behind data.
 pub const TRAIN_TIME: Duration = Duration::from_millis(20);
 
@@ -289,6 +297,8 @@ const _: () = {
     assert!(RANGE_BYTES_MIN.is_power_of_two() && RANGE_BYTES_MIN <= RANGE_BYTES_FIRST);
     assert!(RANGE_BYTES_FIRST.is_power_of_two() && RANGE_BYTES_FIRST <= BLOCK_BYTES);
     assert!(RANGE_TIME.as_millis() * 2 <= RANGES_AHEAD.as_millis());
+    // Objects that another peer is about to have leave room to look at others.
+    assert!(INTERESTS_PER_PEER_MAX < OBJECTS_PASSED_OVER_MAX);
     assert!(HEALTH_RANGES <= u32::BITS && DAMAGED_RANGES_MAX < HEALTH_RANGES);
     // The longest entry of an inventory: a checksum a block, a name, and room for the rest of it.
     assert!(BLOCKS_PER_OBJECT_MAX * 4 + NAME_BYTES_MAX as u64 + 256 <= NEWS_BYTES_MAX as u64);

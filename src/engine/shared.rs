@@ -150,6 +150,9 @@ impl Shared {
             Action::Discard { name, size, root } => {
                 self.write_jobs.send(WriteJob::Discard { flow, name, size, root }).is_ok()
             }
+            Action::Hash { id, generation } => {
+                self.commit_jobs.send(CommitJob::Hash { key: (flow, id, generation) }).is_ok()
+            }
             Action::Evict { name, .. } => self.write_jobs.send(WriteJob::Evict { flow, name }).is_ok(),
             // Behind what makes a part of it final.
             Action::Remove { name } => self.write_jobs.send(WriteJob::Remove { flow, name }).is_ok(),

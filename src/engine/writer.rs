@@ -17,7 +17,7 @@ use super::shared::{PartKey, Shared, Store, lock};
 use crate::limits;
 use crate::proto::duplex::Write;
 use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_source};
-use crate::transfer::{FlowId, RangeRequest};
+use crate::transfer::{Content, FlowId, RangeRequest};
 use crate::units::{ByteCount, LinkId, ObjectName, Root256};
 use crate::uring::Buffer;
 use crate::wire::checksum::crc32c;
@@ -80,7 +80,7 @@ pub(super) enum WriteJob {
     Stop,
 }
 
-/// Work for the committer: of stores that are durable.
+/// Work for the committer: of stores that are durable, and what reads whole objects.
 pub(super) enum CommitJob {
     /// Make a part final.
     Commit {
@@ -92,6 +92,10 @@ pub(super) enum CommitJob {
     Remove {
         flow: FlowId,
         name: ObjectName,
+    },
+    /// Find out what an object of a spool is made of.
+    Hash {
+        key: PartKey,
     },
     Stop,
 }
@@ -291,6 +295,7 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                     CommitJob::Stop => stop = true,
                     _ if shared.dead.load(Ordering::Acquire) => {}
                     CommitJob::Remove { flow, name } => gone.entry(flow).or_default().push(name),
+                    CommitJob::Hash { key } => hash(&shared, key),
                     CommitJob::Commit { key, root } => {
                         if !gone.is_empty() {
                             // It may be a new object of a name that was removed.
@@ -310,6 +315,33 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
             }
         }
     })
+}
+
+/// Finds out what an object is made of that came whole from a peer without an inventory. Its attributes are those of the
+/// spool's file, for nobody has told others.
+fn hash(shared: &Shared, key: PartKey) {
+    let (flow, id, generation) = key;
+    let name = shared.with_flows(|flows, _| {
+        let flow = flows.at(flow);
+        flow.is_current(id, generation).then(|| flow.name(id).clone())
+    });
+    let Some(name) = name else { return };
+    let source = shared.stores[usize::from(flow.0)].root().open_source(&name);
+    let content = source.map_err(|error| error.to_string()).and_then(|source| {
+        let hashes = hash_source(&source).map_err(|error| error.to_string())?;
+        let stamp = source.stamp();
+        Ok(Content {
+            size: stamp.size,
+            mtime_ns: stamp.mtime.0,
+            mode: stamp.mode.bits(),
+            root: hashes.root,
+            block_crcs: hashes.block_crcs,
+        })
+    });
+    shared.with_flows(|flows, now| match content {
+        Ok(content) => flows.at(flow).handle_hashed(id, generation, content),
+        Err(reason) => flows.at(flow).handle_source_failed(id, generation, reason, now),
+    });
 }
 
 /// Whether all of a part is what the inventory says; if not, the flow is told.

@@ -59,6 +59,13 @@ pub enum Action {
         /// The version's root.
         root: Root256,
     },
+    /// Read an object that came whole, then call [`Flow::handle_hashed`]: nobody has told what it is made of.
+    Hash {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+    },
     /// Remove the final file: its room is needed.
     Evict {
         /// Which object.

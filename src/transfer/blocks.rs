@@ -145,6 +145,7 @@ impl Flow {
 
     /// A link to `peer` may order ranges from now on.
     pub fn attach_blocks(&mut self, link: LinkId, peer: NodeName, now: Time) {
+        self.interests.attach(&peer, now);
         self.blocks.carriers.insert(link, Carrier::new(peer, now));
         self.wake_carriers();
         self.wake_all_readers();
@@ -153,6 +154,8 @@ impl Flow {
     /// A link is gone; what it had on order is free at once.
     pub fn detach_blocks(&mut self, link: LinkId, now: Time) {
         let Some(carrier) = self.blocks.carriers.remove(&link) else { return };
+        let is_last = self.blocks.carriers.values().all(|other| other.peer != carrier.peer);
+        self.interests.detach(link, &carrier.peer, is_last);
         for order in carrier.orders.iter().rev() {
             self.free_order(order);
         }
@@ -451,11 +454,13 @@ impl Flow {
         })
     }
 
-    /// Whether a peer has told of an object, or nobody has, and it has not said that it cannot give of it now.
+    /// Whether a peer has told of an object, or nobody has who is there, and it has not said that it cannot give of it now.
     fn may_give(&self, peer: &NodeName, id: ObjectId, gather: &Gather, now: Time) -> bool {
         let told_by = self.at(id).told_by;
         let has_told = || self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.mask & told_by != 0);
-        gather.put_off_until(peer).is_none_or(|until| until <= now) && (told_by == 0 || has_told())
+        let others = || self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some());
+        let others_have = || others().any(|cursor| cursor.mask & told_by != 0);
+        gather.put_off_until(peer).is_none_or(|until| until <= now) && (has_told() || !others_have())
     }
 
     /// Whether an object is absent and wanted, or in block hands.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::action::{Action, Event, Problem, Refusal};
 use super::blocks::Blocks;
+use super::interest::Interests;
 use super::ledger::Ledger;
 use super::mirror::Asks;
 use super::names::Names;
@@ -15,7 +16,7 @@ use super::object::{Object, ObjectState};
 use super::pace;
 use super::progress::Totals;
 use super::room::Room;
-use super::schedule::{self, Fetcher, Schedule};
+use super::schedule::{self, Fetcher, Schedule, Side};
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Rate, Root256, Time};
 
@@ -39,6 +40,7 @@ pub struct Flow {
     pub(super) free: Vec<ObjectId>,
     pub(super) schedule: Schedule,
     pub(super) blocks: Blocks,
+    pub(super) interests: Interests,
     pub(super) ledger: Ledger,
     pub(super) asks: Asks,
     /// Only what is on the list by name is fetched.
@@ -83,6 +85,7 @@ impl Flow {
             free: Vec::new(),
             schedule: Schedule::default(),
             blocks: Blocks::default(),
+            interests: Interests::default(),
             ledger: Ledger::default(),
             asks: Asks::default(),
             listed_only: false,
@@ -183,6 +186,7 @@ impl Flow {
             self.give_back(id);
             self.set_present(id, size);
         }
+        self.note_unknown(id);
         id
     }
 
@@ -197,6 +201,7 @@ impl Flow {
             object.keep_expected();
             object.set_state(ObjectState::Absent);
             object.set_here(None);
+            self.note_unknown(id);
             self.enqueue(id);
         }
     }
@@ -274,15 +279,23 @@ impl Flow {
         }
         let typical = self.longest;
         let (objects, schedule) = (&self.objects, &mut self.schedule);
-        // What is known block by block is left to the links that carry blocks, while there are any.
+        // Beside links that carry blocks, which take what comes first of the list, the others begin at its end. A relay
+        // leaves to them what is known block by block, and everybody what is about to come or once came wrong.
         let by_blocks = !self.blocks.carriers.is_empty();
+        let (kind, interests) = (self.kind, &self.interests);
+        let is_left = |id: ObjectId, object: &Object| {
+            let is_known = by_blocks && object.content.is_some();
+            is_known && (kind == Kind::Relay || object.problem == Some(Problem::WrongRoot) || interests.is_standing(id))
+        };
         let is_waiting = |id: ObjectId| {
             let object = &objects[id.0 as usize];
-            object.state() == ObjectState::Absent && object.queued && !(by_blocks && object.content.is_some())
+            object.state() == ObjectState::Absent && object.queued && !is_left(id, object)
         };
+        let from = if by_blocks && kind == Kind::Fetch { Side::Back } else { Side::Front };
         let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
         let pending_at = |id: ObjectId| objects[id.0 as usize].pending_at.as_ref();
-        let id = schedule.take(link, now, typical, is_waiting, owed, pending_at)?;
+        let id = schedule.take((link, from), now, typical, is_waiting, owed, pending_at)?;
+        self.let_go(id);
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
         if fetcher.outstanding.is_empty() {
             fetcher.asked_at = now;
@@ -457,6 +470,7 @@ impl Flow {
         let name = self.at(id).name.clone();
         self.events.push_back(Event::Committed { name, size });
         self.wake_readers(id);
+        self.hash_if_asked(id);
         if self.room.is_some() {
             // It may go now if nobody reads it, and so make room.
             self.wake_fetchers();
@@ -603,6 +617,8 @@ impl Flow {
         self.totals.present += 1;
         self.totals.present_bytes += size;
         self.drop_blocks(id);
+        self.interests.is_known(id);
+        self.let_go(id);
         self.update_evictable(id);
     }
 

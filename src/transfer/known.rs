@@ -1,7 +1,7 @@
 //! What is known of objects: entries that come from a peer's inventory or from the own store, and the log of them for
 //! those who subscribe.
 
-use super::action::Event;
+use super::action::{Event, Problem};
 use super::flow::{Flow, Kind};
 use super::ledger::{Entry, News, Record};
 use super::object::ObjectState;
@@ -24,9 +24,15 @@ impl Flow {
         if self.at(id).content.as_ref() == Some(&content) {
             return Some(id);
         }
+        if self.kind == Kind::Fetch && !self.has_listed_size(id, content.size) {
+            return None;
+        }
         let before = self.at(id).expected().unwrap_or_default();
         let is_other = self.at(id).content.as_ref().is_none_or(|known| known.root != content.root);
-        if self.kind != Kind::Offer && is_other {
+        // What comes whole while nothing is known of it may well be this: its root will tell.
+        let may_be_it = self.at(id).content.is_none()
+            && matches!(self.at(id).state(), ObjectState::Arriving { size, .. } if size == content.size);
+        if self.kind != Kind::Offer && is_other && !may_be_it {
             self.leave_former(id, content.root);
         }
         if self.kind == Kind::Fetch {
@@ -34,11 +40,18 @@ impl Flow {
         }
         self.at_mut(id).set_content(Some(content));
         self.discard_left(id);
+        self.is_told(id);
         if self.kind == Kind::Fetch {
+            self.interests.is_known(id);
             if is_other && self.at(id).state() == ObjectState::Absent {
                 self.want_known(id);
             }
         } else {
+            // Somebody asked for all of it before it was known.
+            let is_demanded = |link: &LinkId| !self.blocks.asks.contains_key(&(*link, id));
+            if self.at(id).state() == ObjectState::Absent && self.at(id).readers.iter().any(is_demanded) {
+                self.want_known(id);
+            }
             self.ledger.add(&mut self.objects, id);
             self.asks.unhashed.as_mut().map(|unhashed| unhashed.remove(&name));
             self.wakes.extend(&self.ledger.subscribers);
@@ -75,6 +88,7 @@ impl Flow {
             self.forget_if_idle(id);
             return;
         }
+        self.note_unknown(id);
         self.events.push_back(Event::Forgotten { name: name.clone() });
         if !self.at(id).listed {
             self.drop_from_table(id);
@@ -144,6 +158,17 @@ impl Flow {
     }
 
     // -- helpers -----------------------------------------------------------------------------------------------------
+
+    /// An object of the list has the length that the list says, or the operator is told.
+    fn has_listed_size(&mut self, id: ObjectId, found: ByteCount) -> bool {
+        let object = self.at(id);
+        let Some(expected) = object.expected().filter(|&expected| object.listed && expected != found) else {
+            return true;
+        };
+        self.let_go(id);
+        self.tell_problem(id, Problem::WrongSize { expected, found });
+        false
+    }
 
     /// An object is another one than it was: what is here or under way of the former is no use.
     fn leave_former(&mut self, id: ObjectId, root: Root256) {

@@ -143,6 +143,14 @@ impl Ledger {
         self.removals.insert(name, number);
     }
 
+    /// What is known of an object is told no more, though it may be there.
+    pub(super) fn drop_record(&mut self, objects: &mut [Object], id: ObjectId) {
+        if objects[id.0 as usize].record.take().is_some() {
+            self.replaced += 1;
+            self.drop_replaced(objects);
+        }
+    }
+
     /// A new life: what is known is numbered again, removals are forgotten.
     pub(super) fn start_over(&mut self, objects: &mut [Object], epoch: u64) {
         self.epoch = epoch;

@@ -21,6 +21,7 @@ mod carrier;
 mod demands;
 mod flow;
 mod gather;
+mod interest;
 mod known;
 mod ledger;
 mod mirror;
@@ -83,5 +84,7 @@ impl Flows {
 
 #[cfg(test)]
 mod block_tests;
+#[cfg(test)]
+mod interest_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The serving side of ranges: who asked for which, and what of it is here.
 
 use super::flow::{Flow, Kind};
-use super::object::ObjectState;
+use super::object::{Availability, ObjectState};
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
 
@@ -26,9 +26,10 @@ pub enum RangeState {
 }
 
 impl Flow {
-    /// The object of this name, if it is known here.
-    pub fn find(&self, name: &ObjectName) -> Option<ObjectId> {
-        self.id_of(name)
+    /// The object of this name, if it is known here or can be had whole.
+    pub fn find(&mut self, name: &ObjectName) -> Option<ObjectId> {
+        let may_have = self.fetches_whole() && self.names.len() < limits::OBJECTS_MAX;
+        self.id_of(name).or_else(|| may_have.then(|| self.insert(name.clone(), None)))
     }
 
     /// `link` asks for a range, until [`Flow::release_range`]. One that has to be fetched first goes on the demand queue.
@@ -49,13 +50,17 @@ impl Flow {
         } else if self.at(id).state() == ObjectState::Absent && self.at(id).retry_at <= now {
             self.enqueue(id);
         }
+        self.hash_if_asked(id);
     }
 
-    /// A range that `link` asked for is answered or no longer wanted; `sent` says that bytes of it were sent.
+    /// A range that `link` asked for is answered or no longer wanted; `sent` says that bytes of it were sent, or need
+    /// not be.
     pub fn release_range(&mut self, link: LinkId, id: ObjectId, sent: bool, now: Time) {
         let Some(asks) = self.blocks.asks.get_mut(&(link, id)) else { return };
         *asks -= 1;
-        if *asks == 0 {
+        let is_last = *asks == 0;
+        self.at_mut(id).delivered |= sent;
+        if is_last {
             self.blocks.asks.remove(&(link, id));
             self.blocks.stirred.remove(&(link, id));
             self.release(link, id, sent, now);
@@ -90,9 +95,18 @@ impl Flow {
                 RangeState::Gone
             }
             _ if !object.has_range(offset, length) => RangeState::Invalid,
-            ObjectState::Arriving { written, created: true, .. } => from_start(written),
-            ObjectState::Arriving { .. } | ObjectState::Requested { .. } => RangeState::Awaited,
+            ObjectState::Arriving { written, created: true, .. } if written.0 > offset.0 => from_start(written),
+            ObjectState::Arriving { .. } | ObjectState::Requested { .. } => self.whole_state(id, now),
+            ObjectState::Absent if self.blocks.carriers.is_empty() => self.whole_state(id, now),
             ObjectState::Gathering { .. } | ObjectState::Absent => self.gathering_state(id, offset, length, now),
+        }
+    }
+
+    /// Of a range that comes with the whole object.
+    fn whole_state(&self, id: ObjectId, now: Time) -> RangeState {
+        match self.availability(id, now) {
+            Availability::Pending => RangeState::Pending,
+            Availability::Awaited | Availability::Ready { .. } => RangeState::Awaited,
         }
     }
 

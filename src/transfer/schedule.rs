@@ -21,6 +21,13 @@ const STEAL_GAIN: f64 = 0.9;
 /// Deferred objects that are passed over, at most, in the search for one that a link may take.
 const PASSED_OVER_MAX: usize = 256;
 
+/// From which end of the list a link takes its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Front,
+    Back,
+}
+
 /// A link that fetches.
 #[derive(Debug)]
 pub(super) struct Fetcher {
@@ -149,12 +156,12 @@ impl Schedule {
         }
     }
 
-    /// The next object for `link`, taken out of its queue. `is_waiting` says whether an object is still to be
+    /// The next object for `link`, taken out of its queue from that end. `is_waiting` says whether an object is still to be
     /// fetched; `typical` is how long objects are, for those of unknown length; `pending_at` is who said last that an
     /// object is pending.
     pub(super) fn take<'a>(
         &mut self,
-        link: LinkId,
+        (link, from): (LinkId, Side),
         now: Time,
         typical: ByteCount,
         is_waiting: impl Fn(ObjectId) -> bool,
@@ -164,7 +171,9 @@ impl Schedule {
         self.trim(&is_waiting);
         let is_worth_it = self.is_worth_it(link, now, typical, &owed);
         let fetcher = self.fetchers.get_mut(&link)?;
-        if is_worth_it && let Some(id) = pop(&mut fetcher.queue, &is_waiting).or_else(|| self.pop_shared(&is_waiting)) {
+        if is_worth_it
+            && let Some(id) = pop(&mut fetcher.queue, from, &is_waiting).or_else(|| self.pop_shared(from, &is_waiting))
+        {
             return Some(id);
         }
         if let Some(id) = self.take_deferred(link, now, &is_waiting, pending_at) {
@@ -216,9 +225,15 @@ impl Schedule {
         }
     }
 
-    fn pop_shared(&mut self, is_waiting: &impl Fn(ObjectId) -> bool) -> Option<ObjectId> {
-        while let Some(((turn, _), id)) = self.shared.pop_first() {
-            self.turn = self.turn.max(turn);
+    fn pop_shared(&mut self, from: Side, is_waiting: &impl Fn(ObjectId) -> bool) -> Option<ObjectId> {
+        let pop = |shared: &mut BTreeMap<_, _>| match from {
+            Side::Front => shared.pop_first(),
+            Side::Back => shared.pop_last(),
+        };
+        while let Some(((turn, _), id)) = pop(&mut self.shared) {
+            if from == Side::Front {
+                self.turn = self.turn.max(turn);
+            }
             if is_waiting(id) {
                 return Some(id);
             }
@@ -292,8 +307,12 @@ impl Schedule {
 /// How often an idle link looks whether it should take work from another.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-fn pop(queue: &mut VecDeque<ObjectId>, is_waiting: &impl Fn(ObjectId) -> bool) -> Option<ObjectId> {
-    while let Some(id) = queue.pop_front() {
+fn pop(queue: &mut VecDeque<ObjectId>, from: Side, is_waiting: &impl Fn(ObjectId) -> bool) -> Option<ObjectId> {
+    let pop = match from {
+        Side::Front => VecDeque::pop_front,
+        Side::Back => VecDeque::pop_back,
+    };
+    while let Some(id) = pop(queue) {
         if is_waiting(id) {
             return Some(id);
         }
@@ -362,7 +381,7 @@ mod tests {
         s.share_out(all(9), 9);
         drain(&mut s, 1);
         s.fetchers.get_mut(&LinkId(2)).expect("attached").queue.pop_back();
-        let taken = s.take(LinkId(1), Time::ZERO, ByteCount(10), |_| true, |_| ByteCount(0), |_| None);
+        let taken = s.take((LinkId(1), Side::Front), Time::ZERO, ByteCount(10), |_| true, |_| ByteCount(0), |_| None);
         assert_eq!(taken, Some(ObjectId(8)));
     }
 
@@ -377,9 +396,9 @@ mod tests {
             meter.add(ByteCount(bytes), Time(Duration::from_secs(1)));
         }
         let now = Time(Duration::from_secs(1));
-        assert_eq!(s.take(LinkId(1), now, ByteCount(1000), |_| true, |_| ByteCount(0), |_| None), None);
+        assert_eq!(s.take((LinkId(1), Side::Front), now, ByteCount(1000), |_| true, |_| ByteCount(0), |_| None), None);
         drain(&mut s, 2);
-        assert_eq!(s.take(LinkId(2), now, ByteCount(1000), |_| true, |_| ByteCount(0), |_| None), None);
+        assert_eq!(s.take((LinkId(2), Side::Front), now, ByteCount(1000), |_| true, |_| ByteCount(0), |_| None), None);
     }
 
     #[test]
@@ -387,8 +406,14 @@ mod tests {
         let mut s = schedule(&[(1, "e1")]);
         let later = Time(Duration::from_secs(2));
         s.defer(ObjectId(7), later);
-        assert_eq!(s.take(LinkId(1), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0), |_| None), None);
-        assert_eq!(s.take(LinkId(1), later, ByteCount(1), |_| true, |_| ByteCount(0), |_| None), Some(ObjectId(7)));
+        assert_eq!(
+            s.take((LinkId(1), Side::Front), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0), |_| None),
+            None
+        );
+        assert_eq!(
+            s.take((LinkId(1), Side::Front), later, ByteCount(1), |_| true, |_| ByteCount(0), |_| None),
+            Some(ObjectId(7))
+        );
     }
 
     #[test]
@@ -398,7 +423,7 @@ mod tests {
         let at = Time(Duration::from_secs(2));
         let mut take = |link, now| {
             s.defer(ObjectId(7), at);
-            s.take(LinkId(link), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| Some(&said))
+            s.take((LinkId(link), Side::Front), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| Some(&said))
         };
         assert_eq!(take(1, at), None);
         assert_eq!(take(2, at), Some(ObjectId(7)));
@@ -411,7 +436,7 @@ mod tests {
         s.share_out(all(4), 4);
         drain(&mut s, 1);
         s.fetchers.get_mut(&LinkId(1)).expect("attached").handle_pending(Time::ZERO);
-        let mut take = |now| s.take(LinkId(1), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
+        let mut take = |now| s.take((LinkId(1), Side::Front), now, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
         assert_eq!(take(Time::ZERO), None);
         assert_eq!(take(Time(limits::RETRY_PENDING_MIN)), Some(ObjectId(3)));
     }
@@ -423,7 +448,8 @@ mod tests {
             s.push(ObjectId(id), Some(LinkId(reader)));
         }
         s.push_front(ObjectId(6));
-        let mut take = || s.take(LinkId(1), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
+        let mut take =
+            || s.take((LinkId(1), Side::Front), Time::ZERO, ByteCount(1), |_| true, |_| ByteCount(0), |_| None);
         let order: Vec<_> = std::iter::from_fn(|| take().map(|id| id.0)).collect();
         assert_eq!(order, [6, 0, 3, 4, 1, 5, 2]);
     }

@@ -65,7 +65,9 @@ impl Flow {
         if may_fetch && self.kind == Kind::Relay {
             self.enqueue_for(id, Some(link));
         }
-        if self.kind == Kind::Relay && matches!(self.at(id).state(), ObjectState::Gathering { .. }) {
+        // Also of one that was queued already: for another reader, who is gone, or before it was known.
+        let is_gathering = matches!(self.at(id).state(), ObjectState::Gathering { .. });
+        if self.kind == Kind::Relay && (may_fetch || is_gathering) {
             self.open_blocks(id, None);
         }
         Some(id)
@@ -161,6 +163,7 @@ impl Flow {
             self.totals.present -= 1;
             self.totals.present_bytes -= size;
             self.room_give_back(size);
+            self.forget_hashed(id);
             let object = self.at_mut(id);
             object.set_state(ObjectState::Absent);
             object.generation = object.generation.next();
@@ -228,6 +231,7 @@ impl Flow {
         self.room_give_back(size);
         self.totals.present -= 1;
         self.totals.present_bytes -= size;
+        self.forget_hashed(id);
         let object = self.at_mut(id);
         object.set_state(ObjectState::Absent);
         object.delivered = false;

@@ -11,6 +11,7 @@ mod full;
 mod hostile;
 mod lockstep;
 mod mirror;
+mod mixed;
 mod operate;
 mod proxy;
 mod resume;

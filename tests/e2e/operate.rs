@@ -33,8 +33,11 @@ fn sigterm_drains_within_seconds_and_exits_with_0() {
         // Systemd would wait for 90 s; OPERATIONS promises seconds.
         assert!(began.elapsed() < Duration::from_secs(20), "{node} took {:?}", began.elapsed());
     }
+    // What stands under a final name is whole, also without a marker; parts stay only where they can be gone on with.
     site.check_contents();
-    // With blocks they stay, to be gone on with.
+    for (trader, segment) in site.missing() {
+        assert!(!site.remote(trader, segment).exists(), "{trader}: {segment}");
+    }
     assert!(site.plan.blocks || site.parts().is_empty(), "{:?}", site.parts());
     assert!(!site.socket("t1").exists(), "the control socket is taken away");
     proxy.set_rate(u64::MAX);

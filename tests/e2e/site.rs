@@ -179,6 +179,13 @@ impl Site {
         fs::write(self.config(name), text).expect("written");
     }
 
+    /// Says of one node alone whether it carries blocks.
+    pub(crate) fn set_blocks(&self, node: &str, blocks: bool) {
+        let text = fs::read_to_string(self.config(node)).expect("there");
+        let said = format!("blocks = {}", self.plan.blocks);
+        fs::write(self.config(node), text.replace(&said, &format!("blocks = {blocks}"))).expect("written");
+    }
+
     // -- processes ---------------------------------------------------------------------------------------------------
 
     pub(crate) fn run(&mut self, node: &str) {

@@ -95,7 +95,9 @@ impl World {
                         let attempt = Attempt { flow: id, id: object, generation };
                         this.disk.to_commit.push((attempt, flow.name(object).clone()));
                     }
-                    Action::OpenPart { .. } | Action::Discard { .. } => panic!("these links carry whole objects"),
+                    Action::OpenPart { .. } | Action::Discard { .. } | Action::Hash { .. } => {
+                        panic!("these links carry whole objects")
+                    }
                     Action::Evict { name, .. } | Action::Remove { name } => {
                         this.disk.push(Job::Evict { flow: id, name })
                     }

@@ -151,7 +151,7 @@ impl Side {
                     self.has.insert(self.fetch.name(id).clone(), bytes);
                     self.fetch.handle_committed(id, generation, Time::ZERO);
                 }
-                Action::Evict { .. } | Action::Remove { .. } | Action::Discard { .. } => {}
+                Action::Evict { .. } | Action::Remove { .. } | Action::Discard { .. } | Action::Hash { .. } => {}
                 Action::OpenPart { .. } => panic!("no range was ever offered"),
             }
         }

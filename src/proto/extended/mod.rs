@@ -15,6 +15,10 @@
 //!        <-------------- I: news, as they come; once also: these are all there are
 //! ```
 //!
+//! A request for no bytes at all, `R:id:name:0:0:`, tells an interest in an object of which the requester knows the name
+//! and nothing else. It stands, and no data answers it: what the object is made of comes as news, and the object is kept
+//! for the requester until its `C:`. `P:`: it cannot be had now; `F:gone:`: what there is the inventory tells.
+//!
 //! A request is over when all of its bytes have come, or with `P:`, `F:` or our own `C:`. Answers to a request that is
 //! over are dropped; answers to one that never was end the link.
 //!
@@ -37,7 +41,7 @@ use self::asked::AskedRanges;
 use super::duplex::{self, Counters, LinkConfig, Peer};
 use crate::limits;
 use crate::transfer::{Flow, RangeRequest};
-use crate::units::{LinkId, PacketLen, Time};
+use crate::units::{LinkId, ObjectId, PacketLen, Time};
 use crate::wire::extended::{Data, Frame, FrameError, Reader, RequestId};
 use crate::wire::hello::Features;
 use crate::wire::inventory::EntryError;
@@ -171,11 +175,17 @@ pub struct Link {
     made: u64,
     /// Requests under way: what of each is still to begin to come.
     orders: BTreeMap<u32, RangeRequest>,
+    /// Interests that stand.
+    interests: BTreeMap<u32, ObjectId>,
     incoming: Option<Incoming>,
     /// The peer was asked for its news over this link, if it is the one that reads them.
     subscribed: bool,
 
     asked: AskedRanges,
+    /// The peer's interests that stand.
+    wished: Vec<(RequestId, ObjectId)>,
+    /// Some of these may be over.
+    stirred: bool,
     /// When all of it was looked at last.
     looked_at: Time,
     /// What is to be said of the peer's requests.
@@ -205,9 +215,12 @@ impl Link {
             switched_in: false,
             made: 0,
             orders: BTreeMap::new(),
+            interests: BTreeMap::new(),
             incoming: None,
             subscribed: false,
             asked: AskedRanges::default(),
+            wished: Vec::new(),
+            stirred: false,
             looked_at: now,
             answers: VecDeque::new(),
             told: None,
@@ -266,7 +279,11 @@ impl Link {
         for asked in self.asked.drain() {
             serve.release_range(self.config.id, asked.object, asked.generation.is_some(), now);
         }
+        for (_, object) in self.wished.drain(..) {
+            serve.release_range(self.config.id, object, false, now);
+        }
         self.orders.clear();
+        self.interests.clear();
         self.incoming = None;
     }
 }

@@ -79,6 +79,9 @@ impl Link {
     ) -> Result<(), LinkError> {
         let link = self.config.id;
         match frame {
+            Frame::Request { id, name, offset: _, length: ByteCount(0) } => {
+                return self.take_interest(id, &name, at, now, serve);
+            }
             Frame::Request { id, name, offset, length } => {
                 return self.take_request(id, &name, (offset, length), at, now, serve);
             }
@@ -99,20 +102,28 @@ impl Link {
                 self.incoming = Some(Incoming::Range { order: range, kept, crc });
             }
             Frame::Pending { id } => {
-                if let Some(rest) = self.order(id, at)? {
+                if let Some(object) = self.interests.remove(&id.0) {
+                    fetch.handle_interest_pending(link, object);
+                } else if let Some(rest) = self.order(id, at)? {
                     self.orders.remove(&id.0);
                     fetch.handle_range_pending(link, rest, now);
                 }
             }
             Frame::Refused { id, reason: _ } => {
-                if let Some(rest) = self.order(id, at)? {
+                if let Some(object) = self.interests.remove(&id.0) {
+                    fetch.handle_interest_refused(link, object, now);
+                } else if let Some(rest) = self.order(id, at)? {
                     self.orders.remove(&id.0);
                     fetch.handle_range_refused(link, rest, now);
                 }
             }
             Frame::Cancel { id } => {
-                if let Some(asked) = self.asked.remove(id) {
-                    serve.release_range(link, asked.object, asked.generation.is_some(), now);
+                if let Some(at) = self.wished.iter().position(|wished| wished.0 == id) {
+                    let (_, object) = self.wished.remove(at);
+                    serve.release_range(link, object, true, now);
+                } else if let Some(asked) = self.asked.remove(id) {
+                    // The peer has it from elsewhere, as a rule: it is as good as delivered.
+                    serve.release_range(link, asked.object, true, now);
                 }
             }
             Frame::KeepAlive => {}
@@ -168,16 +179,44 @@ impl Link {
             let expected = "at most 1024 outstanding requests";
             return Err(LinkError::OutOfPlace { at, found: "one request more", expected });
         }
-        if self.asked.contains(id) {
-            let expected = "an id that is not in use";
-            return Err(LinkError::OutOfPlace { at, found: "a second request of one id", expected });
-        }
+        self.check_fresh(id, at)?;
         let Some(object) = serve.find(name) else {
             self.answers.push_back(Frame::Refused { id, reason: Refusal::Gone });
             return Ok(());
         };
         serve.demand_range(self.config.id, object, offset, length, now);
         self.asked.push(Asked { id, object, generation: None, offset, length });
+        Ok(())
+    }
+
+    fn take_interest(
+        &mut self,
+        id: RequestId,
+        name: &ObjectName,
+        at: u64,
+        now: Time,
+        serve: &mut Flow,
+    ) -> Result<(), LinkError> {
+        if self.wished.len() >= limits::INTERESTS_PER_PEER_MAX {
+            let expected = "at most 64 objects that are asked for by name alone";
+            return Err(LinkError::OutOfPlace { at, found: "one more", expected });
+        }
+        self.check_fresh(id, at)?;
+        match serve.demand_content(self.config.id, name, now) {
+            Some(object) => {
+                self.wished.push((id, object));
+                self.stirred = true;
+            }
+            None => self.answers.push_back(Frame::Refused { id, reason: Refusal::Gone }),
+        }
+        Ok(())
+    }
+
+    fn check_fresh(&self, id: RequestId, at: u64) -> Result<(), LinkError> {
+        if self.asked.contains(id) || self.wished.iter().any(|wished| wished.0 == id) {
+            let expected = "an id that is not in use";
+            return Err(LinkError::OutOfPlace { at, found: "a second request of one id", expected });
+        }
         Ok(())
     }
 

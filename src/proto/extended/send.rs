@@ -4,7 +4,7 @@ use super::super::duplex::Piece as SeedPiece;
 use super::{Link, Piece};
 use crate::limits;
 use crate::transfer::{Flow, News, RangeRequest, RangeState};
-use crate::units::{ByteCount, Generation, Time};
+use crate::units::{ByteCount, Generation, Offset, Time};
 use crate::wire::checksum::crc32c;
 use crate::wire::duplex::{NIL, SWITCH};
 use crate::wire::extended::{Epoch, Frame, Refusal, RequestId, Seq};
@@ -79,7 +79,44 @@ impl Link {
             self.subscribed = true;
             return Some(Piece::Head(Frame::Subscribe { epoch: Epoch(epoch), seq: Seq(seq) }));
         }
-        self.request(now, fetch)
+        self.request(now, fetch).or_else(|| self.interest(now, fetch))
+    }
+
+    /// What there is to tell of interests of ours: that one is over, or a new one.
+    fn interest(&mut self, now: Time, fetch: &mut Flow) -> Option<Piece> {
+        while let Some(object) = fetch.poll_interest_over(self.config.id) {
+            let found = self.interests.iter().find(|(_, known)| **known == object).map(|(&id, _)| id);
+            // Where it is not found the peer has answered.
+            if let Some(id) = found {
+                self.interests.remove(&id);
+                return Some(Piece::Head(Frame::Cancel { id: RequestId(id) }));
+            }
+        }
+        let object = fetch.next_interest(self.config.id, now)?;
+        let id = RequestId(self.made as u32);
+        let (offset, length) = (Offset(0), ByteCount(0));
+        let frame = Frame::Request { id, name: fetch.name(object).clone(), offset, length };
+        if frame.encoded_len() > self.config.packet_len.bytes() {
+            fetch.handle_interest_pending(self.config.id, object);
+            return None;
+        }
+        self.made += 1;
+        self.interests.insert(id.0, object);
+        Some(Piece::Head(frame))
+    }
+
+    /// The first of the peer's interests that can be hoped for no more.
+    fn interest_answer(&mut self, now: Time, serve: &mut Flow) -> Option<Piece> {
+        let is_over = |object| !matches!(serve.interest_state(object, now), RangeState::Awaited);
+        let Some(at) = self.wished.iter().position(|&(_, object)| is_over(object)) else {
+            self.stirred = false;
+            return None;
+        };
+        let (id, object) = self.wished.remove(at);
+        let is_gone = serve.interest_state(object, now) == RangeState::Gone;
+        serve.release_range(self.config.id, object, false, now);
+        let gone = Frame::Refused { id, reason: Refusal::Gone };
+        Some(Piece::Head(if is_gone { gone } else { Frame::Pending { id } }))
     }
 
     fn request(&mut self, now: Time, fetch: &mut Flow) -> Option<Piece> {
@@ -144,10 +181,17 @@ impl Link {
         let link = self.config.id;
         while let Some(object) = serve.poll_stirred(link) {
             self.asked.stir(object);
+            self.stirred = true;
         }
         if now.since(self.looked_at) >= limits::LOOK_AT_ASKED_EVERY {
             self.looked_at = now;
             self.asked.stir_all();
+            self.stirred = true;
+        }
+        if self.stirred
+            && let Some(answer) = self.interest_answer(now, serve)
+        {
+            return Some(answer);
         }
         while let Some(asked) = self.asked.first_stirred() {
             let id = asked.id;

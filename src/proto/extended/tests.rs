@@ -244,6 +244,10 @@ impl Node {
                         flow.handle_committed(object, generation, now);
                     }
                     Action::Discard { .. } => {}
+                    Action::Hash { id: object, generation } => {
+                        let content = entry(flow.name(object), &disk[flow.name(object)]).content;
+                        flow.handle_hashed(object, generation, content);
+                    }
                     Action::Evict { name, .. } | Action::Remove { name } => {
                         disk.remove(&name);
                     }

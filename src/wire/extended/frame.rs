@@ -81,6 +81,7 @@ impl fmt::Display for Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// `R:id:name:offset:length:`, answered by one or more `B:` of that id, offsets ascending, or by `P:` or `F:`.
+    /// `R:id:name:0:0:` asks for no bytes: it tells an interest in the object.
     Request {
         /// Chosen by the requester.
         id: RequestId,
@@ -88,7 +89,7 @@ pub enum Frame {
         name: ObjectName,
         /// From where.
         offset: Offset,
-        /// How many, at least 1; the range ends at [`limits::OBJECT_BYTES_MAX`] at most.
+        /// How many, 0 only from the start; the range ends at [`limits::OBJECT_BYTES_MAX`] at most.
         length: ByteCount,
     },
     /// `B:id:offset:length:crc:`, data follows.

@@ -6,6 +6,7 @@
 //! ```text
 //! packet := [ "M:" data ] frame* padding
 //! frame  := "R:" id ":" name ":" offset ":" length ":"        request a range of an object
+//!         | "R:" id ":" name ":0:0:"                          tell an interest in an object, whatever its length
 //!         | "B:" id ":" offset ":" length ":" crc ":" data    a range in answer to request id, or a part of it
 //!         | "P:" id ":"                                       not here now; the request is over
 //!         | "F:" id ":" reason ":"                            refused for good; the request is over

@@ -18,7 +18,8 @@ pub(super) fn parse(packet: &[u8], at: usize, packet_at: usize) -> Result<(Frame
             let (id, name) = (head.id()?, head.name()?);
             let range_at = head.at;
             let (offset, length) = (Offset(head.number()?), ByteCount(head.number()?));
-            head.check(range_at, is_in_object(offset, length), Expected::RangeInObject)?;
+            let is_none = offset.0 == 0 && length.0 == 0;
+            head.check(range_at, is_none || is_in_object(offset, length), Expected::RangeInObject)?;
             Frame::Request { id, name, offset, length }
         }
         Some(BEGIN) => {

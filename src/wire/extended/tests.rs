@@ -91,6 +91,7 @@ fn heads_are_these_bytes() {
         );
     };
     check(request(0, b"a", 0, 1), b"R:0:a:0:1:");
+    check(request(0, b"a", 0, 0), b"R:0:a:0:0:");
     check(request(4_294_967_295, b"d/a:b%\n\xff", 1 << 20, 32_768), b"R:4294967295:d/a%3Ab%25%0A\xff:1048576:32768:");
     check(request(1, b"a", 1, limits::OBJECT_BYTES_MAX - 1), b"R:1:a:1:9223372036854775806:");
     check(begin(1_048_575, 1), b"B:7:1048575:1:0badcafe:");
@@ -139,7 +140,7 @@ fn malformed_heads_are_refused_where_they_go_wrong() {
     check(b"R:1:a%3:0:1:", 5, Expected::Name(duplex::Expected::Escape));
     check(b"R:1:a\x7f:0:1:", 5, Expected::Name(duplex::Expected::NameByte));
     check(b"R:1:a", 64, Expected::Name(duplex::Expected::NameEnd));
-    check(b"R:1:a:0:0:", 6, Expected::RangeInObject);
+    check(b"R:1:a:1:0:", 6, Expected::RangeInObject);
     check(b"R:1:a:1:9223372036854775807:", 6, Expected::RangeInObject);
     check(b"R:1:a:18446744073709551615:1:", 6, Expected::RangeInObject);
     check(b"R:1:a:18446744073709551615:18446744073709551615:", 6, Expected::RangeInObject);

@@ -1,0 +1,129 @@
+//! Sites where some nodes carry checked blocks between them and others only whole objects.
+
+use super::seed::{Habits, Peer};
+use super::site::{Plan, Site};
+
+fn plan() -> Plan {
+    Plan { blocks: true, ..Plan::default() }
+}
+
+/// Runs a site of which these nodes carry whole objects only.
+fn start_with_whole(plan: Plan, whole: &[&str]) -> Site {
+    let mut site = Site::new(plan);
+    whole.iter().for_each(|node| site.set_blocks(node, false));
+    for node in site.all() {
+        site.run(&node);
+    }
+    site
+}
+
+fn received(site: &Site, node: &str) -> u64 {
+    site.tells(node, "/payload_received").as_u64().unwrap_or_default()
+}
+
+/// One of them has no inventory, the other asks for names.
+#[test]
+fn a_trader_without_blocks_and_one_with_converge_through_exchanges_with_blocks() {
+    for packet_bytes in [1400, 65_536] {
+        let mut site = start_with_whole(Plan { packet_bytes, ..plan() }, &["t1"]);
+        site.until_converged();
+    }
+}
+
+#[test]
+fn what_comes_whole_from_a_trader_without_blocks_comes_over_each_exchange_once() {
+    let mut site = start_with_whole(Plan { records: 20_000, ..plan() }, &["t1"]);
+    site.until_converged();
+    let job = (site.plan.segments * site.segment_bytes()) as u64;
+    // Both directions pass both exchanges together once each; a tail may come twice.
+    let all = received(&site, "e1") + received(&site, "e2");
+    assert!(all < 3 * job, "{all} bytes for two times {job}");
+}
+
+/// What was asked for by name and not fetched yet keeps its place until there is room.
+#[test]
+fn a_small_spool_fetches_no_more_ahead_than_it_holds() {
+    let plan = Plan { segments: 24, records: 20_000, spool: "3MiB", exchanges: 1, ..plan() };
+    let mut site = start_with_whole(plan, &["t1"]);
+    site.until_converged();
+    let job = (site.plan.segments * site.segment_bytes()) as u64;
+    let all = received(&site, "e1");
+    assert!(all < 3 * job, "{all} bytes for two times {job}");
+}
+
+#[test]
+fn more_objects_than_are_asked_for_at_a_time_come_from_a_seed_only_trader() {
+    let mut site = Site::new(Plan { segments: 300, records: 5, ..plan() });
+    let names: Vec<String> = (1..=300).map(|segment| format!("stock{segment}")).collect();
+    let (local, remote) = (site.path("t1").join("local"), site.path("t1").join("remote"));
+    let peer = Peer::trader(site.address("t1"), &names, &local, &remote, Habits::default());
+    for node in ["t2", "e1", "e2"] {
+        site.run(node);
+    }
+    site.until_converged();
+    drop(peer);
+}
+
+/// It asks before anything is known of what it asks for: the far trader comes last.
+#[test]
+fn a_trader_without_blocks_that_asks_too_early_is_served_when_it_is_known() {
+    let mut site = Site::new(plan());
+    site.set_blocks("t1", false);
+    for node in ["t1", "e1", "e2"] {
+        site.run(node);
+    }
+    site.until("the exchanges are there", |site| site.tells("t1", "/peers/1/links_up") == 2);
+    site.run("t2");
+    site.until_converged();
+}
+
+#[test]
+fn a_seed_only_trader_that_asks_too_early_is_served_when_it_is_known() {
+    let mut site = Site::new(plan());
+    let names: Vec<String> = (1..=site.plan.segments).map(|segment| format!("stock{segment}")).collect();
+    let (local, remote) = (site.path("t1").join("local"), site.path("t1").join("remote"));
+    let peer = Peer::trader(site.address("t1"), &names, &local, &remote, Habits::default());
+    ["e1", "e2"].iter().for_each(|node| site.run(node));
+    site.until("the exchanges have met it", |site| {
+        ["e1", "e2"].iter().all(|node| site.tells(node, "/peers/0/links_up") == 2)
+    });
+    site.run("t2");
+    site.until_converged();
+    drop(peer);
+}
+
+#[test]
+fn traders_with_blocks_converge_through_an_exchange_without() {
+    let mut site = start_with_whole(Plan { exchanges: 1, ..plan() }, &["e1"]);
+    site.until_converged();
+}
+
+#[test]
+fn an_exchange_with_blocks_and_one_without_are_both_used() {
+    let mut site = start_with_whole(Plan { segments: 48, records: 20_000, ..plan() }, &["e2"]);
+    site.until_converged();
+    let segment = site.segment_bytes() as u64;
+    for exchange in ["e1", "e2"] {
+        assert!(received(&site, exchange) >= 4 * segment, "{exchange} was left idle");
+    }
+}
+
+#[test]
+fn an_exchange_of_the_seed_and_one_with_blocks_are_both_used() {
+    let mut site = Site::start(Plan { segments: 48, records: 5000, exchanges: 1, ..plan() });
+    let names: Vec<String> = (1..=48).rev().map(|segment| format!("stock{segment}")).collect();
+    let traders = ["t1", "t2"].map(|trader| site.address(trader));
+    let peer = Peer::exchange(traders, 2, &names, &site.path("e9"), Habits::default());
+    site.until_converged();
+    drop(peer);
+}
+
+/// What was found out by hashing is not known any more, what is in the spool is.
+#[test]
+fn an_exchange_that_restarts_tells_of_what_came_whole_again() {
+    let mut site = start_with_whole(Plan { segments: 24, exchanges: 1, ..plan() }, &["t1"]);
+    site.until("the job is under way", |site| site.has_markers("t2", 1));
+    site.kill("e1");
+    site.run("e1");
+    site.until_converged();
+}
