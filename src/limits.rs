@@ -198,6 +198,10 @@ pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 /// A link that has something on order and brings nothing of it for this long is hoped for no more: what an exchange was to
 /// pass on from it is pending.
 pub const STALL_PATIENCE: Duration = Duration::from_secs(5);
+/// A link that has something on order and brings nothing of it for this long is said to wait for it.
+pub const LATE_AFTER: Duration = Duration::from_millis(500);
+/// A peer of which nothing at all came for this long is said to be silent.
+pub const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// After the store could not take an object, nothing new is fetched for this time, doubling ...
 pub const HOLD_MIN: Duration = Duration::from_secs(1);
 /// ... up to this.
@@ -321,6 +325,9 @@ const _: () = {
     assert!(2 * DEMO_LINKS_MAX as usize <= LINKS_MAX);
     assert!(PACKET_BYTES_DEFAULT >= PACKET_BYTES_MIN && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
     assert!(KEEPALIVE_EVERY.as_millis() * 3 <= SILENCE_MAX.as_millis());
+    assert!(
+        KEEPALIVE_EVERY.as_millis() * 2 <= QUIET_AFTER.as_millis() && QUIET_AFTER.as_millis() < SILENCE_MAX.as_millis()
+    );
     assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());
     assert!(REDIAL_MIN.as_millis() <= REDIAL_MAX.as_millis());
     assert!(CONTROL_DRAIN_WITHIN.as_millis() <= DRAIN_WITHIN.as_millis());

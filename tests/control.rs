@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use supersync::control::{
-    self, Client, ClientError, Colour, ConfigState, ControlError, ControlSocket, Links, ObjectFilter, Objects,
+    self, Client, ClientError, Colour, ConfigState, ControlError, ControlSocket, HeldBy, Links, ObjectFilter, Objects,
     PeerState, ReloadReport, Role, SpoolStatus, State, Status, Totals,
 };
 
@@ -30,6 +30,9 @@ fn status_and_links_arrive_as_the_site_told_them() {
         let links = served.client().links().await.expect("an answer").body;
         assert_eq!(links.schema, "supersync.links/1");
         assert_eq!(links.body, Links { node: "trader1".to_owned(), peers: half_way().peers });
+        let why = served.client().why_slow().await.expect("an answer").body;
+        assert_eq!(why.schema, "supersync.why-slow/1");
+        assert_eq!(why.body, half_way().into());
     });
 }
 
@@ -157,8 +160,13 @@ fn connections_beyond_the_bound_wait_until_one_leaves() {
     // An answer would come well within this; that none comes can only be seen by waiting a little.
     late.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
     let mut answer = [0; 12];
-    let error = late.read(&mut answer).expect_err("nobody serves it yet");
-    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    let error = loop {
+        match late.read(&mut answer).expect_err("nobody serves it yet").kind() {
+            std::io::ErrorKind::Interrupted => {}
+            other => break other,
+        }
+    };
+    assert_eq!(error, std::io::ErrorKind::WouldBlock);
     drop(full);
     late.set_read_timeout(None).expect("set");
     late.read_exact(&mut answer).expect("an answer");
@@ -185,7 +193,12 @@ fn a_dead_daemons_socket_is_replaced() {
     UnixStream::connect(&path).expect("the new one listens");
     drop(socket);
     assert!(!path.exists());
-    ControlSocket::bind(&path).expect("free again");
+    // What another test is about to start has a copy of all descriptors until it is there, and with it the lock.
+    let by = Instant::now() + Duration::from_secs(10);
+    let free = || ControlSocket::bind(&path).inspect_err(|error| assert!(Instant::now() < by, "{error}"));
+    while free().is_err() {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -232,7 +245,7 @@ fn serve_binds_and_serves_until_told_to_stop() {
 fn status_looks_as_documented() {
     let expected = "\
 ● trader1  trader  SYNCING  up 12m  engine io_uring  config ok
-  want 500 objects 12.0 GB   have 212 (5.1 GB)   8.9 MB/s in   8.9 MB/s out   ETA 12m 55s
+  want 500 objects 12.0 GB   have 212 (5.1 GB)   8.9 MB/s in   8.9 MB/s out   ETA 12m 55s   98.7 % of link capacity
   PEER       LINKS  STATE        IN         OUT        RETRANS  NOTE
   exchange1  3/3    streaming    4.4 MB/s   4.4 MB/s   0
   exchange2  2/3    degraded     2.9 MB/s   2.9 MB/s   0        link 3: connection refused, next try in 8 s
@@ -274,9 +287,9 @@ fn links_and_objects_are_tables() {
     status.peers[0].links.remove(0);
     let links = Links { node: status.node, peers: status.peers };
     let expected = "\
-PEER       LINK  ADDRESS         STATE  FOR  IN        OUT       BYTES IN  BYTES OUT  RETRANS  RECONN  CC     OBJECT    NOTE
-exchange2  5     10.1.1.9:7402   up     12m  1.5 MB/s  1.5 MB/s  1.1 GB    1.2 GB     0        0       cubic  stock1_7
-exchange2  6     10.1.1.13:7401  down   8s   0 B/s     0 B/s     1.1 GB    1.2 GB     0        0       -      -         connection refused, next try in 8 s
+PEER       LINK  ADDRESS         STATE  FOR  IN        OUT       SHARE   STOLEN   TWICE    BAD  BYTES IN  BYTES OUT  RETRANS  RECONN  CC     OBJECT    NOTE
+exchange2  5     10.1.1.9:7402   up     12m  1.5 MB/s  1.5 MB/s  16.4 %  24.0 MB  65.5 kB  0    1.1 GB    1.2 GB     0        0       cubic  stock1_7
+exchange2  6     10.1.1.13:7401  down   8s   0 B/s     0 B/s     -       24.0 MB  65.5 kB  2    1.1 GB    1.2 GB     0        0       -      -         connection refused, next try in 8 s
 ";
     assert_eq!(control::links(&links), expected);
     assert_eq!(control::links(&Links { node: "n".to_owned(), peers: Vec::new() }), "n has no links\n");
@@ -290,6 +303,38 @@ e       waiting  ?        0 B
     let some = Objects { objects: objects().split_off(3), truncated: true };
     assert_eq!(control::objects(&some), expected);
     assert_eq!(control::objects(&Objects { objects: Vec::new(), truncated: false }), "no objects\n");
+}
+
+#[test]
+fn time_left_is_unknown_where_nothing_moves() {
+    let mut status = half_way();
+    (status.capacity_in, status.eta_seconds) = (None, None);
+    let text = control::status(&status, Colour::Plain);
+    assert!(text.contains("8.9 MB/s out   ETA unknown\n"), "{text}");
+}
+
+#[test]
+fn why_slow_has_a_line_for_each_link() {
+    let mut status = half_way();
+    status.peers[0].links.truncate(1);
+    status.peers[1].links.remove(0);
+    let waiting = &mut status.peers[1].links[0];
+    (waiting.held_by, waiting.rate_in) = (HeldBy::Relay, 0.0);
+    waiting.why = "3 orders out, and the exchange has had nothing of them for 1.2 s".to_owned();
+    status.peers[1].links[1].id = 0;
+    let expected = "\
+trader1 is SYNCING
+PEER       LINK  ADDRESS         IN        OUT       HELD BY  WHY
+exchange1  1     10.1.1.5:7401   1.5 MB/s  1.5 MB/s  network  brings 1.5 MB/s, with 1.3 MB more on order
+exchange2  5     10.1.1.9:7402   0 B/s     1.5 MB/s  relay    3 orders out, and the exchange has had nothing of them for 1.2 s
+exchange2  -     10.1.1.13:7401  0 B/s     0 B/s     down     connection refused, next try in 8 s
+";
+    assert_eq!(control::why_slow(&status.clone().into()), expected);
+    let served = Served::start(Told::new(status.clone()));
+    let output = served.ctl(&["why-slow"]);
+    assert_eq!((code(&output), stdout(&output)), (0, expected));
+    status.peers.clear();
+    assert_eq!(control::why_slow(&status.into()), "trader1 is SYNCING\nit has no links\n");
 }
 
 // -- JSON ------------------------------------------------------------------------------------------------
@@ -310,9 +355,31 @@ fn status_survives_json_and_ignores_what_a_newer_daemon_adds() {
 }
 
 #[test]
+fn a_client_reads_what_an_older_daemon_tells() {
+    let mut json = serde_json::to_value(half_way()).expect("serializable");
+    let newer = ["share", "capacity_in", "orders", "on_order", "verified", "stolen", "duplicated", "bad"];
+    let newer = newer.into_iter().chain(["aside_seconds", "rtt_ms", "unsent", "held_by", "why"]);
+    let remove = |value: &mut serde_json::Value, key: &str| drop(value.as_object_mut().map(|map| map.remove(key)));
+    for key in newer {
+        remove(&mut json, key);
+        remove(&mut json["peers"][0], key);
+        remove(&mut json["peers"][0]["links"][0], key);
+    }
+    let status: Status = serde_json::from_value(json).expect("readable");
+    assert_eq!(status.peers[0].links[0].held_by, HeldBy::Nothing);
+    assert_eq!((status.peers[0].links[0].bad, status.peers[0].links[1].verified), (0, 1_000_000_000));
+}
+
+#[test]
 fn ctl_passes_the_daemons_json_on_as_one_line() {
     let served = Served::start(Told::new(half_way()));
-    for args in [&["status", "--json"][..], &["--json", "links"], &["objects", "--json"], &["reload", "--json"]] {
+    for args in [
+        &["status", "--json"][..],
+        &["--json", "links"],
+        &["why-slow", "--json"],
+        &["objects", "--json"],
+        &["reload", "--json"],
+    ] {
         let output = served.ctl(args);
         let text = stdout(&output);
         assert_eq!(text.matches('\n').count(), 1, "{text}");
@@ -374,7 +441,7 @@ fn wait_exits_with_whether_it_was_worth_it() {
     let served = Served::start(Told::new(half_way()));
     let output = served.ctl(&["wait", "--synced", "--timeout", "0"]);
     let expected = "supersyncctl: trader1 is not synced after 0s: have 212 of 500 objects (5.1 GB of 12.0 GB). \
-                    See what holds it up: supersyncctl status\n";
+                    See what holds it up: supersyncctl why-slow\n";
     assert_eq!((code(&output), stderr(&output)), (5, expected));
 
     let site = Told::new(half_way());
@@ -390,7 +457,9 @@ fn a_daemon_that_is_not_there_is_named_with_what_to_type() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("control.sock");
     let check = |cause: &str| {
-        for args in [&["status"][..], &["status", "--watch"], &["links"], &["wait", "--synced"], &["reload"]] {
+        for args in
+            [&["status"][..], &["status", "--watch"], &["links"], &["why-slow"], &["wait", "--synced"], &["reload"]]
+        {
             let output = ctl(&path, args).output().expect("supersyncctl starts");
             let expected = format!(
                 "supersyncctl: cannot reach supersyncd at {}: {cause}. Is it running? \
@@ -453,4 +522,19 @@ fn a_wrong_command_line_is_usage() {
     check(&["wait", "--synced", "--timeout", "soon"], 2);
     check(&["--help"], 0);
     check(&["--version"], 0);
+}
+
+#[test]
+fn help_names_every_command_and_the_exit_statuses() {
+    let output = Command::new(env!("CARGO_BIN_EXE_supersyncctl")).arg("--help").output().expect("it starts");
+    let text = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    for wanted in ["status", "links", "why-slow", "objects", "wait", "reload", "--json", "--socket", "--instance"] {
+        assert!(text.contains(wanted), "there is no {wanted:?} in {text}");
+    }
+    for wanted in
+        ["0 ok", "1 failed", "2 usage", "3 incomplete or degraded", "4 daemon unreachable", "5 wait timed out"]
+    {
+        assert!(text.contains(wanted), "there is no {wanted:?} in {text}");
+    }
+    assert!(text.contains("77 permission"), "{text}");
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::status::{ErrorBody, Inventory, Links, ObjectFilter, Objects, ReloadReport, Status, Versioned};
+use super::status::{ErrorBody, Inventory, Links, ObjectFilter, Objects, ReloadReport, Status, Versioned, WhySlow};
 use crate::limits;
 
 /// Each daemon started by systemd has a directory of its name here.
@@ -119,6 +119,11 @@ impl Client {
     /// Its links, by peer.
     pub async fn links(&self) -> Result<Answer<Versioned<Links>>, ClientError> {
         self.ask(Method::GET, "/v1/links", limits::CONTROL_ANSWER_WITHIN).await
+    }
+
+    /// What holds each of its links back.
+    pub async fn why_slow(&self) -> Result<Answer<Versioned<WhySlow>>, ClientError> {
+        self.ask(Method::GET, "/v1/why-slow", limits::CONTROL_ANSWER_WITHIN).await
     }
 
     /// Up to `limit` objects.

@@ -54,8 +54,10 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
-    /// Show each link
+    /// Show each link: rates, its share of what comes in, and what it stole, brought twice and damaged since the start
     Links,
+    /// Show what holds each link back: the network, the peer, the disk, the relay, its own damage, or nothing at all
+    WhySlow,
     /// Show the objects that the node wants
     Objects {
         /// Only those that are not whole and marked
@@ -95,7 +97,7 @@ pub(super) enum CtlError {
     Search { dir: PathBuf, source: io::Error },
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("{node} is not synced after {patience}: {progress}. See what holds it up: supersyncctl status")]
+    #[error("{node} is not synced after {patience}: {progress}. See what holds it up: supersyncctl why-slow")]
     TimedOut { node: String, patience: String, progress: String },
     #[error("the config is an exchange's: only a trader has a store to verify")]
     NotATrader,
@@ -170,6 +172,11 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
         Command::Links => {
             let answer = client()?.links().await?;
             screen.show(&answer.json, || render::links(&answer.body.body))?;
+            Ok(exit::OK)
+        }
+        Command::WhySlow => {
+            let answer = client()?.why_slow().await?;
+            screen.show(&answer.json, || render::why_slow(&answer.body.body))?;
             Ok(exit::OK)
         }
         Command::Objects { missing, failed, limit } => {

@@ -17,10 +17,11 @@ mod status;
 mod verify;
 
 pub use client::{Answer, Cause, Client, ClientError, RUN_DIR, SOCKET_NAME};
-pub use render::{Colour, links, objects, reload, status};
+pub use render::{Colour, links, objects, reload, status, why_slow};
 pub use server::{Site, serve};
 pub use socket::{ControlError, ControlSocket};
 pub use status::{
-    ConfigState, ErrorBody, Inventory, InventoryObject, LinkState, LinkStatus, Links, ObjectFilter, ObjectState,
-    ObjectStatus, Objects, PeerState, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals, Versioned,
+    ConfigState, ErrorBody, HeldBy, Inventory, InventoryObject, LinkState, LinkStatus, Links, ObjectFilter,
+    ObjectState, ObjectStatus, Objects, PeerState, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
+    Versioned, WhyLink, WhySlow,
 };

@@ -9,7 +9,8 @@ use bytesize::ByteSize;
 use comfy_table::{Cell, Table, presets};
 
 use super::status::{
-    LinkState, Links, ObjectStatus, Objects, PeerStatus, ReloadReport, SpoolStatus, State, Status, Totals,
+    LinkState, Links, ObjectStatus, Objects, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
+    WhyLink, WhySlow,
 };
 
 /// Whether colours may be used.
@@ -77,6 +78,10 @@ pub fn links(links: &Links) -> String {
         "FOR",
         "IN",
         "OUT",
+        "SHARE",
+        "STOLEN",
+        "TWICE",
+        "BAD",
         "BYTES IN",
         "BYTES OUT",
         "RETRANS",
@@ -95,6 +100,10 @@ pub fn links(links: &Links) -> String {
             coarse(link.since_seconds),
             rate(link.rate_in),
             rate(link.rate_out),
+            link.share.map_or_else(|| "-".to_owned(), percent),
+            size(link.stolen),
+            size(link.duplicated),
+            link.bad.to_string(),
             size(link.bytes_in),
             size(link.bytes_out),
             link.retransmits.to_string(),
@@ -104,7 +113,26 @@ pub fn links(links: &Links) -> String {
             link.note.as_deref().map(clean).unwrap_or_default(),
         ]
     });
-    table("", &header, rows, &[2; 14])
+    table("", &header, rows, &[2; 18])
+}
+
+/// The picture of `supersyncctl why-slow`.
+pub fn why_slow(why: &WhySlow) -> String {
+    let WhySlow { node, state, links } = why;
+    let mut out = format!("{} is {state}\n", clean(node));
+    if links.is_empty() {
+        line(&mut out, format_args!("it has no links"));
+        return out;
+    }
+    let row = |link: &WhyLink| {
+        let id = if link.id == 0 { "-".to_owned() } else { link.id.to_string() };
+        let (rate_in, rate_out) = (rate(link.rate_in), rate(link.rate_out));
+        let held_by = link.held_by.to_string();
+        vec![clean(&link.peer), id, clean(&link.address), rate_in, rate_out, held_by, clean(&link.why)]
+    };
+    let header = ["PEER", "LINK", "ADDRESS", "IN", "OUT", "HELD BY", "WHY"];
+    out.push_str(&table("", &header, links.iter().map(row), &[2; 7]));
+    out
 }
 
 /// The picture of `supersyncctl objects`.
@@ -183,8 +211,13 @@ fn totals(status: &Status) -> String {
         append(&mut out, format_args!("   {} failed", status.failed));
     }
     append(&mut out, format_args!("   {} in   {} out", rate(status.rate_in), rate(status.rate_out)));
-    if let Some(eta) = status.eta_seconds.filter(|_| !status.is_synced()) {
-        append(&mut out, format_args!("   ETA {}", duration(eta.round() as u64)));
+    if status.is_synced() || want.bytes <= have.bytes || status.role == Role::Exchange {
+        return out;
+    }
+    let eta = status.eta_seconds.map_or_else(|| "unknown".to_owned(), |eta| duration(eta.round() as u64));
+    append(&mut out, format_args!("   ETA {eta}"));
+    if let Some(capacity) = status.capacity_in.filter(|&capacity| capacity > 0.0) {
+        append(&mut out, format_args!("   {} of link capacity", percent(status.rate_in / capacity)));
     }
     out
 }
@@ -232,6 +265,10 @@ fn size(bytes: u64) -> String {
 
 fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", size(bytes_per_second.round() as u64))
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", 100.0 * part.clamp(0.0, 1.0))
 }
 
 fn count(objects: u64) -> String {

@@ -3,6 +3,7 @@
 //! ```text
 //! GET  /v1/status                                   Status
 //! GET  /v1/links                                    Links
+//! GET  /v1/why-slow                                 WhySlow
 //! GET  /v1/objects?filter=all|missing|failed&limit= Objects
 //! GET  /v1/wait?synced=true&timeout=SECONDS         Status, as soon as it is SYNCED or the time is over
 //! GET  /v1/inventory?offset=&limit=                 Inventory, or 422 of an exchange
@@ -38,7 +39,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::socket::{ControlError, ControlSocket};
 use super::status::{
-    ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, ReloadReport, Status, Versioned,
+    ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, ReloadReport, Status, Versioned, WhySlow,
 };
 use crate::limits;
 
@@ -132,6 +133,7 @@ fn router(app: App) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/links", get(links))
+        .route("/v1/why-slow", get(why_slow))
         .route("/v1/objects", get(objects))
         .route("/v1/inventory", get(inventory))
         .route("/v1/wait", get(wait))
@@ -149,6 +151,10 @@ async fn status(Shared(app): Shared<App>) -> Json<Status> {
 async fn links(Shared(app): Shared<App>) -> Json<Versioned<Links>> {
     let Status { node, peers, .. } = app.site.status();
     Json(Versioned::new(Links::SCHEMA, Links { node, peers }))
+}
+
+async fn why_slow(Shared(app): Shared<App>) -> Json<Versioned<WhySlow>> {
+    Json(Versioned::new(WhySlow::SCHEMA, app.site.status().into()))
 }
 
 #[derive(Deserialize)]
@@ -261,10 +267,10 @@ async fn no_such_endpoint(method: Method, uri: Uri) -> Refusal {
     Refusal {
         code: StatusCode::NOT_FOUND,
         error: format!("no such endpoint: {method} {}", uri.path()),
-        hint:
-            "endpoints: GET /v1/status, /v1/links, /v1/objects, /v1/inventory, /v1/wait, /v1/livez; POST /v1/reload. \
+        hint: "endpoints: GET /v1/status, /v1/links, /v1/why-slow, /v1/objects, /v1/inventory, /v1/wait, /v1/livez; \
+               POST /v1/reload. \
                Is this daemon older than its client?"
-                .to_owned(),
+            .to_owned(),
     }
 }
 

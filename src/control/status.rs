@@ -23,7 +23,8 @@
 //!   "serving": { "objects": integer, "bytes": integer },    what it offers to others
 //!   "failed": integer                  objects given up until something changes; see /v1/objects
 //!   "rate_in": number, "rate_out": number,                  payload, now
-//!   "eta_seconds": number?,            to the last wanted byte at the present rate
+//!   "capacity_in": number?,            what its links that bring something in are measured to carry, in all
+//!   "eta_seconds": number?,            to the last wanted byte at that rate; null: nothing moves, or all is here
 //!   "peers": [ peer, .. ],
 //!   "spool": { "bytes": integer, "max_bytes": integer, "objects": integer }?,     exchanges
 //!   "bytes_received": integer, "bytes_sent": integer,       on the wire, since start
@@ -35,9 +36,11 @@
 //!   "links_up": integer, "links_total": integer?,           configured; null when the peer dials this node
 //!   "state": "streaming" | "idle" | "degraded" | "down",    degraded: some links up, some not
 //!   "rate_in": number, "rate_out": number, "reconnects": integer, "note": string?,
+//!   "verified": integer, "stolen": integer, "duplicated": integer, "bad": integer,
+//!                                      of all its links since the start, those too that are gone
 //!   "links": [ link, .. ] }
 //!
-//! link: { "id": integer                unique for the life of the daemon
+//! link: { "id": integer                of the connection, unique for the life of the daemon; 0: there is none
 //!   "address": string                  the other end
 //!   "state": "up" | "connecting" | "down", "since_seconds": integer,              in this state
 //!   "rate_in": number, "rate_out": number, "bytes_in": integer, "bytes_out": integer,
@@ -45,7 +48,35 @@
 //!   "reconnects": integer, "retransmits": integer,          TCP segments sent again
 //!   "congestion": string?,             TCP congestion control in use
 //!   "object": string?,                 being fetched over it
-//!   "note": string? }
+//!   "note": string?,
+//!   "share": number?,                  of what the node brings in now, 0 to 1; null: nothing comes in
+//!   "capacity_in": number?,            what it is measured to bring in when it has work
+//!   "orders": integer, "on_order": integer,                 ranges asked for and not had, and the bytes of them
+//!   "verified": integer,               bytes that came over it first, checked and right
+//!   "stolen": integer,                 of these, bytes that another link had on order before
+//!   "duplicated": integer,             bytes that were here already or no longer wanted
+//!   "bad": integer,                    times that what came over it was damaged
+//!   "aside_seconds": integer?,         put aside for the damage it did, and tried again after this
+//!   "rtt_ms": number?, "unsent": integer,                   as TCP tells: round trip, bytes that wait to be sent
+//!   "held_by": "nothing"               it has nothing to do
+//!            | "network"               it carries what the network lets it
+//!            | "peer"                  the other end does not answer, or does not read
+//!            | "disk"                  this node's disk is behind, or takes nothing
+//!            | "relay"                 an exchange has not yet what is asked for, or has no room for it
+//!            | "damage"                it is put aside
+//!            | "down",                 there is no connection
+//!   "why": string }                    the same in words
+//! ```
+//!
+//! `verified`, `stolen`, `duplicated` and `bad` are of all connections that a link has had since the start. Where the peer
+//! dials this node, one link is what comes from one address.
+//!
+//! # `supersync.why-slow/1` - `GET /v1/why-slow`, `supersyncctl why-slow --json`
+//!
+//! ```text
+//! { "schema": "supersync.why-slow/1", "node": string, "state": as in supersync.status/1,
+//!   "links": [ { "peer": string, "id": integer, "address": string, "state": as in a link,
+//!                "rate_in": number, "rate_out": number, "held_by": as in a link, "why": string }, .. ] }
 //! ```
 //!
 //! # `supersync.links/1` - `GET /v1/links`, `supersyncctl links --json`
@@ -143,7 +174,10 @@ pub struct Status {
     pub rate_in: f64,
     /// Payload going out, bytes per second.
     pub rate_out: f64,
-    /// Seconds to the last wanted byte at the present rate.
+    /// What its links that bring something in are measured to carry in all, bytes per second.
+    #[serde(default)]
+    pub capacity_in: Option<f64>,
+    /// Seconds to the last wanted byte at that rate; `None` where nothing moves, or nothing is left.
     pub eta_seconds: Option<f64>,
     /// Everyone this node talks to, or is configured to.
     pub peers: Vec<PeerStatus>,
@@ -250,6 +284,18 @@ pub struct PeerStatus {
     pub reconnects: u64,
     /// What a person should know, in a few words.
     pub note: Option<String>,
+    /// Bytes that came over its links first, checked and right.
+    #[serde(default)]
+    pub verified: u64,
+    /// Of these, bytes that another link had on order before.
+    #[serde(default)]
+    pub stolen: u64,
+    /// Bytes that were here already or no longer wanted.
+    #[serde(default)]
+    pub duplicated: u64,
+    /// Times that what came in was damaged.
+    #[serde(default)]
+    pub bad: u64,
     /// Its links, in the order of the config.
     pub links: Vec<LinkStatus>,
 }
@@ -281,7 +327,7 @@ pub enum PeerState {
 }
 
 /// One connection, or the place of one that is being tried again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkStatus {
     /// Unique for the life of the daemon.
     pub id: u64,
@@ -313,10 +359,70 @@ pub struct LinkStatus {
     pub object: Option<String>,
     /// What a person should know, in a few words.
     pub note: Option<String>,
+    /// Its part of what the node brings in now.
+    #[serde(default)]
+    pub share: Option<f64>,
+    /// What it is measured to bring in when it has work, bytes per second.
+    #[serde(default)]
+    pub capacity_in: Option<f64>,
+    /// Ranges that were asked for over it and have not come; objects where it carries no ranges.
+    #[serde(default)]
+    pub orders: u64,
+    /// Bytes of these ranges that have not come.
+    #[serde(default)]
+    pub on_order: u64,
+    /// Bytes that came over it first, checked and right.
+    #[serde(default)]
+    pub verified: u64,
+    /// Of these, bytes that another link had on order before.
+    #[serde(default)]
+    pub stolen: u64,
+    /// Bytes that were here already or no longer wanted.
+    #[serde(default)]
+    pub duplicated: u64,
+    /// Times that what came over it was damaged.
+    #[serde(default)]
+    pub bad: u64,
+    /// Put aside for the damage it did, and tried again after this.
+    #[serde(default)]
+    pub aside_seconds: Option<u64>,
+    /// TCP's round trip, milliseconds.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    /// Bytes that TCP has taken and not sent.
+    #[serde(default)]
+    pub unsent: u64,
+    /// What holds it back.
+    #[serde(default)]
+    pub held_by: HeldBy,
+    /// The same in words.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// What holds a link back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldBy {
+    /// It has nothing to do.
+    #[default]
+    Nothing,
+    /// It carries what the network lets it.
+    Network,
+    /// The other end does not answer, or does not read.
+    Peer,
+    /// This node's disk is behind, or takes nothing.
+    Disk,
+    /// An exchange has not yet what is asked for, or has no room for it.
+    Relay,
+    /// It is put aside, since it damaged what it carried.
+    Damage,
+    /// There is no connection.
+    Down,
 }
 
 /// Whether a link carries packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkState {
     /// Connected.
@@ -324,6 +430,7 @@ pub enum LinkState {
     /// A dial is under way.
     Connecting,
     /// Waiting for the next dial, or gone.
+    #[default]
     Down,
 }
 
@@ -411,6 +518,56 @@ pub struct Links {
 impl Links {
     /// The schema that they are written in.
     pub const SCHEMA: &'static str = "supersync.links/1";
+}
+
+/// What holds each link of a node back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhySlow {
+    /// The node's name.
+    pub node: String,
+    /// Where the node as a whole stands.
+    pub state: State,
+    /// Its links, by peer.
+    pub links: Vec<WhyLink>,
+}
+
+/// What holds one link back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhyLink {
+    /// Its peer's name.
+    pub peer: String,
+    /// As [`LinkStatus::id`].
+    pub id: u64,
+    /// The other end.
+    pub address: String,
+    /// Whether it carries packets.
+    pub state: LinkState,
+    /// Payload coming in, bytes per second.
+    pub rate_in: f64,
+    /// Payload going out, bytes per second.
+    pub rate_out: f64,
+    /// What holds it back.
+    pub held_by: HeldBy,
+    /// The same in words.
+    pub why: String,
+}
+
+impl WhySlow {
+    /// The schema that it is written in.
+    pub const SCHEMA: &'static str = "supersync.why-slow/1";
+}
+
+impl From<Status> for WhySlow {
+    fn from(status: Status) -> Self {
+        let of_peer = |peer: PeerStatus| {
+            let of_link = move |link: LinkStatus| {
+                let LinkStatus { id, address, state, rate_in, rate_out, held_by, why, .. } = link;
+                WhyLink { peer: peer.name.clone(), id, address, state, rate_in, rate_out, held_by, why }
+            };
+            peer.links.into_iter().map(of_link)
+        };
+        Self { node: status.node, state: status.state, links: status.peers.into_iter().flat_map(of_peer).collect() }
+    }
 }
 
 /// Objects that passed a filter.
@@ -520,6 +677,20 @@ impl fmt::Display for LinkState {
     }
 }
 
+impl fmt::Display for HeldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nothing => "nothing",
+            Self::Network => "network",
+            Self::Peer => "peer",
+            Self::Disk => "disk",
+            Self::Relay => "relay",
+            Self::Damage => "damage",
+            Self::Down => "down",
+        })
+    }
+}
+
 impl fmt::Display for ObjectState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -558,6 +729,8 @@ mod tests {
         check(&[State::Synced, State::Syncing, State::Waiting, State::Draining]);
         check(&[PeerState::Streaming, PeerState::Idle, PeerState::Degraded, PeerState::Down]);
         check(&[LinkState::Up, LinkState::Connecting, LinkState::Down]);
+        use HeldBy::{Damage, Disk, Network, Nothing, Peer, Relay};
+        check(&[Nothing, Network, Peer, Disk, Relay, Damage, HeldBy::Down]);
         check(&[ObjectFilter::All, ObjectFilter::Missing, ObjectFilter::Failed]);
         use ObjectState::{Arriving, Done, Failed, Missing, Waiting};
         check(&[Missing, Arriving, Done, Failed, Waiting]);

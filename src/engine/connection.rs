@@ -15,7 +15,8 @@ use crate::transfer::FlowId;
 use crate::transfer::RangeRequest;
 use crate::transfer::pace::Meter;
 use crate::units::Time;
-use crate::uring::{Buffer, Gather, socket};
+use crate::uring::socket::{self, TcpInfo};
+use crate::uring::{Buffer, Gather};
 use crate::wire::extended::Packer;
 
 /// A link as others may see it.
@@ -37,8 +38,10 @@ pub struct LinkView {
     pub bytes_in: u64,
     /// Bytes given to the socket.
     pub bytes_out: u64,
-    /// Segments that TCP sent again.
-    pub retransmits: u64,
+    /// Requests of the peer that are not answered yet.
+    pub asked: usize,
+    /// What the kernel tells of the connection, while it lasts.
+    pub tcp: TcpInfo,
     /// TCP's congestion control.
     pub congestion: Option<String>,
 }
@@ -86,7 +89,8 @@ impl LinkStats {
             counters: Counters::default(),
             bytes_in: 0,
             bytes_out: 0,
-            retransmits: 0,
+            asked: 0,
+            tcp: TcpInfo::default(),
             congestion: None,
         };
         let zero = AtomicU64::default;
@@ -96,6 +100,7 @@ impl LinkStats {
     pub(super) fn update(&self, link: &Link) {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         view.counters = link.counters();
+        view.asked = link.asked();
         if view.peer.is_none() {
             view.peer = link.peer().cloned();
             view.runs_free = link.runs_free();
@@ -111,7 +116,7 @@ impl LinkStats {
         view.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         view.bytes_out = self.bytes_out.load(Ordering::Relaxed);
         if let Some(socket) = self.socket.lock().unwrap_or_else(PoisonError::into_inner).upgrade() {
-            view.retransmits = socket::tcp_info(&socket).map_or(0, |info| u64::from(info.retransmitted));
+            view.tcp = socket::tcp_info(&socket).unwrap_or_default();
             view.congestion = socket::congestion(&socket).ok();
         }
         view
@@ -156,6 +161,8 @@ pub(super) struct Connection {
     pub(super) met: bool,
     /// Why it ends, once it does.
     pub(super) closing: Option<String>,
+    /// It ends for bytes that were damaged.
+    pub(super) damaged: bool,
 }
 
 impl Connection {
@@ -187,6 +194,7 @@ impl Connection {
             deadline: now,
             met: false,
             closing: None,
+            damaged: false,
         }
     }
 

@@ -34,6 +34,7 @@ use std::time::Duration;
 pub use connection::{LinkView, Traffic};
 pub use shared::Store;
 
+use crate::limits;
 use crate::proto::duplex::LinkConfig;
 use crate::store::Journal;
 use crate::transfer::{FlowId, Flows};
@@ -92,6 +93,8 @@ pub enum Notice {
         link: LinkId,
         /// Who it is.
         peer: NodeName,
+        /// The peer's address.
+        address: String,
     },
     /// A link is gone.
     Closed {
@@ -101,8 +104,16 @@ pub enum Notice {
         peer: Option<NodeName>,
         /// The peer's address.
         address: String,
+        /// It ended for bytes that were damaged on the way.
+        damaged: bool,
         /// Why.
         reason: String,
+    },
+    /// All that came in over a link that is gone has been judged: [`Flow::take_ended`](crate::transfer::Flow::take_ended)
+    /// tells all of it.
+    Settled {
+        /// Which link.
+        link: LinkId,
     },
     /// A file that is served changed or vanished under the sender: the root should be looked at again.
     SourceFailed {
@@ -182,6 +193,11 @@ impl Engine {
     /// Bytes of objects that were committed since the start.
     pub fn committed_bytes(&self) -> u64 {
         self.shared.committed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether links read nothing now, for so much waits for the disk.
+    pub fn is_behind(&self) -> bool {
+        self.shared.backlog.load(Ordering::Acquire) >= limits::WRITE_BACKLOG_MAX
     }
 
     /// Ends in good order: every link finishes its packet, what is whole is committed. Takes at most about `within`.

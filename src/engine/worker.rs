@@ -237,9 +237,11 @@ impl Worker {
             && let Some(peer) = connection.link.peer()
         {
             connection.met = true;
-            self.shared.notify(Notice::Met { link: id, peer: peer.name.clone() });
+            let address = connection.address.clone();
+            self.shared.notify(Notice::Met { link: id, peer: peer.name.clone(), address });
         }
         if let Err(error) = result {
+            connection.damaged = error.is_damage();
             self.close(id, error.to_string());
         }
     }
@@ -437,9 +439,11 @@ impl Worker {
         self.shared.remove_link(id);
         let peer = connection.link.peer().map(|peer| peer.name.clone());
         tracing::debug!(link = id.0, address = connection.address, "ended: {reason}");
-        let address = connection.address.clone();
+        let (address, damaged) = (connection.address.clone(), connection.damaged);
         drop(connection);
-        self.shared.notify(Notice::Closed { link: id, peer, address, reason });
+        self.shared.notify(Notice::Closed { link: id, peer, address, damaged, reason });
+        // Behind the last of its ranges.
+        self.shared.write(WriteJob::Settle { link: id });
     }
 }
 

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
+use super::Notice;
 use super::shared::{PartKey, Shared, Store, lock};
 use crate::limits;
 use crate::proto::duplex::Write;
@@ -76,6 +77,10 @@ pub(super) enum WriteJob {
     Remove {
         flow: FlowId,
         name: ObjectName,
+    },
+    /// A link is gone, and this is behind all that came in over it.
+    Settle {
+        link: LinkId,
     },
     Stop,
 }
@@ -180,6 +185,7 @@ fn handle(shared: &Shared, job: WriteJob) {
         },
         WriteJob::Evict { flow, name } => evict(shared, flow, &name),
         WriteJob::Remove { flow, name } => shared.commit(CommitJob::Remove { flow, name }),
+        WriteJob::Settle { link } => shared.notify(Notice::Settled { link }),
         WriteJob::Stop => {}
     }
 }

@@ -8,7 +8,8 @@ use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::site::{Site, Slot, SlotState};
+use super::line::{Slot, SlotState};
+use super::site::Site;
 use crate::config::{LinkAddress, Remote};
 use crate::limits;
 use crate::uring::control;

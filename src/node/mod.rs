@@ -9,10 +9,13 @@
 
 mod dial;
 mod inventory;
+mod line;
+mod links;
 mod listen;
 mod report;
 mod site;
 mod watch;
+mod why;
 
 use std::path::PathBuf;
 use std::sync::Arc;

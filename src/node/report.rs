@@ -1,64 +1,23 @@
 //! What a node says of itself: its answers to the control socket.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::site::{FIRST, SECOND, Site, SlotState, lock};
+use super::site::{FIRST, SECOND, Site, lock};
 use crate::config::RoleConfig;
 use crate::control::{
-    ConfigState, Inventory, InventoryObject, LinkState, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, PeerState,
-    PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
+    ConfigState, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, ReloadReport,
+    Role, SpoolStatus, State, Status, Totals,
 };
-use crate::engine::LinkView;
 use crate::transfer::{self, Flow};
-use crate::units::{LinkId, ObjectName};
+use crate::units::ObjectName;
 
 /// Rates are taken this often.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// Weight of the newest sample.
-const NEWEST: f64 = 0.4;
 /// A rate below this is shown as idle, bytes per second: keep-alive alone makes some.
-const IDLE_RATE: f64 = 16_384.0;
-
-/// Rates of all links.
-#[derive(Debug, Default)]
-pub(super) struct Rates(BTreeMap<LinkId, Sample>);
-
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    at: Instant,
-    /// What had passed then, bytes of objects.
-    payload: (u64, u64),
-    rate_in: f64,
-    rate_out: f64,
-}
+pub(super) const IDLE_RATE: f64 = 16_384.0;
 
 impl Site {
-    /// Takes the links' rates anew.
-    pub(super) fn sample(&self) {
-        // Two threads take samples: who has the lock has the newer figures.
-        let Rates(rates) = &mut *lock(&self.rates);
-        let views = self.engine().links();
-        let now = Instant::now();
-        rates.retain(|id, _| views.contains_key(id));
-        for (id, view) in &views {
-            let payload = (view.counters.payload_in, view.counters.payload_out);
-            let fresh = Sample { at: now, payload, rate_in: 0.0, rate_out: 0.0 };
-            let sample = rates.entry(*id).or_insert(fresh);
-            let seconds = now.duration_since(sample.at).as_secs_f64();
-            if seconds > 0.0 {
-                let blend = |rate: f64, more: u64| rate + NEWEST * (more as f64 / seconds - rate);
-                sample.rate_in = blend(sample.rate_in, payload.0 - sample.payload.0);
-                sample.rate_out = blend(sample.rate_out, payload.1 - sample.payload.1);
-                (sample.at, sample.payload) = (now, payload);
-            }
-        }
-    }
-
     /// One line for the service manager.
     pub(super) fn headline(&self) -> String {
         let status = self.status();
@@ -69,9 +28,8 @@ impl Site {
 
     pub(super) fn status(&self) -> Status {
         let config = self.config();
-        let views = self.engine().links();
         let uptime = self.engine().now().0;
-        let peers = self.peers(&views);
+        let peers = self.peers();
         let sums = self.engine().traffic();
         let facts = self.engine().with_flows(|flows, _| {
             let totals = [flows.at(FIRST).totals(), flows.at(SECOND).totals()];
@@ -95,6 +53,7 @@ impl Site {
         };
         let rate_in: f64 = peers.iter().map(|peer| peer.rate_in).sum();
         let rate_out: f64 = peers.iter().map(|peer| peer.rate_out).sum();
+        let capacity = capacity_in(peers.iter().flat_map(|peer| &peer.links));
         let left = want.bytes.saturating_sub(have.bytes + arriving);
         let links_up: u32 = peers.iter().map(|peer| peer.links_up).sum();
         let state = match (self.is_ending(), complete, links_up) {
@@ -130,7 +89,8 @@ impl Site {
             failed: first.failed + second.failed,
             rate_in,
             rate_out,
-            eta_seconds: (left > 0 && rate_in > IDLE_RATE).then(|| left as f64 / rate_in),
+            capacity_in: capacity,
+            eta_seconds: eta(left, capacity),
             peers,
             spool,
             bytes_received: sums.bytes_in,
@@ -165,96 +125,6 @@ impl Site {
         });
         problems.extend(failed);
         problems
-    }
-
-    fn peers(&self, views: &BTreeMap<LinkId, LinkView>) -> Vec<PeerStatus> {
-        if self.is_trader() { self.callers(views) } else { self.dialed(views) }
-    }
-
-    /// An exchange's peers are those of the config, each link in its place.
-    fn dialed(&self, views: &BTreeMap<LinkId, LinkView>) -> Vec<PeerStatus> {
-        let config = self.config();
-        let RoleConfig::Exchange(exchange) = &config.role else { return Vec::new() };
-        let slots = lock(&self.slots).clone();
-        let peer = |index: usize| {
-            let links = slots.iter().filter(|slot| slot.peer == index).map(|slot| {
-                let (state, since) = slot.state();
-                let reconnects = slot.connects.load(Ordering::Relaxed).saturating_sub(1);
-                let mut status = match &state {
-                    SlotState::Up(link) => views.get(link).map(|view| self.link(*link, view)),
-                    SlotState::Dialing | SlotState::Waiting { .. } => None,
-                }
-                .unwrap_or_else(|| down(slot.address.remote.to_string()));
-                status.reconnects = reconnects;
-                status.since_seconds = since.elapsed().as_secs();
-                match state {
-                    SlotState::Dialing => status.state = LinkState::Connecting,
-                    SlotState::Waiting { reason, until } => {
-                        let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
-                        status.note = Some(format!("{reason}, next try in {seconds:.0} s"));
-                    }
-                    SlotState::Up(_) => {}
-                }
-                status
-            });
-
-            peer_status(exchange.peers[index].name.to_string(), links.collect(), true)
-        };
-        (0..exchange.peers.len()).map(peer).collect()
-    }
-
-    /// A trader's peers are those that dialed it.
-    fn callers(&self, views: &BTreeMap<LinkId, LinkView>) -> Vec<PeerStatus> {
-        let mut by_peer: BTreeMap<String, Vec<LinkStatus>> =
-            lock(&self.callers).keys().map(|name| (name.to_string(), Vec::new())).collect();
-        for (id, view) in views {
-            if let Some(peer) = &view.peer {
-                by_peer.entry(peer.name.to_string()).or_default().push(self.link(*id, view));
-            }
-        }
-        let callers = lock(&self.callers).clone();
-        let peers = by_peer.into_iter().map(|(name, links)| {
-            let caller = callers.iter().find(|(caller, _)| caller.as_str() == name).map(|(_, caller)| caller);
-            let up = links.len() as u64;
-            let mut peer = peer_status(name, links, false);
-            if let Some(caller) = caller {
-                peer.reconnects = caller.connects.saturating_sub(up.max(caller.most_up));
-                if up < caller.most_up {
-                    let last = caller.last_end.as_deref().unwrap_or("it has not dialed again");
-                    peer.note = Some(format!("{} of {} links gone: {last}", caller.most_up - up, caller.most_up));
-                    peer.state = if up == 0 { PeerState::Down } else { PeerState::Degraded };
-                }
-            }
-            peer
-        });
-        peers.collect()
-    }
-
-    fn link(&self, id: LinkId, view: &LinkView) -> LinkStatus {
-        let sample = lock(&self.rates).0.get(&id).copied();
-        let object = self.engine().with_flows(|flows, _| {
-            let flow = flows.at(view.fetch);
-            flow.head(id).map(|id| flow.name(id).to_string())
-        });
-        let n = u64::from(u32::try_from(self.config().packet_len.bytes()).unwrap_or(u32::MAX));
-        let headers = 2 * view.counters.packets_in;
-        LinkStatus {
-            id: id.0,
-            address: view.address.clone(),
-            state: if view.peer.is_some() { LinkState::Up } else { LinkState::Connecting },
-            since_seconds: self.engine().now().since(view.since).as_secs(),
-            rate_in: sample.map_or(0.0, |sample| sample.rate_in),
-            rate_out: sample.map_or(0.0, |sample| sample.rate_out),
-            bytes_in: view.bytes_in,
-            bytes_out: view.bytes_out,
-            padding_in: (view.counters.packets_in * n).saturating_sub(view.counters.payload_in + headers),
-            padding_out: view.counters.padding_out,
-            reconnects: 0,
-            retransmits: view.retransmits,
-            congestion: view.congestion.clone(),
-            object,
-            note: (view.peer.is_some() && !view.runs_free).then(|| "the peer speaks the seed's protocol only".into()),
-        }
     }
 
     fn object_states(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus> {
@@ -317,46 +187,38 @@ impl crate::control::Site for Handle {
 /// A node as the control socket sees it.
 pub(super) struct Handle(pub(super) Arc<Site>);
 
-fn peer_status(name: String, links: Vec<LinkStatus>, configured: bool) -> PeerStatus {
-    let up = links.iter().filter(|link| link.state == LinkState::Up).count() as u32;
-    let total = links.len() as u32;
-    let rate_in: f64 = links.iter().map(|link| link.rate_in).sum();
-    let rate_out: f64 = links.iter().map(|link| link.rate_out).sum();
-    let state = match up {
-        0 => PeerState::Down,
-        _ if up < total => PeerState::Degraded,
-        _ if rate_in + rate_out > IDLE_RATE => PeerState::Streaming,
-        _ => PeerState::Idle,
-    };
-    PeerStatus {
-        name,
-        links_up: up,
-        links_total: configured.then_some(total),
-        state,
-        rate_in,
-        rate_out,
-        reconnects: links.iter().map(|link| link.reconnects).sum(),
-        note: None,
-        links,
-    }
+/// What the links that bring something in are measured to carry in all.
+fn capacity_in<'a>(links: impl Iterator<Item = &'a LinkStatus>) -> Option<f64> {
+    let brings = |link: &&LinkStatus| link.rate_in > IDLE_RATE || (link.orders > 0 && link.held_by == HeldBy::Network);
+    let sum: f64 = links.filter(brings).filter_map(|link| link.capacity_in).sum();
+    (sum >= 1.0).then_some(sum)
 }
 
-fn down(address: String) -> LinkStatus {
-    LinkStatus {
-        id: 0,
-        address,
-        state: LinkState::Down,
-        since_seconds: 0,
-        rate_in: 0.0,
-        rate_out: 0.0,
-        bytes_in: 0,
-        bytes_out: 0,
-        padding_in: 0,
-        padding_out: 0,
-        reconnects: 0,
-        retransmits: 0,
-        congestion: None,
-        object: None,
-        note: None,
+/// Seconds to the last of `left` bytes; `None` where nothing moves, or nothing is left.
+fn eta(left: u64, capacity: Option<f64>) -> Option<f64> {
+    capacity.filter(|_| left > 0).map(|capacity| left as f64 / capacity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(rate_in: f64, orders: u64, held_by: HeldBy, capacity: f64) -> LinkStatus {
+        LinkStatus { rate_in, orders, held_by, capacity_in: Some(capacity), ..LinkStatus::default() }
+    }
+
+    #[test]
+    fn time_left_is_reckoned_with_what_the_links_that_bring_something_in_can_do() {
+        let links = [
+            link(1.2e6, 10, HeldBy::Network, 1.5e6),
+            // It has just begun: what it brought in the last second says nothing.
+            link(0.0, 10, HeldBy::Network, 1.5e6),
+            // These have capacity, and it is of no use now.
+            link(0.0, 10, HeldBy::Relay, 1.5e6),
+            link(0.0, 0, HeldBy::Nothing, 1.5e6),
+        ];
+        assert_eq!(eta(6_000_000, capacity_in(links.iter())), Some(2.0));
+        assert_eq!(eta(0, capacity_in(links.iter())), None);
+        assert_eq!(eta(6_000_000, capacity_in(links[2..].iter())), None, "nothing moves");
     }
 }

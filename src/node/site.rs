@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, interval};
+use tokio::time::interval;
 
-use super::report::{Handle, Rates};
+use super::line::{Caller, Slot, SlotState, Tally};
+use super::links::Rates;
+use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
 use crate::config::{self, Config, Delete, Exchange, LinkAddress, Listen, RoleConfig, Trader};
 use crate::control::{ControlSocket, ReloadReport};
@@ -45,61 +47,6 @@ pub(super) enum Command {
     Reload(oneshot::Sender<()>),
     /// The engine has something to say.
     Notice(Notice),
-}
-
-/// A link that the config asks for, and where it stands.
-#[derive(Debug)]
-pub(super) struct Slot {
-    /// Index of its peer in the config.
-    pub(super) peer: usize,
-    pub(super) address: LinkAddress,
-    state: Mutex<(SlotState, Instant)>,
-    retired: AtomicBool,
-    met: AtomicBool,
-    pub(super) connects: AtomicU64,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum SlotState {
-    Dialing,
-    Up(LinkId),
-    Waiting { reason: String, until: Instant },
-}
-
-impl Slot {
-    fn new(peer: usize, address: LinkAddress) -> Self {
-        let state = Mutex::new((SlotState::Dialing, Instant::now()));
-        Self { peer, address, state, retired: false.into(), met: false.into(), connects: AtomicU64::new(0) }
-    }
-
-    pub(super) fn set(&self, state: SlotState) {
-        *lock(&self.state) = (state, Instant::now());
-    }
-
-    pub(super) fn state(&self) -> (SlotState, Instant) {
-        lock(&self.state).clone()
-    }
-
-    pub(super) fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
-    }
-
-    /// Whether the peer answered on the link before, since this was last asked.
-    pub(super) fn was_met(&self) -> bool {
-        self.met.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// What is known of a peer that dials us.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Caller {
-    /// Links that it has made since the start.
-    pub(super) connects: u64,
-    /// Links that are up, and the most that ever were.
-    up: u64,
-    pub(super) most_up: u64,
-    /// Why the last link to it ended.
-    pub(super) last_end: Option<String>,
 }
 
 /// A node.
@@ -276,40 +223,46 @@ impl Site {
 
     fn handle_notice(&self, notice: Notice) {
         match notice {
-            Notice::Met { link, peer } => {
+            Notice::Met { link, peer, address } => {
                 tracing::info!(link = link.0, %peer, "link up");
-                for slot in lock(&self.slots).iter() {
-                    if matches!(slot.state().0, SlotState::Up(up) if up == link) {
-                        slot.met.store(true, Ordering::Relaxed);
-                    }
-                }
+                lock(&self.slots).iter().filter(|slot| slot.is_link(link)).for_each(|slot| slot.handle_met());
                 if self.is_trader() {
                     let mut callers = lock(&self.callers);
                     // Whoever connects says what it is called: names that nobody uses any more make room.
                     if callers.len() >= limits::LINKS_MAX && !callers.contains_key(&peer) {
                         callers.retain(|_, caller| caller.up > 0);
                     }
-                    let caller = callers.entry(peer).or_default();
-                    caller.connects += 1;
-                    caller.up += 1;
-                    caller.most_up = caller.most_up.max(caller.up);
+                    callers.entry(peer).or_default().handle_met(link, &address);
                 }
             }
-            Notice::Closed { link, peer, address, reason } => {
+            Notice::Closed { link, peer, address, damaged, reason } => {
                 let name = peer.as_ref().map(NodeName::to_string).or_else(|| self.dialed_peer(link));
                 let name = name.unwrap_or_else(|| "unknown".into());
                 tracing::info!(link = link.0, peer = name, address, "link down: {reason}");
                 let mut callers = lock(&self.callers);
                 if let Some(caller) = peer.and_then(|peer| callers.get_mut(&peer)) {
-                    caller.up = caller.up.saturating_sub(1);
-                    caller.last_end = Some(reason.clone());
+                    caller.handle_closed(link, damaged, &reason);
                 }
                 drop(callers);
+                for slot in lock(&self.slots).iter().filter(|slot| slot.is_link(link)) {
+                    lock(&slot.history).end(link, damaged);
+                }
                 if let Some(closer) = lock(&self.closers).remove(&link) {
                     let _ = closer.send(reason);
                 }
             }
+            Notice::Settled { link } => self.settle(link),
             Notice::SourceFailed { .. } => self.look_again.notify_one(),
+        }
+    }
+
+    /// All that came over a connection that is gone is added to what its place has done.
+    fn settle(&self, link: LinkId) {
+        let take = |flows: &mut Flows| flows.iter_mut().find_map(|(_, flow)| flow.take_ended(link));
+        let tally = self.engine().with_flows(|flows, _| take(flows)).map_or_else(Tally::default, Tally::from);
+        let of_caller = lock(&self.callers).values_mut().any(|caller| caller.settle(link, tally));
+        if !of_caller {
+            let _ = lock(&self.slots).iter().any(|slot| lock(&slot.history).settle(link, tally));
         }
     }
 
@@ -318,7 +271,7 @@ impl Site {
         let config = self.config();
         let RoleConfig::Exchange(exchange) = &config.role else { return None };
         let slots = lock(&self.slots);
-        let slot = slots.iter().find(|slot| matches!(slot.state().0, SlotState::Up(up) if up == link))?;
+        let slot = slots.iter().find(|slot| slot.is_link(link))?;
         Some(exchange.peers[slot.peer].name.to_string())
     }
 
@@ -644,7 +597,7 @@ impl Site {
                     wanted.remove(at);
                     return true;
                 }
-                slot.retired.store(true, Ordering::Relaxed);
+                slot.retire();
                 if let SlotState::Up(link) = slot.state().0 {
                     self.engine().close_link(link, "the config no longer has it");
                 }

@@ -74,6 +74,14 @@ impl Link {
         }
     }
 
+    /// Requests of the peer that are not answered yet.
+    pub fn asked(&self) -> usize {
+        match self {
+            Self::Seed(link) => link.asked(),
+            Self::Extended(link) => link.asked(),
+        }
+    }
+
     fn config(&self) -> &LinkConfig {
         match self {
             Self::Seed(link) => link.config(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::action::{Action, Problem};
-use super::blocks::RangeRequest;
-use super::carrier::Order;
+use super::blocks::{Blocks, RangeRequest};
+use super::carrier::{Health, Order};
 use super::demands::Demand;
 use super::flow::{Flow, Kind};
 use super::gather::{Added, Gather, Piece};
@@ -60,14 +60,14 @@ impl Flow {
         }
         let added = self.add_piece(link, piece, crc);
         let new = if let Added::New(new) = added { new } else { ByteCount(0) };
-        if let Some(carrier) = self.blocks.carriers.get_mut(&link) {
-            carrier.totals.verified += new;
+        if let Some(totals) = self.totals_of(link) {
+            totals.verified += new;
             if order.is_some_and(|order| order.second) {
-                carrier.totals.stolen += new;
+                totals.stolen += new;
             }
             // Where there is no order it was counted as it came in.
             if order.is_some() {
-                carrier.totals.duplicated += ByteCount(piece.length.0.saturating_sub(new.0));
+                totals.duplicated += ByteCount(piece.length.0.saturating_sub(new.0));
             }
         }
         if self.blocks.gathers.contains_key(&piece.object) && self.is_current(piece.object, piece.generation) {
@@ -256,9 +256,18 @@ impl Flow {
         self.wake_carriers();
     }
 
+    /// What is counted of a link, which may have ended while its last ranges were on their way to disk.
+    fn totals_of(&mut self, link: LinkId) -> Option<&mut Health> {
+        let Blocks { carriers, ended, .. } = &mut self.blocks;
+        carriers.get_mut(&link).map(|carrier| &mut carrier.totals).or_else(|| ended.get_mut(&link))
+    }
+
     /// A link has damaged something; one that does so often is put aside.
     fn blame(&mut self, link: LinkId, now: Time) {
-        let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
+        let Some(carrier) = self.blocks.carriers.get_mut(&link) else {
+            self.totals_of(link).into_iter().for_each(|totals| totals.bad_ranges += 1);
+            return;
+        };
         if !carrier.handle_bad(now) || !self.blocks.is_aside(link, now) {
             return;
         }

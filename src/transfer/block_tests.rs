@@ -105,6 +105,31 @@ fn bytes_that_are_written_when_their_link_is_gone_count() {
     arrive(&mut flow, L1, range, ms(1));
     assert_eq!(flow.poll_cancel(L2), Some(again), "nobody waits for the second copy");
     assert!(matches!(flow.state(range.object), ObjectState::Gathering { verified: ByteCount(v), .. } if v == 32 * K));
+    assert_eq!(flow.health(L1, ms(1)).map(|health| health.verified), Some(ByteCount(32 * K)), "they are its own");
+    assert_eq!(flow.take_ended(L1).map(|health| health.verified), Some(ByteCount(32 * K)));
+    assert_eq!(flow.health(L1, ms(1)), None, "and nothing is kept of it for ever");
+}
+
+#[test]
+fn damage_that_is_found_when_its_link_is_gone_counts() {
+    let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.detach_blocks(L1, Time::ZERO);
+    flow.handle_damaged(L1, range, ms(1));
+    assert_eq!(flow.take_ended(L1).map(|health| health.bad_ranges), Some(1));
+}
+
+#[test]
+fn a_link_says_what_it_waits_for() {
+    let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1")]);
+    let idle = flow.health(L1, ms(900)).expect("attached");
+    assert_eq!((idle.object, idle.silent, idle.pending), (None, Duration::ZERO, false));
+    let range = flow.next_range(L1, ms(1000)).expect("work");
+    let waits = flow.health(L1, ms(1700)).expect("attached");
+    assert_eq!((waits.object, waits.silent), (Some(range.object), Duration::from_millis(700)));
+    flow.handle_range_pending(L1, range, ms(1800));
+    let told = flow.health(L1, ms(1900)).expect("attached");
+    assert!(told.pending && told.orders == 0 && flow.wants_more());
 }
 
 #[test]

@@ -69,6 +69,8 @@ impl RangeRequest {
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     pub(super) carriers: BTreeMap<LinkId, Carrier>,
+    /// What passed over links that are gone, until it is asked for.
+    pub(super) ended: BTreeMap<LinkId, Health>,
     /// What is in block hands, or asked for by ranges.
     pub(super) gathers: BTreeMap<ObjectId, Gather>,
     /// Objects that are not all here or on order, the earliest first; of a flow that knows what it wants.
@@ -159,6 +161,7 @@ impl Flow {
         for order in carrier.orders.iter().rev() {
             self.free_order(order);
         }
+        self.blocks.ended.insert(link, carrier.totals);
         self.ledger.subscribers.remove(&link);
         self.asks.due.remove(&link);
         for cursor in self.ledger.cursors.values_mut() {
@@ -229,11 +232,6 @@ impl Flow {
         let at = [look, retry].into_iter().flatten().min()?;
         let at = at.max(carrier.shy_until(now).unwrap_or(at)).max(self.hold_until);
         Some(at.max(now + Duration::from_millis(1)))
-    }
-
-    /// What passed over a link that carries ranges, and how it stands.
-    pub fn health(&self, link: LinkId, now: Time) -> Option<Health> {
-        self.blocks.carriers.get(&link).map(|carrier| carrier.health(now))
     }
 
     /// What an earlier run has left of an object of this size and root, as its journal tells; to be called before anything is known

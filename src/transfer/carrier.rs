@@ -8,13 +8,19 @@ use super::pace::Meter;
 use crate::limits;
 use crate::units::{ByteCount, Generation, NodeName, ObjectId, Offset, Rate, Time};
 
-/// What an operator may want to know of a link that carries ranges.
+/// What an operator may want to know of a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Health {
     /// What it brings in.
     pub rate: Option<Rate>,
-    /// Ranges on order.
+    /// Ranges on order; whole objects where it carries no ranges.
     pub orders: usize,
+    /// What the oldest of them is of.
+    pub object: Option<ObjectId>,
+    /// How long nothing of them has come.
+    pub silent: Duration,
+    /// The peer's last answer was that it has not what it is asked for.
+    pub pending: bool,
     /// Bytes on order that have not come in.
     pub owed: ByteCount,
     /// Bytes that came in over it first, and right.
@@ -90,10 +96,18 @@ impl Carrier {
         Health {
             rate: self.meter.rate(now),
             orders: self.orders.len(),
+            object: self.orders.front().map(|order| order.request.object),
+            silent: self.silent(now),
+            pending: self.shy_delay > Duration::ZERO,
             owed: ByteCount(self.owed()),
             aside_until: self.aside_until.filter(|&until| until > now),
             ..self.totals
         }
+    }
+
+    /// How long nothing of what is on order has come.
+    fn silent(&self, now: Time) -> Duration {
+        if self.orders.is_empty() { Duration::ZERO } else { now.since(self.active) }
     }
 
     /// Bytes on order that have not come in.

@@ -1,6 +1,11 @@
-//! How far a flow has come.
+//! How far a flow has come, and how its links do. Only looks, but for [`Flow::take_ended`].
 
-use crate::units::ByteCount;
+use super::carrier::Health;
+use super::flow::{Flow, Kind};
+use super::object::ObjectState;
+use super::schedule::Fetcher;
+use crate::limits;
+use crate::units::{ByteCount, LinkId, Time};
 
 /// Totals of one flow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,4 +24,59 @@ pub struct Totals {
     pub arriving_bytes: ByteCount,
     /// Objects with a problem that an operator should look at.
     pub failed: u64,
+}
+
+impl Flow {
+    /// How a link that fetches into this flow stands and what passed over it; also of one that has ended, until
+    /// [`Flow::take_ended`].
+    pub fn health(&self, link: LinkId, now: Time) -> Option<Health> {
+        let carrier = self.blocks.carriers.get(&link).map(|carrier| carrier.health(now));
+        carrier
+            .or_else(|| self.schedule.fetchers.get(&link).map(|fetcher| self.fetcher_health(fetcher, now)))
+            .or_else(|| self.blocks.ended.get(&link).copied())
+    }
+
+    /// What passed over a link that has ended and of which nothing is on its way to disk any more; nothing is known of it
+    /// from then on.
+    pub fn take_ended(&mut self, link: LinkId) -> Option<Health> {
+        self.blocks.ended.remove(&link)
+    }
+
+    /// Why nothing new is fetched now, where the store could not take the last thing.
+    pub fn hold(&self, now: Time) -> Option<&str> {
+        self.held(now).filter(|_| now < self.hold_until)
+    }
+
+    /// Whether something is to be fetched that is neither here nor on its way.
+    pub fn wants_more(&self) -> bool {
+        match self.kind {
+            Kind::Fetch => !self.is_complete(),
+            Kind::Offer => false,
+            Kind::Relay => !self.blocks.demands.is_empty() || self.schedule.has_queued(),
+        }
+    }
+
+    /// Whether something is asked of a spool that finds no room in it until something else has been fetched.
+    pub fn is_out_of_room(&self) -> bool {
+        let Some(room) = self.room.as_ref().filter(|_| self.kind == Kind::Relay) else { return false };
+        let demands = self.blocks.demands.iter().take(limits::OBJECTS_PASSED_OVER_MAX);
+        let by_ranges = demands.map(|demand| self.at(demand.object)).any(|object| {
+            let size = object.content.as_ref().map(|content| content.size);
+            object.state() == ObjectState::Absent && size.is_some_and(|size| !room.could_fit(size))
+        });
+        by_ranges || (self.schedule.has_queued() && !self.has_room_for_one_more())
+    }
+
+    /// Of a link that fetches whole objects, of which nothing is checked on the way.
+    fn fetcher_health(&self, fetcher: &Fetcher, now: Time) -> Health {
+        let is_idle = fetcher.outstanding.is_empty();
+        Health {
+            rate: fetcher.meter.rate(now),
+            orders: fetcher.outstanding.len(),
+            object: fetcher.outstanding.front().copied(),
+            silent: if is_idle { std::time::Duration::ZERO } else { now.since(fetcher.moved_at) },
+            pending: fetcher.is_shy(),
+            ..Health::default()
+        }
+    }
 }

@@ -72,6 +72,11 @@ impl Fetcher {
         self.shy_delay = Duration::ZERO;
         self.shy_until = Time::ZERO;
     }
+
+    /// Whether its last answers were that objects are pending.
+    pub(super) fn is_shy(&self) -> bool {
+        self.shy_delay > Duration::ZERO
+    }
 }
 
 impl Fetcher {

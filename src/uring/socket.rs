@@ -58,6 +58,14 @@ pub struct TcpInfo {
     pub not_sent: u32,
     /// Segments sent again, since the connection was made.
     pub retransmitted: u32,
+    /// Times in a row that the oldest unacknowledged segment was sent again.
+    pub resending: u8,
+    /// Time with something to send, or sent and not acknowledged.
+    pub busy: Duration,
+    /// Of this, the time that the peer's receive window was full.
+    pub receiver_limited: Duration,
+    /// Of this, the time that our own send buffer was too small.
+    pub send_buffer_limited: Duration,
 }
 
 /// Sets `options`, and blocking mode, which rings need.
@@ -211,6 +219,10 @@ impl TcpInfo {
             not_sent: u32_at(144),
             min_rtt_us: u32_at(148),
             delivery_rate: u64_at(160),
+            resending: raw.get(2).copied().unwrap_or(0),
+            busy: Duration::from_micros(u64_at(168)),
+            receiver_limited: Duration::from_micros(u64_at(176)),
+            send_buffer_limited: Duration::from_micros(u64_at(184)),
         }
     }
 }

@@ -319,6 +319,11 @@ impl Link {
         self.counters
     }
 
+    /// Requests of the peer that are not answered yet.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
     /// Both ends have said that they are done; the link may be closed. One that is left open goes on when either end wants
     /// something again.
     pub fn is_over(&self) -> bool {

@@ -140,6 +140,19 @@ pub enum LinkError {
     Silent(Duration),
 }
 
+impl LinkError {
+    /// Whether bytes came in that the peer cannot have meant to send: they were damaged on the way, or both ends do not have
+    /// the same `packet_bytes`.
+    pub fn is_damage(&self) -> bool {
+        use duplex::LinkError::{Hello, Malformed, OutOfPlace};
+        match self {
+            Self::Seed(error) => matches!(error, Malformed { .. } | Hello(_) | OutOfPlace { .. }),
+            Self::Malformed { .. } | Self::News { .. } | Self::DamagedNews { .. } | Self::OutOfPlace { .. } => true,
+            Self::Silent(_) => false,
+        }
+    }
+}
+
 /// Data that is coming in.
 #[derive(Debug)]
 enum Incoming {
@@ -252,6 +265,11 @@ impl Link {
     /// Whether something to send may follow soon: the peer waits for what is not here yet, or we for what comes.
     pub fn expects_more(&self) -> bool {
         !self.asked.is_empty() || !self.orders.is_empty()
+    }
+
+    /// Requests of the peer that are not answered yet.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
     }
 
     /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens.

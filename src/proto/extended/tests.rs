@@ -592,7 +592,8 @@ fn an_answer_to_a_request_that_was_never_made_ends_the_link() {
     end.flush(&[]);
     let train: Vec<u8> = end.out.drain(..).collect();
     let error = net.nodes[1].receive(0, &train, net.now).expect_err("out of place");
-    assert!(matches!(error, LinkError::OutOfPlace { .. }), "{error}");
+    assert!(matches!(error, LinkError::OutOfPlace { .. }) && error.is_damage(), "{error}");
+    assert!(!LinkError::Silent(limits::SILENCE_MAX).is_damage());
 }
 
 #[test]

@@ -1,0 +1,262 @@
+//! The places of links: a connection comes and goes, its place stays, and with it what passed over all of its connections.
+//!
+//! An exchange has a [`Slot`] for each link of its config. A trader does not know beforehand who will dial it: what
+//! connects from the same address as a connection that has ended takes the place of that one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::AddAssign;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use super::site::lock;
+use crate::config::LinkAddress;
+use crate::transfer::Health;
+use crate::units::{ByteCount, LinkId};
+
+/// What came in over a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Bytes that came in over it first, and right.
+    pub(super) verified: ByteCount,
+    /// Of these, bytes that another link had on order before.
+    pub(super) stolen: ByteCount,
+    /// Bytes that were here already, or no longer wanted.
+    pub(super) duplicated: ByteCount,
+    /// Times that bytes came in damaged.
+    pub(super) bad: u64,
+}
+
+impl From<Health> for Tally {
+    fn from(health: Health) -> Self {
+        let Health { verified, stolen, duplicated, bad_ranges: bad, .. } = health;
+        Self { verified, stolen, duplicated, bad }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.verified += other.verified;
+        self.stolen += other.stolen;
+        self.duplicated += other.duplicated;
+        self.bad += other.bad;
+    }
+}
+
+/// What passed over the connections of one place that have ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    past: Tally,
+    /// Some of what came over these is still on its way to disk, so that it is the flow that knows.
+    unsettled: Vec<LinkId>,
+}
+
+impl History {
+    /// A connection has ended; `damaged`: for bytes that were damaged on the way, which is told here alone.
+    pub(super) fn end(&mut self, link: LinkId, damaged: bool) {
+        self.past.bad += u64::from(damaged);
+        self.unsettled.push(link);
+    }
+
+    /// `tally` is all that came over `link`; `false` where it was none of this place.
+    pub(super) fn settle(&mut self, link: LinkId, tally: Tally) -> bool {
+        let Some(at) = self.unsettled.iter().position(|&unsettled| unsettled == link) else { return false };
+        self.unsettled.swap_remove(at);
+        self.past += tally;
+        true
+    }
+
+    /// All that came in, over the connection of `now` too; `of` tells what the flows know of a connection.
+    pub(super) fn sum(&self, now: Option<LinkId>, of: impl Fn(LinkId) -> Tally) -> Tally {
+        let mut sum = self.past;
+        self.unsettled.iter().chain(&now).for_each(|&link| sum += of(link));
+        sum
+    }
+
+    /// Connections of which the flows know something that is not told here yet.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = LinkId> {
+        self.unsettled.iter().copied()
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.past += other.past;
+        self.unsettled.extend(other.unsettled);
+    }
+}
+
+/// A link that the config asks for, and where it stands.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Index of its peer in the config.
+    pub(super) peer: usize,
+    pub(super) address: LinkAddress,
+    state: Mutex<(SlotState, Instant)>,
+    retired: AtomicBool,
+    met: AtomicBool,
+    pub(super) connects: AtomicU64,
+    pub(super) history: Mutex<History>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum SlotState {
+    Dialing,
+    Up(LinkId),
+    Waiting { reason: String, until: Instant },
+}
+
+impl Slot {
+    pub(super) fn new(peer: usize, address: LinkAddress) -> Self {
+        let state = Mutex::new((SlotState::Dialing, Instant::now()));
+        Self {
+            peer,
+            address,
+            state,
+            retired: false.into(),
+            met: false.into(),
+            connects: AtomicU64::new(0),
+            history: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set(&self, state: SlotState) {
+        *lock(&self.state) = (state, Instant::now());
+    }
+
+    pub(super) fn state(&self) -> (SlotState, Instant) {
+        lock(&self.state).clone()
+    }
+
+    pub(super) fn is_link(&self, link: LinkId) -> bool {
+        matches!(lock(&self.state).0, SlotState::Up(up) if up == link)
+    }
+
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// The peer has answered.
+    pub(super) fn handle_met(&self) {
+        self.met.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer answered on the link before, since this was last asked.
+    pub(super) fn was_met(&self) -> bool {
+        self.met.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What is known of a peer that dials us.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Caller {
+    /// Links that it has made since the start.
+    pub(super) connects: u64,
+    /// Links that are up, and the most that ever were.
+    pub(super) up: u64,
+    pub(super) most_up: u64,
+    /// Why the last link to it ended.
+    pub(super) last_end: Option<String>,
+    /// As many as ever were up at a time, or fewer.
+    pub(super) places: Vec<Place>,
+    /// What passed over links that come from other addresses now.
+    pub(super) left: History,
+}
+
+/// Where a peer that dials us has, or had, a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The peer's address, without its port: that is another one each time.
+    pub(super) ip: Option<IpAddr>,
+    /// The connection; `None` while there is none.
+    pub(super) link: Option<LinkId>,
+    /// When and why the last one ended.
+    pub(super) ended: Option<(Instant, String)>,
+    pub(super) connects: u64,
+    pub(super) history: History,
+}
+
+impl Caller {
+    /// It has made a connection.
+    pub(super) fn handle_met(&mut self, link: LinkId, address: &str) {
+        self.connects += 1;
+        self.up += 1;
+        self.most_up = self.most_up.max(self.up);
+        let ip = address.parse().map(|address: SocketAddr| address.ip()).ok();
+        let free = |place: &&mut Place| place.link.is_none() && place.ip == ip;
+        match self.places.iter_mut().find(free) {
+            Some(place) => (place.link, place.connects) = (Some(link), place.connects + 1),
+            None => {
+                let place = Place { ip, link: Some(link), ended: None, connects: 1, history: History::default() };
+                self.places.push(place);
+            }
+        }
+        while self.places.len() as u64 > self.most_up {
+            let Some(at) = self.places.iter().position(|place| place.link.is_none()) else { break };
+            self.left.absorb(self.places.remove(at).history);
+        }
+    }
+
+    /// A connection of it is gone.
+    pub(super) fn handle_closed(&mut self, link: LinkId, damaged: bool, reason: &str) {
+        self.up = self.up.saturating_sub(1);
+        self.last_end = Some(reason.to_owned());
+        if let Some(place) = self.places.iter_mut().find(|place| place.link == Some(link)) {
+            place.link = None;
+            place.ended = Some((Instant::now(), reason.to_owned()));
+            place.history.end(link, damaged);
+        }
+    }
+
+    /// As [`History::unsettled`], of all its places.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = LinkId> {
+        self.places.iter().map(|place| &place.history).chain([&self.left]).flat_map(History::unsettled)
+    }
+
+    /// `tally` is all that came over a connection that is gone; `false` where it was none of this peer's.
+    pub(super) fn settle(&mut self, link: LinkId, tally: Tally) -> bool {
+        self.places.iter_mut().any(|place| place.history.settle(link, tally)) || self.left.settle(link, tally)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(verified: u64, bad: u64) -> Tally {
+        Tally { verified: ByteCount(verified), bad, ..Tally::default() }
+    }
+
+    #[test]
+    fn what_a_link_did_outlives_its_connections_whatever_is_still_on_its_way_to_disk() {
+        let mut caller = Caller::default();
+        let live = |link: LinkId| tally(link.0 * 10, 0);
+        let sum = |caller: &Caller| caller.places[0].history.sum(caller.places[0].link, live);
+        caller.handle_met(LinkId(1), "10.1.1.5:40001");
+        assert_eq!(sum(&caller), tally(10, 0));
+        caller.handle_closed(LinkId(1), true, "damaged");
+        assert_eq!(sum(&caller), tally(10, 1), "the flow knows the rest until all is judged");
+        caller.handle_met(LinkId(2), "10.1.1.5:40002");
+        assert_eq!((caller.places.len(), sum(&caller)), (1, tally(30, 1)));
+        assert!(caller.settle(LinkId(1), tally(12, 2)));
+        assert!(!caller.settle(LinkId(1), tally(12, 2)), "once");
+        assert_eq!(sum(&caller), tally(32, 3));
+    }
+
+    #[test]
+    fn a_link_from_another_address_takes_no_history_over() {
+        let mut caller = Caller::default();
+        for (link, address) in [(1, "10.1.1.5:40001"), (2, "10.1.1.9:40001")] {
+            caller.handle_met(LinkId(link), address);
+        }
+        caller.handle_closed(LinkId(1), false, "gone");
+        caller.settle(LinkId(1), tally(7, 1));
+        caller.handle_met(LinkId(3), "10.1.1.13:40001");
+        let links: Vec<_> = caller.places.iter().map(|place| place.link).collect();
+        assert_eq!(links, [Some(LinkId(2)), Some(LinkId(3))], "there were never more than two at a time");
+        assert_eq!(caller.left.sum(None, |_| Tally::default()), tally(7, 1), "and nothing is forgotten");
+    }
+}
