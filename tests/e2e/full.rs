@@ -46,6 +46,7 @@ fn a_trader_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
         let problems = site.tells("t1", "/problems").to_string();
         problems.contains("no room for 'stock")
     });
+    site.until("its links say so too", |site| site.tells("t1", "/peers/0/links/0/held_by") == "disk");
     site.until("the other trader has everything", |site| site.has_markers("t2", 12));
     site.check_contents();
     assert!(!site.has_markers("t1", 12));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::proxy::Proxy;
-use super::site::{Plan, Site, descriptors};
+use super::site::{PATIENCE, Plan, Site, descriptors};
 
 fn site_under_way() -> (Site, Proxy) {
     let plan = Plan { segments: 4, records: 40_000, links: 1, exchanges: 1, ..Plan::default() };
@@ -123,4 +123,137 @@ fn what_a_shell_allows_of_descriptors_is_not_what_a_daemon_lives_on() {
     for node in site.all() {
         assert!(!site.log(&node).contains("Too many open files"), "{node}");
     }
+}
+
+// -- what links say ----------------------------------------------------------------------------------------------------------
+
+/// A site that carries blocks, with one exchange that reaches `t1` through a proxy; one link each.
+fn proxied(rate: u64) -> (Site, Proxy) {
+    let plan = Plan { segments: 4, records: 40_000, links: 1, exchanges: 1, blocks: true, ..Plan::default() };
+    let site = Site::new(plan);
+    let proxy = Proxy::to(site.address("t1"), rate);
+    site.write_exchange("e1", [proxy.address, site.address("t2")]);
+    (site, proxy)
+}
+
+/// A node's peers, as soon as it answers: a question may be interrupted by a signal.
+fn peers(site: &Site, node: &str) -> serde_json::Value {
+    let by = Instant::now() + PATIENCE;
+    loop {
+        let peers = site.tells(node, "/peers");
+        if peers.is_array() {
+            return peers;
+        }
+        assert!(Instant::now() < by, "{node} does not answer");
+    }
+}
+
+fn sum(site: &Site, node: &str, field: &str) -> u64 {
+    let peers = peers(site, node);
+    let links = peers.as_array().into_iter().flatten().flat_map(|peer| peer["links"].as_array().into_iter().flatten());
+    links.map(|link| link[field].as_u64().expect("a number")).sum()
+}
+
+fn supersyncctl(site: &Site, node: &str, args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_supersyncctl"));
+    let output = command.arg("--socket").arg(site.socket(node)).args(args).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn what_links_say_they_brought_is_what_was_fetched() {
+    let mut site = Site::start(Plan { blocks: true, ..Plan::default() });
+    site.until_converged();
+    let fetched = (site.plan.segments * site.segment_bytes()) as u64;
+    for trader in ["t1", "t2"] {
+        assert_eq!(sum(&site, trader, "verified"), fetched, "{}", peers(&site, trader));
+        assert_eq!(sum(&site, trader, "bad"), 0);
+        assert!(sum(&site, trader, "stolen") <= fetched);
+    }
+    site.until("all links are idle", |site| {
+        let text = supersyncctl(site, "t1", &["why-slow", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((json["schema"].as_str(), json["node"].as_str()), (Some("supersync.why-slow/1"), Some("t1")));
+        let links = json["links"].as_array().expect("links");
+        links.len() == 4 && links.iter().all(|link| link["held_by"] == "nothing" && link["why"] == "nothing to do")
+    });
+    let table = supersyncctl(&site, "e1", &["why-slow"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("e1 is SYNCED") && lines[1].starts_with("PEER  LINK  ADDRESS"), "{table}");
+    assert_eq!(lines.len(), 6, "{table}");
+    let table = supersyncctl(&site, "e1", &["links"]);
+    assert!(["SHARE", "STOLEN", "TWICE", "BAD"].iter().all(|column| table.contains(column)), "{table}");
+}
+
+#[test]
+fn each_link_says_what_holds_it_back() {
+    let (mut site, proxy) = proxied(400_000);
+    site.all().iter().for_each(|node| site.run(node));
+    let held = |site: &Site, node: &str, peer: usize| site.tells(node, &format!("/peers/{peer}/links/0/held_by"));
+    site.until("the slow link carries what it can", |site| held(site, "e1", 0) == "network");
+    site.until("its share, its capacity and the time left are told", |site| {
+        let link = site.tells("t2", "/peers/0/links/0");
+        let rate = link["capacity_in"].as_f64().is_some_and(|rate| (100_000.0..4e6).contains(&rate));
+        rate && link["share"] == 1.0 && site.tells("t2", "/eta_seconds").as_f64().is_some_and(|eta| eta > 1.0)
+    });
+    // What is not on disk at the exchange cannot come any more.
+    site.kill("t1");
+    site.until("the exchange says which link is down", |site| {
+        held(site, "e1", 0) == "down" && site.tells("e1", "/peers/0/links/0/why").as_str() != Some("")
+    });
+    site.until("the trader says that it waits for the exchange", |site| held(site, "t2", 0) == "relay");
+    site.until("and that it cannot tell how long", |site| site.tells("t2", "/eta_seconds").is_null());
+    site.run("t1");
+    proxy.set_rate(u64::MAX);
+    site.until_converged();
+}
+
+#[test]
+fn what_a_link_did_outlives_its_connections() {
+    let (mut site, proxy) = proxied(400_000);
+    site.all().iter().for_each(|node| site.run(node));
+    site.until("some has come", |site| ["t1", "t2"].iter().all(|trader| sum(site, trader, "verified") > 500_000));
+    site.kill("e1");
+    site.until("the link is shown in spite of that", |site| {
+        site.tells("t2", "/peers/0/links/0/state") == "down" && site.tells("t2", "/peers/0/links/0/held_by") == "down"
+    });
+    assert!(sum(&site, "t2", "verified") > 500_000);
+    site.run("e1");
+    proxy.set_rate(u64::MAX);
+    site.until_converged();
+    let fetched = (site.plan.segments * site.segment_bytes()) as u64;
+    for trader in ["t1", "t2"] {
+        assert_eq!(sum(&site, trader, "verified"), fetched, "{}", peers(&site, trader));
+        let peers = peers(&site, trader);
+        assert_eq!(peers[0]["links"].as_array().map(Vec::len), Some(1), "it took its place again: {peers}");
+        assert!(peers[0]["links"][0]["reconnects"].as_u64() > Some(0), "{peers}");
+    }
+}
+
+/// A damaged packet head ends its connection: that too is damage of this link.
+#[test]
+fn a_damaged_head_counts_against_its_link() {
+    let (mut site, proxy) = proxied(u64::MAX);
+    // The hello, the switch, and then the first packet of frames.
+    proxy.damage_once_at(2 * site.plan.packet_bytes as u64);
+    site.all().iter().for_each(|node| site.run(node));
+    site.until_converged();
+    let [exchange, near, far] = ["e1", "t1", "t2"].map(|node| peers(&site, node));
+    let bad = |link: &serde_json::Value| link["links"][0]["bad"].as_u64().expect("a number");
+    assert_eq!(bad(&exchange[0]) + bad(&near[0]), 1, "{exchange} {near}");
+    assert!(exchange[0]["links"][0]["reconnects"].as_u64() > Some(0), "{exchange}");
+    assert_eq!((bad(&exchange[1]), bad(&far[0])), (0, 0), "the other link did no harm");
+}
+
+#[test]
+fn damage_counts_against_the_link_that_did_it() {
+    let (mut site, proxy) = proxied(u64::MAX);
+    proxy.flip_every(1_000_000);
+    site.all().iter().for_each(|node| site.run(node));
+    site.until_converged();
+    let [exchange, near, far] = ["e1", "t1", "t2"].map(|node| peers(&site, node));
+    let bad = |peer: &serde_json::Value| peer["bad"].as_u64().expect("a number");
+    assert!(proxy.flips() > 0 && bad(&exchange[0]) + bad(&near[0]) > 0, "{} flips: {exchange} {near}", proxy.flips());
+    assert_eq!((bad(&exchange[1]), bad(&far[0])), (0, 0), "the other link did no harm");
 }

@@ -24,6 +24,8 @@ struct Control {
     /// After how many bytes of a direction a bit is flipped; 0: never.
     flip_every: AtomicU64,
     flips: AtomicU64,
+    /// Where in the next connection's stream one byte is damaged; 0: nowhere.
+    damage_at: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -31,8 +33,13 @@ impl Proxy {
     pub(crate) fn to(target: SocketAddr, rate: u64) -> Self {
         let listener = TcpListener::bind(fresh_address()).expect("a loopback address of our own");
         let address = listener.local_addr().expect("bound");
-        let control =
-            Arc::new(Control { rate: rate.into(), flip_every: 0.into(), flips: 0.into(), ended: false.into() });
+        let control = Arc::new(Control {
+            rate: rate.into(),
+            flip_every: 0.into(),
+            flips: 0.into(),
+            damage_at: 0.into(),
+            ended: false.into(),
+        });
         let shared = Arc::clone(&control);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -52,6 +59,11 @@ impl Proxy {
 
     pub(crate) fn flip_every(&self, bytes: u64) {
         self.control.flip_every.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Damages one byte at this place of the first stream that is as long.
+    pub(crate) fn damage_once_at(&self, offset: u64) {
+        self.control.damage_at.store(offset, Ordering::Relaxed);
     }
 
     /// Bits flipped so far.
@@ -74,7 +86,7 @@ impl Drop for Proxy {
 
 fn forward(mut from: TcpStream, mut to: TcpStream, control: &Control) {
     let mut buffer = vec![0; 64 << 10];
-    let mut since_flip = 0;
+    let (mut since_flip, mut passed) = (0, 0);
     let _ = from.set_read_timeout(Some(Duration::from_millis(200)));
     while !control.ended.load(Ordering::Relaxed) {
         let rate = control.rate.load(Ordering::Relaxed);
@@ -89,6 +101,12 @@ fn forward(mut from: TcpStream, mut to: TcpStream, control: &Control) {
                     buffer[read / 2] ^= 1 << (read % 8);
                     control.flips.fetch_add(1, Ordering::Relaxed);
                 }
+                let damage_at = control.damage_at.load(Ordering::Relaxed);
+                if damage_at >= passed && damage_at - passed < read as u64 && damage_at > 0 {
+                    buffer[(damage_at - passed) as usize] ^= 0x80;
+                    control.damage_at.store(0, Ordering::Relaxed);
+                }
+                passed += read as u64;
                 if to.write_all(&buffer[..read]).is_err() {
                     break;
                 }
