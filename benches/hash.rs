@@ -45,7 +45,7 @@ fn loading(criterion: &mut Criterion) {
         let stamp = Stamp { size, mtime: time, ctime: time, inode: Inode(at), ..Stamp::default() };
         let block_crcs = (0..block_count(size)).map(|_| at as u32).collect();
         let hashes = Hashes { root: Root256([at as u8; 32]), block_crcs };
-        cache.insert(ObjectName::new(name.as_bytes()).expect("valid"), stamp, hashes);
+        cache.insert(&ObjectName::new(name.as_bytes()).expect("valid"), &stamp, &hashes);
     }
     cache.flush().expect("the disk takes it");
     drop(cache);

@@ -73,6 +73,8 @@ pub const NAME_DEPTH_MAX: usize = 128;
 pub const COMMIT_SYNC_EACH_MAX: usize = 8;
 /// Bytes of a `.success` marker that are read; further ones say nothing.
 pub const MARKER_BYTES_MAX: usize = 4096;
+/// Objects that a scan hands over at once.
+pub const SCAN_PART_OBJECTS: usize = 1024;
 /// Entries of a scan that are named one by one in each of its lists; beyond this they are counted.
 pub const SCAN_LIST_MAX: usize = 100;
 /// Names that wait to be verified.

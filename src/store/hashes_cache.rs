@@ -4,12 +4,15 @@
 //! for as long as the object's size, times and inode are what they were. Losing entries costs reading the
 //! objects again, nothing else, so that additions are kept in memory and go to the file a buffer at a time; only
 //! [`HashCache::flush`] waits for the disk.
+//!
+//! What is known is needed when a node starts, and is as long as the file; after that [`HashCache::rest`] gives the memory
+//! back, and what is added goes to the file alone.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
-use std::path::Path;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::{Path, PathBuf};
 
+use hashbrown::HashTable;
 use nix::errno::Errno;
 
 use super::error::StoreError;
@@ -27,23 +30,37 @@ const FORGET: u8 = 2;
 /// A record's payload less the name and the checksums: kind, name's length, size, two times, inode, root.
 const FIXED_BYTES: usize = 1 + 2 + 4 * 8 + 32;
 
-/// The cache of one root's hashes. About 150 bytes of memory for an object of one block, and its name.
+/// The cache of one root's hashes.
 pub struct HashCache {
     log: Log,
-    // Boxed, because a table has about as many free places as used ones.
-    known: HashMap<ObjectName, Box<Known>>,
-    /// Of the records that say what `known` holds, bytes.
-    live: u64,
+    directory: PathBuf,
+    /// `None` while it rests.
+    known: Option<Table>,
+    /// How long the file was when it was last looked at as a whole, bytes.
+    looked_at: u64,
     /// Set when additions could not be written and were dropped.
     incomplete: bool,
 }
 
-struct Known {
+/// The records as they are in the file, one behind the other, and where that of a name starts.
+#[derive(Default)]
+struct Table {
+    records: Vec<u8>,
+    places: HashTable<u64>,
+    keys: RandomState,
+    /// Of the records that are found by a name, bytes.
+    live: u64,
+}
+
+/// One record, read.
+struct Known<'r> {
+    name: &'r [u8],
     size: ByteCount,
     mtime: FileTime,
     ctime: FileTime,
     inode: Inode,
-    hashes: Hashes,
+    root: Root256,
+    crcs: &'r [[u8; 4]],
 }
 
 impl HashCache {
@@ -52,38 +69,42 @@ impl HashCache {
         let io = |operation| move |errno: Errno| StoreError::io(directory, None, operation, errno);
         std::fs::create_dir_all(directory).map_err(|error| io("make the directory")(errno_of(&error)))?;
         let handle = std::fs::File::open(directory).map_err(|error| io("open the directory")(errno_of(&error)))?;
-        let (mut known, mut live) = (HashMap::new(), 0);
-        let log =
-            Log::open(directory, handle.into(), KIND, |payload| replay(payload, &mut known, &mut live).is_some())?;
-        Ok(Self { log, known, live, incomplete: false })
+        let mut known = Table::default();
+        let log = Log::open(directory, handle.into(), KIND, |payload| known.replay(payload).is_some())?;
+        let looked_at = log.bytes();
+        Ok(Self { log, directory: directory.into(), known: Some(known), looked_at, incomplete: false })
     }
 
-    /// What the object hashes to, if it is still what it was.
-    pub fn lookup(&self, name: &ObjectName, stamp: &Stamp) -> Option<&Hashes> {
-        self.known.get(name).filter(|known| known.is_of(stamp)).map(|known| &known.hashes)
+    /// What the object hashes to, if it is still what it was. Nothing is known at rest.
+    pub fn lookup(&self, name: &ObjectName, stamp: &Stamp) -> Option<Hashes> {
+        let known = self.known.as_ref()?.find(name.as_bytes())?;
+        known.is_of(stamp).then(|| known.hashes())
     }
 
     /// Remembers what an object of this stamp hashes to, in place of what was known under the name. The stamp must be
     /// one that any later change of the object shows in: see [`Source::is_settled`](super::Source::is_settled).
     ///
     /// Panics when there are not as many checksums as the object has blocks.
-    pub fn insert(&mut self, name: ObjectName, stamp: Stamp, hashes: Hashes) {
+    pub fn insert(&mut self, name: &ObjectName, stamp: &Stamp, hashes: &Hashes) {
         assert!(hashes.block_crcs.len() as u64 == block_count(stamp.size), "one checksum for each block of '{name}'");
-        if record_bytes(&name, stamp.size) > (limits::LOG_RECORD_BYTES_MAX + HEAD_BYTES) as u64
-            || self.lookup(&name, &stamp) == Some(&hashes)
+        if record_bytes(name.as_bytes(), stamp.size) > (limits::LOG_RECORD_BYTES_MAX + HEAD_BYTES) as u64
+            || self.lookup(name, stamp).as_ref() == Some(hashes)
         {
             return;
         }
-        let known = Known { size: stamp.size, mtime: stamp.mtime, ctime: stamp.ctime, inode: stamp.inode, hashes };
-        self.log.append(|out| put_known(out, &name, &known));
-        remember(&mut self.known, &mut self.live, name, known);
+        self.log.append(|out| {
+            let start = out.len();
+            put_known(out, name, stamp, hashes);
+            if let Some(known) = &mut self.known {
+                known.remember(&out[start..]);
+            }
+        });
         self.write_some();
     }
 
     /// Drops what is known under the name.
     pub fn forget(&mut self, name: &ObjectName) {
-        if let Some(known) = self.known.remove(name) {
-            self.live -= record_bytes(name, known.size);
+        if self.known.as_mut().is_none_or(|known| known.forget(name.as_bytes())) {
             self.log.append(|out| {
                 out.push(FORGET);
                 out.extend_from_slice(name.as_bytes());
@@ -92,36 +113,46 @@ impl HashCache {
         }
     }
 
-    /// Drops what is known of every object that `keep` does not want.
-    pub fn retain(&mut self, mut keep: impl FnMut(&ObjectName) -> bool) {
-        let gone: Vec<_> = self.known.keys().filter(|name| !keep(name)).cloned().collect();
-        gone.iter().for_each(|name| self.forget(name));
-    }
-
     /// How many objects are known.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.known.as_ref().map_or(0, |known| known.places.len())
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.len() == 0
     }
 
     /// Makes all of it durable, and rewrites the file when more than half of it is dead. Blocks for as long as the disk
     /// takes.
     pub fn flush(&mut self) -> Result<(), StoreError> {
+        let must_rewrite = self.incomplete || self.log.is_unsure();
         let bytes = self.log.bytes();
-        let mostly_dead = bytes >= limits::LOG_REWRITE_BYTES_MIN && self.live < bytes / 2;
-        if !mostly_dead && !self.incomplete && !self.log.is_unsure() {
-            return self.log.sync();
+        if self.known.is_none()
+            && (must_rewrite || bytes >= limits::LOG_REWRITE_BYTES_MIN && bytes / 2 >= self.looked_at)
+        {
+            // What of it is dead shows only when all of it is read.
+            let _ = self.log.write();
+            *self = Self { incomplete: self.incomplete, ..Self::open(&self.directory)? };
+            let flushed = self.flush();
+            self.rest();
+            return flushed;
         }
-        let known = &self.known;
+        let is_mostly_dead = |known: &Table| bytes >= limits::LOG_REWRITE_BYTES_MIN && known.live < bytes / 2;
+        let Some(known) = self.known.as_ref().filter(|known| must_rewrite || is_mostly_dead(known)) else {
+            return self.log.sync();
+        };
         self.log.rewrite(|records| {
-            known.iter().try_for_each(|(name, known)| records.put(|out| put_known(out, name, known)))
+            known.places.iter().try_for_each(|&at| records.put(|out| out.extend_from_slice(known.record(at))))
         })?;
         self.incomplete = false;
+        self.looked_at = self.log.bytes();
         Ok(())
+    }
+
+    /// Gives the memory back: nothing is looked up for now.
+    pub fn rest(&mut self) {
+        self.known = None;
     }
 
     /// Keeps the memory of additions bounded.
@@ -136,67 +167,108 @@ impl HashCache {
 
 impl fmt::Debug for HashCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HashCache").field("log", &self.log).field("known", &self.known.len()).finish_non_exhaustive()
+        f.debug_struct("HashCache").field("log", &self.log).field("known", &self.len()).finish_non_exhaustive()
     }
 }
 
-impl Known {
+impl Table {
+    /// Applies one record; `None` for one that makes no sense.
+    fn replay(&mut self, payload: &[u8]) -> Option<()> {
+        match *payload.first()? {
+            REMEMBER => {
+                let known = Known::read(payload)?;
+                ObjectName::new(known.name).ok()?;
+                (known.bytes() == payload.len()).then(|| self.remember(payload))
+            }
+            FORGET => {
+                self.forget(&payload[1..]);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<Known<'_>> {
+        let place = self.places.find(self.keys.hash_one(name), |&at| self.at(at).name == name);
+        place.map(|&at| self.at(at))
+    }
+
+    fn remember(&mut self, record: &[u8]) {
+        let known = Known::read(record).expect("a record that was read before, or was just made");
+        self.forget(known.name);
+        let at = self.records.len() as u64;
+        self.records.extend_from_slice(record);
+        self.live += record_bytes(known.name, known.size);
+        let Self { records, places, keys, .. } = self;
+        places.insert_unique(keys.hash_one(known.name), at, |&at| keys.hash_one(read_at(records, at).name));
+    }
+
+    /// Whether there was one of this name.
+    fn forget(&mut self, name: &[u8]) -> bool {
+        let Self { records, places, keys, live } = self;
+        let Ok(found) = places.find_entry(keys.hash_one(name), |&at| read_at(records, at).name == name) else {
+            return false;
+        };
+        *live -= record_bytes(name, read_at(records, *found.get()).size);
+        found.remove();
+        true
+    }
+
+    fn at(&self, at: u64) -> Known<'_> {
+        read_at(&self.records, at)
+    }
+
+    fn record(&self, at: u64) -> &[u8] {
+        &self.records[at as usize..][..self.at(at).bytes()]
+    }
+}
+
+fn read_at(records: &[u8], at: u64) -> Known<'_> {
+    Known::read(&records[at as usize..]).expect("it was read before")
+}
+
+impl<'r> Known<'r> {
+    /// Reads the record that `bytes` begin with.
+    fn read(bytes: &'r [u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        fields.u8()?;
+        let name_length = fields.u16()?;
+        let name = fields.bytes(name_length.into())?;
+        let size = ByteCount(fields.u64()?);
+        let (mtime, ctime) = (FileTime(fields.i64()?), FileTime(fields.i64()?));
+        let inode = Inode(fields.u64()?);
+        let root = Root256(fields.array()?);
+        let crcs = usize::try_from(block_count(size)).ok()?.checked_mul(4)?;
+        let (crcs, _) = fields.bytes(crcs)?.as_chunks();
+        Some(Self { name, size, mtime, ctime, inode, root, crcs })
+    }
+
+    fn bytes(&self) -> usize {
+        FIXED_BYTES + self.name.len() + 4 * self.crcs.len()
+    }
+
     fn is_of(&self, stamp: &Stamp) -> bool {
         (self.size, self.mtime, self.ctime, self.inode) == (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
     }
-}
 
-/// Applies one record; `None` for one that makes no sense.
-fn replay(payload: &[u8], known: &mut HashMap<ObjectName, Box<Known>>, live: &mut u64) -> Option<()> {
-    let mut fields = Fields(payload);
-    match fields.u8()? {
-        REMEMBER => {
-            let name_length = fields.u16()?;
-            let name = ObjectName::new(fields.bytes(name_length.into())?).ok()?;
-            let size = ByteCount(fields.u64()?);
-            let (mtime, ctime) = (FileTime(fields.i64()?), FileTime(fields.i64()?));
-            let inode = Inode(fields.u64()?);
-            let root = Root256(fields.array()?);
-            let (crcs, rest) = fields.0.as_chunks();
-            if !rest.is_empty() || crcs.len() as u64 != block_count(size) {
-                return None;
-            }
-            let hashes = Hashes { root, block_crcs: crcs.iter().map(|crc| u32::from_le_bytes(*crc)).collect() };
-            remember(known, live, name, Known { size, mtime, ctime, inode, hashes });
-        }
-        FORGET => {
-            let name = ObjectName::new(fields.0).ok()?;
-            *live -= record_bytes(&name, known.remove(&name)?.size);
-        }
-        _ => return None,
-    }
-    Some(())
-}
-
-fn remember(table: &mut HashMap<ObjectName, Box<Known>>, live: &mut u64, name: ObjectName, known: Known) {
-    *live += record_bytes(&name, known.size);
-    match table.entry(name) {
-        Entry::Occupied(mut before) => {
-            *live -= record_bytes(before.key(), before.get().size);
-            **before.get_mut() = known;
-        }
-        Entry::Vacant(place) => _ = place.insert(Box::new(known)),
+    fn hashes(&self) -> Hashes {
+        Hashes { root: self.root, block_crcs: self.crcs.iter().map(|crc| u32::from_le_bytes(*crc)).collect() }
     }
 }
 
-fn put_known(out: &mut Vec<u8>, name: &ObjectName, known: &Known) {
+fn put_known(out: &mut Vec<u8>, name: &ObjectName, stamp: &Stamp, hashes: &Hashes) {
     out.push(REMEMBER);
     out.extend_from_slice(&(name.as_bytes().len() as u16).to_le_bytes());
     out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(&known.size.0.to_le_bytes());
-    out.extend_from_slice(&known.mtime.0.to_le_bytes());
-    out.extend_from_slice(&known.ctime.0.to_le_bytes());
-    out.extend_from_slice(&known.inode.0.to_le_bytes());
-    out.extend_from_slice(&known.hashes.root.0);
-    known.hashes.block_crcs.iter().for_each(|crc| out.extend_from_slice(&crc.to_le_bytes()));
+    out.extend_from_slice(&stamp.size.0.to_le_bytes());
+    out.extend_from_slice(&stamp.mtime.0.to_le_bytes());
+    out.extend_from_slice(&stamp.ctime.0.to_le_bytes());
+    out.extend_from_slice(&stamp.inode.0.to_le_bytes());
+    out.extend_from_slice(&hashes.root.0);
+    hashes.block_crcs.iter().for_each(|crc| out.extend_from_slice(&crc.to_le_bytes()));
 }
 
 /// How long the record of an object is in the file.
-fn record_bytes(name: &ObjectName, size: ByteCount) -> u64 {
-    (HEAD_BYTES + FIXED_BYTES + name.as_bytes().len()) as u64 + 4 * block_count(size)
+fn record_bytes(name: &[u8], size: ByteCount) -> u64 {
+    (HEAD_BYTES + FIXED_BYTES + name.len()) as u64 + 4 * block_count(size)
 }

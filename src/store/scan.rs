@@ -89,7 +89,17 @@ pub struct ScanReport {
 
 /// Walks a root. Fails where the root itself cannot be read, and beyond [`limits::OBJECTS_MAX`].
 pub fn scan(root: &Root) -> Result<ScanReport, StoreError> {
-    let mut walk = Walk { report: ScanReport::default(), pending: vec![Vec::new()], overflow: false };
+    let mut objects = Vec::new();
+    let mut report = scan_by_parts(root, |part| objects.extend(part))?;
+    objects.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    report.objects = objects;
+    Ok(report)
+}
+
+/// The same, but gives what it finds to `visit`, about [`limits::SCAN_PART_OBJECTS`] at a time, in no order; the report
+/// names no objects. Half of them may have been visited when it fails.
+pub fn scan_by_parts(root: &Root, mut visit: impl FnMut(Vec<(ObjectName, Stamp)>)) -> Result<ScanReport, StoreError> {
+    let mut walk = Walk::new(&mut visit);
     while let Some(directory) = walk.pending.pop() {
         if let Err(errno) = walk.directory(root.shared().dir.as_fd(), &directory) {
             if directory.is_empty() {
@@ -101,18 +111,28 @@ pub fn scan(root: &Root) -> Result<ScanReport, StoreError> {
             return Err(StoreError::TooManyObjects { root: root.path().into() });
         }
     }
-    walk.report.objects.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    walk.hand_over();
     Ok(walk.report)
 }
 
-struct Walk {
+struct Walk<'v> {
+    visit: &'v mut dyn FnMut(Vec<(ObjectName, Stamp)>),
     report: ScanReport,
+    found: usize,
     /// Directories that were seen and not walked yet, relative to the root.
     pending: Vec<Vec<u8>>,
     overflow: bool,
 }
 
-impl Walk {
+impl<'v> Walk<'v> {
+    fn new(visit: &'v mut dyn FnMut(Vec<(ObjectName, Stamp)>)) -> Self {
+        Self { visit, report: ScanReport::default(), found: 0, pending: vec![Vec::new()], overflow: false }
+    }
+
+    fn hand_over(&mut self) {
+        (self.visit)(std::mem::take(&mut self.report.objects));
+    }
+
     fn directory(&mut self, root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<()> {
         let directory = resolve::open_directory(root, path, Links::Refuse)?;
         resolve::list(directory, |directory, entry, kind| {
@@ -127,7 +147,7 @@ impl Walk {
                     Some(_) => self.skip(&full, SkippedKind::Special),
                 }
             }
-            self.overflow = self.report.objects.len() > limits::OBJECTS_MAX || self.pending.len() > limits::OBJECTS_MAX;
+            self.overflow = self.found > limits::OBJECTS_MAX || self.pending.len() > limits::OBJECTS_MAX;
             if self.overflow { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     }
@@ -151,6 +171,10 @@ impl Walk {
             Ok(name) => {
                 self.report.bytes = ByteCount(self.report.bytes.0.saturating_add(stamp.size.0));
                 self.report.objects.push((name, stamp));
+                self.found += 1;
+                if self.report.objects.len() >= limits::SCAN_PART_OBJECTS {
+                    self.hand_over();
+                }
             }
             Err(reason) => self.refuse(full, reason),
         }

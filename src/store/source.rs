@@ -5,6 +5,7 @@
 //! reads them with [`Source::read_exact_at`]. Before an object's last bytes are sent, [`Source::verify_unchanged`]
 //! says whether what was sent is one consistent version of it.
 
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub struct Inode(pub u64);
 pub struct Device(pub u64);
 
 /// What an object looked like when it was seen; two equal stamps are, as far as a file system tells, the same bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Stamp {
     /// Its length.
     pub size: ByteCount,
@@ -86,6 +87,11 @@ impl Stamp {
             device: Device(stat.st_dev),
             mode: FileMode::new(stat.st_mode),
         }
+    }
+
+    /// The stamp in few bytes: two that differ have two prints, but once in 2^64.
+    pub fn print(&self) -> u64 {
+        BuildHasherDefault::<DefaultHasher>::new().hash_one(self)
     }
 
     /// Whether a change after `now` is sure to change the stamp: the last one was at least a tick of the file

@@ -148,9 +148,9 @@ fn hashes_are_known_again_after_a_restart() {
     let mut cache = HashCache::open(&state).expect("new");
     let sizes = [0, 1, limits::BLOCK_BYTES, limits::BLOCK_BYTES + 1, 9 * limits::BLOCK_BYTES];
     for (at, size) in (0_u8..).zip(sizes) {
-        cache.insert(name(&format!("o{at}")), stamp(size, at.into()), hashes(size, at));
+        cache.insert(&name(&format!("o{at}")), &stamp(size, at.into()), &hashes(size, at));
     }
-    cache.insert(name("o1"), stamp(2, 100), hashes(2, 200));
+    cache.insert(&name("o1"), &stamp(2, 100), &hashes(2, 200));
     cache.forget(&name("o2"));
     cache.forget(&name("never"));
     cache.flush().expect("durable");
@@ -158,7 +158,7 @@ fn hashes_are_known_again_after_a_restart() {
     let cache = HashCache::open(&state).expect("stands");
     assert_eq!(cache.len(), 4);
     let check = |text: &str, stamp: &Stamp, expected: Option<Hashes>| {
-        assert_eq!(cache.lookup(&name(text), stamp), expected.as_ref(), "{text}");
+        assert_eq!(cache.lookup(&name(text), stamp), expected, "{text}");
     };
     check("o0", &stamp(0, 0), Some(hashes(0, 0)));
     check("o1", &stamp(2, 100), Some(hashes(2, 200)));
@@ -173,7 +173,7 @@ fn an_object_that_looks_different_is_not_known() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut cache = HashCache::open(dir.path()).expect("new");
     let known = stamp(10, 1);
-    cache.insert(name("a"), known, hashes(10, 1));
+    cache.insert(&name("a"), &known, &hashes(10, 1));
     let check = |stamp: Stamp, expected: bool| {
         assert_eq!(cache.lookup(&name("a"), &stamp).is_some(), expected, "{stamp:?}");
     };
@@ -193,7 +193,7 @@ fn a_cache_cut_or_damaged_at_any_byte_knows_only_what_is_right() {
     let mut cache = HashCache::open(dir.path()).expect("new");
     let mut lengths = Vec::new();
     for at in 0..4_u8 {
-        cache.insert(name(&format!("o{at}")), stamp(at.into(), at.into()), hashes(at.into(), at));
+        cache.insert(&name(&format!("o{at}")), &stamp(at.into(), at.into()), &hashes(at.into(), at));
         cache.flush().expect("durable");
         lengths.push(fs::metadata(&file).expect("stands").len() as usize);
     }
@@ -204,7 +204,7 @@ fn a_cache_cut_or_damaged_at_any_byte_knows_only_what_is_right() {
         assert_eq!(cache.len(), whole, "{text}");
         for at in 0..whole as u8 {
             let found = cache.lookup(&name(&format!("o{at}")), &stamp(at.into(), at.into()));
-            assert_eq!(found, Some(&hashes(at.into(), at)), "{text}");
+            assert_eq!(found, Some(hashes(at.into(), at)), "{text}");
         }
     };
     for at in 0..bytes.len() {
@@ -224,17 +224,14 @@ fn a_cache_that_is_mostly_dead_is_rewritten() {
     // Some 120 bytes each.
     let count = limits::LOG_REWRITE_BYTES_MIN / 50;
     for at in 0..count {
-        cache.insert(name(&format!("object {at:030}")), stamp(7, at), hashes(7, at as u8));
+        cache.insert(&name(&format!("object {at:030}")), &stamp(7, at), &hashes(7, at as u8));
     }
     cache.flush().expect("durable");
     let length = || fs::metadata(dir.path().join("hashes")).expect("stands").len();
     let full = length();
     assert!(full > 2 * limits::LOG_REWRITE_BYTES_MIN, "{full}");
-    let (kept, mut at) = (count / 10, 0);
-    cache.retain(|_| {
-        at += 1;
-        at <= kept
-    });
+    let kept = count / 10;
+    (kept..count).for_each(|at| cache.forget(&name(&format!("object {at:030}"))));
     cache.flush().expect("rewritten");
     assert!(length() < full / 5, "{} of {full}", length());
     let names: Vec<ObjectName> = (0..count).map(|at| name(&format!("object {at:030}"))).collect();
@@ -245,6 +242,28 @@ fn a_cache_that_is_mostly_dead_is_rewritten() {
     assert_eq!(before.iter().filter(|known| **known).count() as u64, kept);
     drop(cache);
     assert_eq!(known(&HashCache::open(dir.path()).expect("stands")), before);
+}
+
+#[test]
+fn what_is_added_at_rest_is_remembered_and_replaces_what_was_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut cache = HashCache::open(dir.path()).expect("new");
+    cache.insert(&name("a"), &stamp(1, 1), &hashes(1, 1));
+    cache.rest();
+    assert_eq!(cache.lookup(&name("a"), &stamp(1, 1)), None);
+    cache.flush().expect("durable");
+    let length = || fs::metadata(dir.path().join("hashes")).expect("stands").len();
+    let one = length() - 19;
+    for at in 0..2 * limits::LOG_REWRITE_BYTES_MIN / one {
+        cache.insert(&name("a"), &stamp(1, at), &hashes(1, 2));
+        cache.insert(&name("b"), &stamp(1, at), &hashes(1, 3));
+    }
+    let last = 2 * limits::LOG_REWRITE_BYTES_MIN / one - 1;
+    cache.flush().expect("rewritten");
+    assert!(length() < 4 * one + 19, "{}", length());
+    let cache = HashCache::open(dir.path()).expect("stands");
+    assert_eq!(cache.lookup(&name("a"), &stamp(1, last)), Some(hashes(1, 2)));
+    assert_eq!(cache.lookup(&name("b"), &stamp(1, last)), Some(hashes(1, 3)));
 }
 
 #[test]
@@ -272,7 +291,7 @@ proptest! {
             match step {
                 0..3 => {
                     let entry = (stamp(size, at as u64), hashes(size, at as u8));
-                    cache.insert(object.clone(), entry.0, entry.1.clone());
+                    cache.insert(&object, &entry.0, &entry.1);
                     model.insert(object, entry);
                 }
                 3 => {
@@ -287,7 +306,7 @@ proptest! {
             }
             prop_assert_eq!(cache.len(), model.len());
             for (name, (stamp, hashes)) in &model {
-                prop_assert_eq!(cache.lookup(name, stamp), Some(hashes));
+                prop_assert_eq!(cache.lookup(name, stamp), Some(hashes.clone()));
             }
         }
     }
