@@ -1,69 +1,143 @@
 //! What a trader tells of its `local/`: each object's checksums, made in the background and remembered.
 //!
-//! An object is offered once it has been hashed, one after the other, so that serving starts with the first one. Hashes are
-//! kept in the state directory by name, size, times and inode: a restart hashes only what has changed.
+//! An object is offered once it has been hashed, so that serving starts with the first ones. Hashes are kept in the state
+//! directory by name, size, times and inode: a restart hashes only what has changed. After the first look at the directory
+//! nothing more is looked up there, as what comes later is new.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use super::site::{SECOND, Site};
-use crate::store::{HashCache, Hashes, Refusal, Refused, Root, Sample, Stamp, hash_source};
-use crate::transfer::{Content, Entry, Flow};
+use super::site::{SECOND, Site, lock};
+use crate::limits;
+use crate::store::{HashCache, Hashes, Root, Stamp, hash_source};
+use crate::transfer::{Content, Entry};
 use crate::units::ObjectName;
 
 /// Objects that were found new or changed.
 pub(super) type Batch = Vec<(ObjectName, Stamp)>;
 
-/// Whether a look at `local/` has seen all that is there: a directory that cannot be read may hold anything.
-pub(super) fn is_whole(refused: &Sample<Refused>) -> bool {
-    let is_known = |refused: &Refused| !matches!(refused.reason, Refusal::Unreadable(_));
-    refused.count == refused.first.len() as u64 && refused.first.iter().all(is_known)
+/// What was hashed is offered after this time, however little it is.
+const OFFER_AFTER: Duration = Duration::from_millis(10);
+/// Whether the node still lives is looked at this often.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(500);
+
+/// What the hasher is to do.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    todo: Mutex<Todo>,
+    changed: Condvar,
 }
 
-/// Tells that what was told of is not there any more. Not so where nothing is there any more: then a file system is not
-/// mounted, more likely than not, and `false` is returned.
-pub(super) fn forget_gone(flow: &mut Flow, is_there: impl Fn(&ObjectName) -> bool, problems: &mut Vec<String>) -> bool {
-    let known = || flow.objects().map(|(name, ..)| name).filter(|name| flow.knows(name));
-    let gone: Vec<ObjectName> = known().filter(|name| !is_there(name)).cloned().collect();
-    if !gone.is_empty() && !known().any(is_there) {
-        let count = gone.len();
-        problems.push(format!(
-            "none of the {count} objects of local/ is there any more: nobody is told so. Is its file system mounted?"
-        ));
-        return false;
+#[derive(Debug, Default)]
+struct Todo {
+    objects: VecDeque<(ObjectName, Stamp)>,
+    /// A look has ended, and all that it found is in the queue; whether that is all there is.
+    look_ended: Option<bool>,
+    /// Something that it found could not be hashed.
+    failed: bool,
+}
+
+/// What there is to do next.
+enum Next {
+    Hash(Vec<(ObjectName, Stamp)>),
+    LookEnded { is_all: bool },
+    Nothing,
+}
+
+impl Queue {
+    /// Drops what was not hashed yet.
+    pub(super) fn clear(&self) {
+        *lock(&self.todo) = Todo::default();
     }
-    gone.iter().for_each(|name| flow.forget(name));
-    true
+
+    pub(super) fn push(&self, batch: Batch) {
+        if !batch.is_empty() {
+            lock(&self.todo).objects.extend(batch);
+            self.changed.notify_one();
+        }
+    }
+
+    /// All that a look found was pushed; `is_all`: nothing else is there.
+    pub(super) fn end_look(&self, is_all: bool) {
+        lock(&self.todo).look_ended = Some(is_all);
+        self.changed.notify_one();
+    }
+
+    fn fail(&self) {
+        lock(&self.todo).failed = true;
+    }
+
+    fn next(&self) -> Next {
+        let todo = lock(&self.todo);
+        let is_idle = |todo: &mut Todo| todo.objects.is_empty() && todo.look_ended.is_none();
+        let waited = self.changed.wait_timeout_while(todo, LOOK_UP_EVERY, is_idle);
+        let (mut todo, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let count = todo.objects.len().min(limits::SCAN_PART_OBJECTS);
+        if count > 0 {
+            return Next::Hash(todo.objects.drain(..count).collect());
+        }
+        let Some(is_all) = todo.look_ended.take() else { return Next::Nothing };
+        let is_all = is_all && !todo.failed;
+        *todo = Todo::default();
+        Next::LookEnded { is_all }
+    }
 }
 
 /// Starts the thread that hashes; it ends with the node.
-pub(super) fn start(site: &Arc<Site>, root: Arc<Root>) -> std::io::Result<Sender<Batch>> {
-    let (batches, queue) = channel();
+pub(super) fn start(site: &Arc<Site>) -> std::io::Result<()> {
+    let root = Arc::clone(site.stores[usize::from(SECOND.0)].root());
     let site = Arc::downgrade(site);
-    std::thread::Builder::new().name("ss-hasher".into()).spawn(move || run(&site, &root, &queue))?;
-    Ok(batches)
+    std::thread::Builder::new().name("ss-hasher".into()).spawn(move || run(&site, &root)).map(drop)
 }
 
-fn run(site: &std::sync::Weak<Site>, root: &Root, queue: &Receiver<Batch>) {
+fn run(site: &Weak<Site>, root: &Root) {
     let mut cache = site.upgrade().and_then(|site| open_cache(&site));
-    for batch in queue {
-        for (name, stamp) in batch {
-            let Some(site) = site.upgrade().filter(|site| !site.is_ending()) else { return };
-            let known = cache.as_ref().and_then(|cache| cache.lookup(&name, &stamp)).cloned();
-            let hashes = known.map_or_else(|| hash(root, &name, &stamp, cache.as_mut()), Ok);
-            match hashes {
-                Ok(hashes) => offer(&site, name, &stamp, &hashes),
-                // It has changed meanwhile, and a look at the directory will tell.
-                Err(error) => {
-                    tracing::debug!(object = %name, "not hashed: {error}");
-                    site.look_again();
+    loop {
+        let Some(site) = site.upgrade().filter(|site| !site.is_ending()) else { return };
+        let Some(queue) = &site.hasher else { return };
+        match queue.next() {
+            Next::Hash(batch) => hash_all(&site, root, batch, cache.as_mut()),
+            Next::LookEnded { is_all } => {
+                if is_all {
+                    site.engine().with_flows(|flows, _| flows.at(SECOND).set_unhashed(Some(BTreeSet::new())));
+                }
+                if let Some(Err(error)) = cache.as_mut().map(HashCache::flush) {
+                    tracing::warn!("hashes are not remembered: {error}");
+                }
+                if let Some(cache) = &mut cache {
+                    cache.rest();
                 }
             }
-        }
-        if let Some(Err(error)) = cache.as_mut().map(HashCache::flush) {
-            tracing::warn!("hashes are not remembered: {error}");
+            Next::Nothing => {}
         }
     }
+}
+
+fn hash_all(site: &Site, root: &Root, batch: Batch, mut cache: Option<&mut HashCache>) {
+    let mut hashed = Vec::with_capacity(batch.len());
+    let mut began = Instant::now();
+    for (name, stamp) in batch {
+        if site.is_ending() {
+            return;
+        }
+        let known = cache.as_ref().and_then(|cache| cache.lookup(&name, &stamp));
+        let hashes = known.map_or_else(|| hash(root, &name, &stamp, cache.as_deref_mut()), Ok);
+        match hashes {
+            Ok(hashes) => hashed.push((name, stamp, hashes)),
+            // It has changed meanwhile, and a look at the directory will tell.
+            Err(error) => {
+                tracing::debug!(object = %name, "not hashed: {error}");
+                site.hasher.iter().for_each(Queue::fail);
+                site.look_again();
+            }
+        }
+        if began.elapsed() >= OFFER_AFTER {
+            offer(site, std::mem::take(&mut hashed));
+            began = Instant::now();
+        }
+    }
+    offer(site, hashed);
 }
 
 fn open_cache(site: &Site) -> Option<HashCache> {
@@ -81,22 +155,29 @@ fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCa
     }
     let hashes = hash_source(&source).map_err(|error| error.to_string())?;
     if let Some(cache) = cache.filter(|_| source.is_settled()) {
-        cache.insert(name.clone(), *stamp, hashes.clone());
+        cache.insert(name, stamp, &hashes);
     }
     Ok(hashes)
 }
 
-fn offer(site: &Site, name: ObjectName, stamp: &Stamp, hashes: &Hashes) {
-    let content = Content {
-        size: stamp.size,
-        mtime_ns: stamp.mtime.0,
-        mode: stamp.mode.bits(),
-        root: hashes.root,
-        block_crcs: hashes.block_crcs.clone(),
-    };
+fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashes)>) {
+    if hashed.is_empty() {
+        return;
+    }
     site.engine().with_flows(|flows, _| {
         let flow = flows.at(SECOND);
-        flow.offer(name.clone(), content.size);
-        flow.know(Entry { name, content });
+        for (name, stamp, hashes) in hashed {
+            let content = Content {
+                size: stamp.size,
+                mtime_ns: stamp.mtime.0,
+                mode: stamp.mode.bits(),
+                root: hashes.root,
+                block_crcs: hashes.block_crcs,
+            };
+            flow.offer(name.clone(), content.size);
+            if let Some(id) = flow.know(Entry { name, content }) {
+                flow.set_mark(id, stamp.print());
+            }
+        }
     });
 }

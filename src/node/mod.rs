@@ -12,6 +12,7 @@ mod inventory;
 mod line;
 mod links;
 mod listen;
+mod local;
 mod report;
 mod site;
 mod watch;

@@ -106,7 +106,7 @@ impl Site {
         let mut problems = lock(&self.store_problems).clone();
         problems.truncate(crate::limits::PROBLEMS_SHOWN_MAX);
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
-            let all = flows.iter().flat_map(Flow::objects);
+            let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
             let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
             let mut told: Vec<String> = failed.take(crate::limits::PROBLEMS_SHOWN_MAX).collect();
             for (peer, count) in flows.iter().filter_map(Flow::kept_back) {

@@ -22,7 +22,7 @@ use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::extended;
-use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Stamp, Unmarked, hash_source, scan};
+use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Unmarked, hash_source, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
 use crate::uring::control;
@@ -57,19 +57,18 @@ pub(super) struct Site {
     engine: OnceLock<Engine>,
     listening: OnceLock<Vec<SocketAddr>>,
     /// The flow's stores, in the order of the flows' ids.
-    stores: Vec<Store>,
+    pub(super) stores: Vec<Store>,
     next_link: AtomicU64,
     pub(super) slots: Mutex<Vec<Arc<Slot>>>,
     closers: Mutex<BTreeMap<LinkId, oneshot::Sender<String>>>,
     pub(super) callers: Mutex<BTreeMap<NodeName, Caller>>,
-    /// What `local/` had when it was looked at last.
-    local: Mutex<BTreeMap<ObjectName, Stamp>>,
     /// What an operator should look at in the store.
     pub(super) store_problems: Mutex<Vec<String>>,
     pub(super) reload_problem: Mutex<Option<String>>,
     pub(super) rates: Mutex<Rates>,
     look_again: Arc<Notify>,
-    hasher: OnceLock<std::sync::mpsc::Sender<inventory::Batch>>,
+    /// What of `local/` is to be hashed, where objects are offered with their checksums.
+    pub(super) hasher: Option<inventory::Queue>,
     pub(super) checks_wanted: Notify,
     pub(super) draining: AtomicBool,
 }
@@ -115,6 +114,7 @@ impl Site {
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or((cores / 2).max(1), usize::from);
+        let hasher = (config.blocks && matches!(config.role, RoleConfig::Trader(_))).then(inventory::Queue::default);
         let site = Arc::new(Self {
             config: Mutex::new(Arc::new(config)),
             file,
@@ -125,12 +125,11 @@ impl Site {
             slots: Mutex::default(),
             closers: Mutex::default(),
             callers: Mutex::default(),
-            local: Mutex::default(),
             store_problems: Mutex::default(),
             reload_problem: Mutex::default(),
             rates: Mutex::default(),
             look_again: Arc::default(),
-            hasher: OnceLock::new(),
+            hasher,
             checks_wanted: Notify::new(),
             draining: AtomicBool::new(false),
         });
@@ -147,12 +146,14 @@ impl Site {
         let config = self.config();
         match &config.role {
             RoleConfig::Trader(trader) => {
-                if config.blocks {
-                    let local = Arc::clone(self.stores[usize::from(SECOND.0)].root());
-                    let hasher = inventory::start(self, local).map_err(NodeError::Runtime)?;
-                    let _ = self.hasher.set(hasher);
+                if self.hasher.is_some() {
+                    inventory::start(self).map_err(NodeError::Runtime)?;
                 }
-                self.look_at_local();
+                // Whoever knows the names beforehand asks at once; others wait until they are told.
+                let looks_later = self.hasher.is_some() && trader.segments.is_none();
+                if !looks_later {
+                    self.look_at_local();
+                }
                 self.want_objects(trader)?;
                 let mut addresses = Vec::new();
                 for (index, listen) in trader.listen.iter().enumerate() {
@@ -164,7 +165,7 @@ impl Site {
                 }
                 let _ = self.listening.set(addresses);
                 let local = Arc::clone(self.stores[usize::from(SECOND.0)].root());
-                watch::start_local(Arc::clone(self), local, Arc::clone(&self.look_again));
+                watch::start_local(Arc::clone(self), local, Arc::clone(&self.look_again), looks_later);
                 watch::start_remote(Arc::clone(self));
             }
             RoleConfig::Exchange(exchange) => {
@@ -385,87 +386,6 @@ impl Site {
 
     // -- the store ---------------------------------------------------------------------------------------------------
 
-    /// Brings the offered flow up to what `local/` has now.
-    pub(super) fn look_at_local(&self) {
-        let config = self.config();
-        let RoleConfig::Trader(trader) = &config.role else { return };
-        let Store::Local(root) = &self.stores[usize::from(SECOND.0)] else { return };
-        let report = match scan(root) {
-            Ok(report) => report,
-            Err(error) => {
-                tracing::error!("cannot look at local/: {error}");
-                *lock(&self.store_problems) = vec![error.to_string()];
-                return;
-            }
-        };
-        let mut problems = Vec::new();
-        for refused in &report.refused.first {
-            problems.push(format!("{}: not served: {}", refused.path.display(), refused.reason));
-        }
-        let spec = trader.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
-        let mut unserved = std::collections::BTreeSet::new();
-        if let Some(spec) = &spec {
-            let check = spec.check(&report.objects);
-            if !check.missing.is_empty() {
-                let first = &check.missing[0];
-                problems.push(format!(
-                    "local/ lacks {} of {} segments, first {first}",
-                    check.missing.len(),
-                    spec.names.len()
-                ));
-            }
-            for (name, found) in &check.wrong_size {
-                problems.push(format!("local/{name} has {found}, the specification says {}: not served", spec.size));
-                unserved.insert(name.clone());
-            }
-        }
-        let mut seen = BTreeMap::new();
-        for (name, stamp) in report.objects {
-            match check_name_fits(&name, config.packet_len) {
-                _ if unserved.contains(&name) => {}
-                Ok(()) => drop(seen.insert(name, stamp)),
-                Err(error) => {
-                    problems.push(error.to_string());
-                    unserved.insert(name);
-                }
-            }
-        }
-        let is_whole = inventory::is_whole(&report.refused);
-        let before = std::mem::replace(&mut *lock(&self.local), seen.clone());
-        let mut news = inventory::Batch::new();
-        self.engine().with_flows(|flows, _| {
-            let flow = flows.at(SECOND);
-            before.keys().filter(|name| !seen.contains_key(*name)).for_each(|name| flow.withdraw(name));
-            let is_there = |name: &ObjectName| seen.contains_key(name) || unserved.contains(name);
-            let is_whole = is_whole && inventory::forget_gone(flow, is_there, &mut problems);
-            for (name, stamp) in seen {
-                let is_same = before.get(&name) == Some(&stamp);
-                if is_same && (!config.blocks || flow.knows(&name)) {
-                    flow.offer(name, stamp.size);
-                    continue;
-                }
-                flow.withdraw(&name);
-                if config.blocks {
-                    // Offered once it has been hashed.
-                    news.push((name, stamp));
-                } else {
-                    flow.offer(name, stamp.size);
-                }
-            }
-            let untold = news.iter().map(|(name, _)| name).chain(&unserved).filter(|name| !flow.knows(name));
-            flow.set_unhashed(is_whole.then(|| untold.cloned().collect()));
-        });
-        if let Some(hasher) = self.hasher.get().filter(|_| !news.is_empty()) {
-            // Fails only when the node ends.
-            let _ = hasher.send(news);
-        }
-        let mut known = lock(&self.store_problems);
-        for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
-            tracing::warn!("{problem}");
-        }
-        *known = problems;
-    }
-
     /// Puts on the list what is to be fetched: the segments of the specification, or else whatever the peer has. What is here
     /// from earlier is told, marked and whole.
     fn want_objects(&self, trader: &Trader) -> Result<(), NodeError> {
@@ -631,6 +551,7 @@ fn trader_flows(trader: &Trader, config: &Config) -> Result<Parts, NodeError> {
         tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
     }
     let mut fetch = Flow::fetch();
+    fetch.set_key(rand::rng().random());
     fetch.set_mirror(trader.delete == Delete::Mirror);
     let journal = if config.blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
     let mut offer = Flow::offer_only();
@@ -647,6 +568,7 @@ fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError>
     let (mut flows, mut stores, mut journals) = (Vec::new(), Vec::new(), Vec::new());
     for peer in spool.peers() {
         let mut flow = Flow::relay(half);
+        flow.set_key(rand::rng().random());
         flow.start_epoch(rand::rng().random());
         let mut kept: Vec<_> = peer.kept.iter().collect();
         kept.sort_by_key(|object| object.last_use);

@@ -19,10 +19,13 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Looking takes at most one part in this many of the time.
 const DUTY: u32 = 20;
 
-/// Watches a trader's `local/`; `again` asks for a look without a change.
-pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>) {
+/// Watches a trader's `local/`; `again` asks for a look without a change, `at_once` for the first one.
+pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>, at_once: bool) {
     control::spawn(async move {
         let mut watch = open(&root);
+        if at_once {
+            look(&site).await;
+        }
         loop {
             let changed = async {
                 match &mut watch {
@@ -40,13 +43,17 @@ pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>) 
             }
             sleep(SETTLE).await;
             let began = Instant::now();
-            let looker = Arc::clone(&site);
-            if let Err(error) = tokio::task::spawn_blocking(move || looker.look_at_local()).await {
-                tracing::error!("looking at local/ failed: {error}");
-            }
+            look(&site).await;
             sleep(began.elapsed() * DUTY).await;
         }
     });
+}
+
+async fn look(site: &Arc<Site>) {
+    let looker = Arc::clone(site);
+    if let Err(error) = tokio::task::spawn_blocking(move || looker.look_at_local()).await {
+        tracing::error!("looking at local/ failed: {error}");
+    }
 }
 
 fn open(root: &Root) -> Option<(Watch, Readiness)> {

@@ -38,7 +38,7 @@ impl Flow {
         if self.kind == Kind::Fetch {
             self.totals.bytes = ByteCount(self.totals.bytes.0 - before.0 + content.size.0);
         }
-        self.at_mut(id).set_content(Some(content));
+        self.at_mut(id).content = Some(content);
         self.discard_left(id);
         self.is_told(id);
         if self.kind == Kind::Fetch {
@@ -80,7 +80,7 @@ impl Flow {
         if is_wanted {
             object.keep_expected();
         }
-        object.set_content(None);
+        object.content = None;
         object.told_by = 0;
         self.discard_left(id);
         self.wake_readers(id);
@@ -173,7 +173,7 @@ impl Flow {
     /// An object is another one than it was: what is here or under way of the former is no use.
     fn leave_former(&mut self, id: ObjectId, root: Root256) {
         match self.at(id).state() {
-            ObjectState::Present { .. } if self.at(id).here() == Some(root) => {}
+            ObjectState::Present { .. } if self.at(id).is_here(root) => {}
             ObjectState::Present { .. } if self.kind == Kind::Relay => self.evict_former(id),
             ObjectState::Present { size } => {
                 self.totals.present -= 1;

@@ -82,10 +82,6 @@ pub(super) struct Object {
     pub(super) content: Option<Content>,
     stage: Stage,
     passing: Option<Box<Passing>>,
-    /// The root of what is present, where that is known and not what `content` says.
-    former: Option<Box<Root256>>,
-    /// What is present has the root that `content` says.
-    is_latest: bool,
     /// Nobody names it any more: it is a place for another.
     pub(super) is_gone: bool,
     /// The peers that say there is such an object, by their masks.
@@ -101,6 +97,8 @@ pub(super) struct Object {
     pub(super) generation: Generation,
     /// The number of its record in the log, if it has one.
     pub(super) record: Option<NonZeroU32>,
+    /// What is present, in few bytes: of its root, or what its owner saw of it; 0 where that is not known.
+    pub(super) mark: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -164,8 +162,6 @@ impl Object {
             content: None,
             stage: Stage::Absent,
             passing: None,
-            former: None,
-            is_latest: false,
             is_gone: false,
             told_by: 0,
             told_at: 0,
@@ -174,6 +170,7 @@ impl Object {
             delivered: false,
             generation: Generation::default(),
             record: None,
+            mark: 0,
         };
         if expected.is_some() {
             object.listed_size = expected;
@@ -227,29 +224,21 @@ impl Object {
         }
     }
 
-    /// The root of what is present, where that is known.
-    pub(super) fn here(&self) -> Option<Root256> {
-        let latest = || self.content.as_ref().filter(|_| self.is_latest).map(|content| content.root);
-        self.former.as_deref().copied().or_else(latest)
+    /// Whether what is present is known to have this root.
+    pub(super) fn is_here(&self, root: Root256) -> bool {
+        self.mark != 0 && self.mark == print_of(root)
     }
 
+    /// Says what root that has which is present, where it is known.
     pub(super) fn set_here(&mut self, root: Option<Root256>) {
-        self.is_latest = root.is_some() && self.content.as_ref().map(|content| content.root) == root;
-        self.former = root.filter(|_| !self.is_latest).map(Box::new);
-    }
-
-    /// What it holds is another, or not known any more.
-    pub(super) fn set_content(&mut self, content: Option<Content>) {
-        let here = self.here();
-        self.content = content;
-        self.set_here(here);
+        self.mark = root.map_or(0, print_of);
     }
 
     /// Nobody names it any more.
     pub(super) fn clear(&mut self) {
         self.is_gone = true;
         (self.stage, self.queued) = (Stage::Absent, false);
-        (self.content, self.passing, self.former, self.record) = (None, None, None, None);
+        (self.content, self.passing, self.record) = (None, None, None);
     }
 
     /// Gives memory back that it needs no more. When it was used last is forgotten.
@@ -280,6 +269,12 @@ impl Object {
     pub(super) fn has_range(&self, offset: Offset, length: ByteCount) -> bool {
         self.expected().is_none_or(|size| offset.0.checked_add(length.0).is_some_and(|end| end <= size.0))
     }
+}
+
+/// A root in few bytes: those of two objects differ, but once in 2^64.
+fn print_of(root: Root256) -> u64 {
+    let (first, _) = root.0.split_first_chunk().expect("a root is longer");
+    u64::from_le_bytes(*first).max(1)
 }
 
 #[cfg(test)]

@@ -28,6 +28,26 @@ impl Flow {
         true
     }
 
+    /// Keeps for the owner what it saw of an object that it offers.
+    pub fn set_mark(&mut self, id: ObjectId, mark: u64) {
+        self.at_mut(id).mark = mark;
+    }
+
+    /// What the owner saw of an object that is offered now.
+    pub fn mark(&self, id: ObjectId) -> Option<u64> {
+        self.at(id).is_present().then_some(self.at(id).mark)
+    }
+
+    /// Up to where places of objects go.
+    pub fn places(&self) -> u32 {
+        self.objects.len() as u32
+    }
+
+    /// Whether a place is an object's.
+    pub fn is_object(&self, id: ObjectId) -> bool {
+        self.objects.get(id.0 as usize).is_some_and(|object| !object.is_gone)
+    }
+
     /// An object that was offered is gone from the root, or is not what it must be.
     pub fn withdraw(&mut self, name: &ObjectName) {
         if let Some(id) = self.id_of(name) {

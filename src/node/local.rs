@@ -1,0 +1,270 @@
+//! Brings what a trader offers up to what its `local/` has.
+//!
+//! A look goes through the whole of it, a part at a time, and keeps no list: what was seen of an object that is offered,
+//! the flow remembers. What is new or changed is offered at once, or handed to be hashed first.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::inventory::Batch;
+use super::site::{SECOND, Site, lock};
+use crate::config::RoleConfig;
+use crate::engine::Store;
+use crate::limits;
+use crate::store::{Refusal, Refused, Sample, ScanReport, SegmentSpec, Stamp, scan_by_parts};
+use crate::transfer::Flow;
+use crate::units::{ObjectId, ObjectName, PacketLen};
+use crate::wire::duplex::check_name_fits;
+
+impl Site {
+    /// Brings the offered flow up to what `local/` has now.
+    pub(super) fn look_at_local(&self) {
+        let config = self.config();
+        let RoleConfig::Trader(trader) = &config.role else { return };
+        let Store::Local(root) = &self.stores[usize::from(SECOND.0)] else { return };
+        let spec = trader.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
+        let mut look = Look::new(spec, config.packet_len);
+        let before = self.offered();
+        if let Some(queue) = &self.hasher {
+            // What was not hashed yet is found again.
+            queue.clear();
+        }
+        match scan_by_parts(root, |part| self.take_part(&mut look, part)) {
+            Ok(report) => {
+                let mut problems = look.problems(&report);
+                let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);
+                self.end_look(is_all && look.is_told);
+                self.tell_problems(problems);
+            }
+            Err(error) => {
+                self.end_look(false);
+                tracing::error!("cannot look at local/: {error}");
+                *lock(&self.store_problems) = vec![error.to_string()];
+            }
+        }
+    }
+
+    /// The places of all objects that the flow has.
+    fn offered(&self) -> Places {
+        let mut places = Places::default();
+        self.engine().with_flows(|flows, _| {
+            let flow = flows.at(SECOND);
+            let all = (0..flow.places()).map(ObjectId);
+            all.filter(|&id| flow.is_object(id)).for_each(|id| places.insert(id));
+        });
+        places
+    }
+
+    fn take_part(&self, look: &mut Look, part: Batch) {
+        let (part, unserved) = look.check(part);
+        let mut news = Batch::new();
+        self.engine().with_flows(|flows, _| {
+            let flow = flows.at(SECOND);
+            for name in unserved {
+                if let Some(id) = flow.find(&name) {
+                    look.seen.insert(id);
+                    flow.withdraw(&name);
+                }
+                look.is_told &= flow.knows(&name);
+            }
+            for (name, stamp) in part {
+                if let Some(id) = flow.find(&name) {
+                    look.seen.insert(id);
+                    if flow.mark(id) == Some(stamp.print()) {
+                        continue;
+                    }
+                    flow.withdraw(&name);
+                }
+                match &self.hasher {
+                    // Offered once it has been hashed.
+                    Some(_) => news.push((name, stamp)),
+                    None => offer(flow, name, &stamp),
+                }
+            }
+            if !news.is_empty() {
+                flow.set_unhashed(None);
+            }
+        });
+        if let Some(queue) = &self.hasher {
+            queue.push(news);
+        }
+    }
+
+    /// What is not there any more is served no more, and told to be gone where the look was whole. Not so where nothing is
+    /// there any more: then a file system is not mounted, more likely than not. Whether all was told.
+    fn withdraw_gone(&self, before: &Places, look: &Look, is_whole: bool, problems: &mut Vec<String>) -> bool {
+        let gone: Vec<ObjectId> = before.without(&look.seen).collect();
+        let (count, is_any_left) = self.engine().with_flows(|flows, _| {
+            let flow = flows.at(SECOND);
+            let is_known = |&id: &ObjectId| flow.content(id).is_some();
+            (gone.iter().filter(|id| is_known(id)).count(), before.both(&look.seen).any(|id| is_known(&id)))
+        });
+        let is_mounted = count == 0 || is_any_left;
+        if !is_mounted {
+            problems.push(format!(
+                "none of the {count} objects of local/ is there any more: nobody is told so. Is its file system mounted?"
+            ));
+        }
+        for some in gone.chunks(limits::SCAN_PART_OBJECTS) {
+            self.engine().with_flows(|flows, _| {
+                let flow = flows.at(SECOND);
+                for &id in some {
+                    let name = flow.name(id).clone();
+                    flow.withdraw(&name);
+                    if is_whole && is_mounted {
+                        flow.forget(&name);
+                    }
+                }
+            });
+        }
+        is_whole && is_mounted
+    }
+
+    fn end_look(&self, is_all: bool) {
+        if !is_all {
+            self.engine().with_flows(|flows, _| flows.at(SECOND).set_unhashed(None));
+        }
+        if let Some(queue) = &self.hasher {
+            queue.end_look(is_all);
+        }
+    }
+
+    fn tell_problems(&self, problems: Vec<String>) {
+        let mut known = lock(&self.store_problems);
+        for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
+            tracing::warn!("{problem}");
+        }
+        *known = problems;
+    }
+}
+
+/// An object may be served as it stands.
+fn offer(flow: &mut Flow, name: ObjectName, stamp: &Stamp) {
+    if flow.offer(name.clone(), stamp.size)
+        && let Some(id) = flow.find(&name)
+    {
+        flow.set_mark(id, stamp.print());
+    }
+}
+
+/// Whether a look has seen all that is there: a directory that cannot be read may hold anything.
+fn is_whole(refused: &Sample<Refused>) -> bool {
+    let is_known = |refused: &Refused| !matches!(refused.reason, Refusal::Unreadable(_));
+    refused.count == refused.first.len() as u64 && refused.first.iter().all(is_known)
+}
+
+/// What is gathered on the way through the directory.
+struct Look {
+    spec: Option<SegmentSpec>,
+    named: HashSet<ObjectName>,
+    packet_len: PacketLen,
+    /// Objects that the specification names.
+    found: Batch,
+    misnamed: BTreeSet<String>,
+    seen: Places,
+    /// All that is there and not served is told of all the same: it was served before.
+    is_told: bool,
+}
+
+impl Look {
+    fn new(spec: Option<SegmentSpec>, packet_len: PacketLen) -> Self {
+        let named = spec.iter().flat_map(|spec| spec.names.iter().cloned()).collect();
+        let (found, misnamed, seen) = (Batch::new(), BTreeSet::new(), Places::default());
+        Self { spec, named, packet_len, found, misnamed, seen, is_told: true }
+    }
+
+    /// Those of a part that may be served, and those that may not.
+    fn check(&mut self, mut part: Batch) -> (Batch, Vec<ObjectName>) {
+        let mut unserved = Vec::new();
+        part.retain(|(name, stamp)| {
+            if self.named.contains(name) {
+                self.found.push((name.clone(), *stamp));
+                if self.spec.as_ref().is_some_and(|spec| spec.size != stamp.size) {
+                    unserved.push(name.clone());
+                    return false;
+                }
+            }
+            let fits = check_name_fits(name, self.packet_len);
+            if let Err(error) = &fits {
+                unserved.push(name.clone());
+                if self.misnamed.len() < limits::SCAN_LIST_MAX {
+                    self.misnamed.insert(error.to_string());
+                }
+            }
+            fits.is_ok()
+        });
+        (part, unserved)
+    }
+
+    fn problems(&mut self, report: &ScanReport) -> Vec<String> {
+        let mut problems = Vec::new();
+        for refused in &report.refused.first {
+            problems.push(format!("{}: not served: {}", refused.path.display(), refused.reason));
+        }
+        if let Some(spec) = &self.spec {
+            self.found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            let check = spec.check(&self.found);
+            if let Some(first) = check.missing.first() {
+                let (missing, all) = (check.missing.len(), spec.names.len());
+                problems.push(format!("local/ lacks {missing} of {all} segments, first {first}"));
+            }
+            for (name, found) in &check.wrong_size {
+                problems.push(format!("local/{name} has {found}, the specification says {}: not served", spec.size));
+            }
+        }
+        problems.extend(std::mem::take(&mut self.misnamed));
+        problems
+    }
+}
+
+/// A set of places in a flow's table, a bit each.
+#[derive(Debug, Default)]
+struct Places(Vec<u64>);
+
+impl Places {
+    fn insert(&mut self, id: ObjectId) {
+        let word = id.0 as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (id.0 % 64);
+    }
+
+    /// Those that `other` does not have.
+    fn without<'p>(&'p self, other: &'p Self) -> impl Iterator<Item = ObjectId> + 'p {
+        self.words(other, |own, other| own & !other)
+    }
+
+    /// Those that `other` has as well.
+    fn both<'p>(&'p self, other: &'p Self) -> impl Iterator<Item = ObjectId> + 'p {
+        self.words(other, |own, other| own & other)
+    }
+
+    fn words<'p>(&'p self, other: &'p Self, of: fn(u64, u64) -> u64) -> impl Iterator<Item = ObjectId> + 'p {
+        self.0.iter().enumerate().flat_map(move |(word, &own)| {
+            let left = of(own, other.0.get(word).copied().unwrap_or(0));
+            (0..64).filter(move |bit| left >> bit & 1 == 1).map(move |bit| ObjectId((word * 64) as u32 + bit))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_another_set_lacks_are_told_in_order() {
+        let set = |ids: &[u32]| {
+            let mut places = Places::default();
+            ids.iter().for_each(|&id| places.insert(ObjectId(id)));
+            places
+        };
+        let check = |a: &[u32], b: &[u32], expected: &[u32]| {
+            let left: Vec<u32> = set(a).without(&set(b)).map(|id| id.0).collect();
+            assert_eq!(left, expected);
+        };
+        check(&[200, 0, 63, 64], &[63], &[0, 64, 200]);
+        check(&[1], &[1, 500], &[]);
+        check(&[], &[3], &[]);
+        assert_eq!(set(&[1, 2, 70]).both(&set(&[2, 70, 9])).collect::<Vec<_>>(), [ObjectId(2), ObjectId(70)]);
+    }
+}
