@@ -73,6 +73,10 @@ pub const NAME_DEPTH_MAX: usize = 128;
 pub const COMMIT_SYNC_EACH_MAX: usize = 8;
 /// Bytes of a `.success` marker that are read; further ones say nothing.
 pub const MARKER_BYTES_MAX: usize = 4096;
+/// The kernel is told to read ahead only in objects that are longer, bytes.
+pub const READ_AHEAD_BYTES_MIN: u64 = 128 << 10;
+/// An object that is longer has its room reserved before any of it is fetched, bytes; a shorter one takes it as it comes.
+pub const RESERVE_BYTES_MIN: u64 = 64 << 10;
 /// Objects that a scan hands over at once.
 pub const SCAN_PART_OBJECTS: usize = 1024;
 /// Entries of a scan that are named one by one in each of its lists; beyond this they are counted.

@@ -97,7 +97,7 @@ impl Layout<'_> {
 
     /// Whole packets of mapped bytes.
     fn add_mapped(&self, train: &mut Gather, piece: &Piece, data: Data, source: &OpenSource) -> Result<(), String> {
-        let map = source.file.map().ok_or("it is empty now")?;
+        let map = source.file.map().map_err(|error| error.to_string())?.ok_or("it is empty now")?;
         let n = self.packet_len.bytes();
         let (mut offset, end) = (data.offset.0, data.offset.0 + data.length as u64);
         let first = n - piece.header.len();

@@ -17,7 +17,7 @@ use super::Notice;
 use super::shared::{PartKey, Shared, Store, lock};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_source};
+use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_part, hash_source};
 use crate::transfer::{Content, FlowId, RangeRequest};
 use crate::units::{ByteCount, LinkId, ObjectName, Root256};
 use crate::uring::Buffer;
@@ -353,14 +353,10 @@ fn hash(shared: &Shared, key: PartKey) {
 /// Whether all of a part is what the inventory says; if not, the flow is told.
 fn has_root(shared: &Shared, key: PartKey, part: &Part, root: Option<Root256>) -> bool {
     let Some(root) = root else { return true };
-    let hashed = part
-        .source()
-        .map_err(|error| error.to_string())
-        .and_then(|source| hash_source(&source).map_err(|error| error.to_string()));
-    match hashed {
-        Ok(hashes) if hashes.root == root => return true,
+    match hash_part(part) {
+        Ok(found) if found == root => return true,
         Ok(_) => {}
-        Err(error) => tracing::warn!(object = %part.name(), "cannot be read back: {error}"),
+        Err(error) => tracing::warn!("{error}"),
     }
     shared.with_flows(|flows, now| flows.at(key.0).handle_root_failed(key.1, key.2, now));
     false
@@ -410,7 +406,7 @@ fn end(shared: &Shared, key: PartKey, result: Result<(), StoreError>) {
 }
 
 fn evict(shared: &Shared, flow: FlowId, name: &ObjectName) {
-    if let Err(error) = shared.stores[usize::from(flow.0)].root().remove(name) {
+    if let Err(error) = shared.stores[usize::from(flow.0)].root().remove_kept(name) {
         tracing::warn!(object = %name, "cannot be evicted from the spool: {error}");
     }
 }

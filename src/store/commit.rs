@@ -12,21 +12,21 @@
 //! that fails a step is out of the batch and reported; the others go on.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
+use nix::sys::uio::pwrite;
 use nix::unistd::{fdatasync, fsync, syncfs};
 
 use super::error::StoreError;
 use super::marker::Marker;
-use super::part::{Part, PrivateFile, errno_of};
+use super::part::{Part, PrivateFile};
 use super::resolve::{self, Links};
 use super::root::{Root, Shared, marker_name, remove_entry};
 use crate::limits;
+use crate::units::ObjectName;
 
 /// Makes whole parts durable. Keeps nothing between batches.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +54,8 @@ impl Committer {
         let touched = batch.rename_objects();
         batch.sync_directories(&touched);
         batch.remember_directories();
-        let mut marked = BTreeSet::new();
-        batch.each(|shared, entry| entry.rename_marker(shared, &mut marked));
+        let (mut marked, mut last) = (BTreeSet::new(), LastDirectory::default());
+        batch.each(|shared, entry| entry.rename_marker(shared, &mut last, &mut marked));
         batch.sync_directories(&marked);
         tokens.into_iter().zip(batch.entries.into_iter().map(|entry| entry.finish(shared))).collect()
     }
@@ -101,13 +101,14 @@ impl Batch<'_> {
         let (mut retired, mut touched) = (BTreeSet::new(), BTreeSet::new());
         let shared = Arc::clone(self.shared);
         let Ok(durable) = shared.hold_tree() else { return touched };
-        self.each(|shared, entry| entry.retire_marker(shared, &mut touched, &mut retired));
+        let mut last = LastDirectory::default();
+        self.each(|shared, entry| entry.retire_marker(shared, &mut last, &mut touched, &mut retired));
         self.sync_directories(&retired);
         self.each(|shared, entry| {
             let name = entry.part.name().as_bytes();
             let unsure = resolve::directories_of(name).filter(|&directory| !durable.contains(directory));
             touched.extend(unsure.map(|directory| resolve::split(directory).0.to_vec()));
-            entry.rename_object(shared, &mut touched)
+            entry.rename_object(shared, &mut last, &mut touched)
         });
         touched
     }
@@ -161,14 +162,12 @@ impl Entry {
     fn retire_marker(
         &mut self,
         shared: &Shared,
+        last: &mut LastDirectory,
         touched: &mut BTreeSet<Vec<u8>>,
         retired: &mut BTreeSet<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        let mut made = Vec::new();
-        let directory = shared.make_parent(self.part.name(), &mut made);
-        touched.extend(made);
-        let (directory, entry) = directory?;
-        let removed = remove_entry(directory.as_fd(), &marker_name(entry))
+        let (directory, entry) = last.make(shared, self.part.name(), touched)?;
+        let removed = remove_entry(directory, &marker_name(entry))
             .map_err(|errno| self.io(shared, "remove the old marker of", errno))?;
         if removed {
             retired.insert(self.parent());
@@ -176,26 +175,32 @@ impl Entry {
         Ok(())
     }
 
-    fn rename_object(&mut self, shared: &Shared, touched: &mut BTreeSet<Vec<u8>>) -> Result<(), StoreError> {
-        let mut made = Vec::new();
-        let directory = shared.make_parent(self.part.name(), &mut made);
-        touched.extend(made);
-        let (directory, entry) = directory?;
+    fn rename_object(
+        &mut self,
+        shared: &Shared,
+        last: &mut LastDirectory,
+        touched: &mut BTreeSet<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let (directory, entry) = last.make(shared, self.part.name(), touched)?;
         self.part
             .file()
-            .rename_to(directory.as_fd(), entry)
+            .rename_to(directory, entry)
             .map_err(|errno| self.io(shared, "rename a finished part to", errno))?;
         touched.insert(self.parent());
         Ok(())
     }
 
-    fn rename_marker(&mut self, shared: &Shared, marked: &mut BTreeSet<Vec<u8>>) -> Result<(), StoreError> {
-        let (parent, entry) = resolve::split(self.part.name().as_bytes());
-        let directory = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow)
-            .map_err(|errno| self.io(shared, "open the directory of", errno))?;
+    fn rename_marker(
+        &mut self,
+        shared: &Shared,
+        last: &mut LastDirectory,
+        marked: &mut BTreeSet<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let (directory, entry) =
+            last.open(shared, self.part.name()).map_err(|errno| self.io(shared, "open the directory of", errno))?;
         if let Some(marker) = &self.marker {
             marker
-                .rename_to(directory.as_fd(), &marker_name(entry))
+                .rename_to(directory, &marker_name(entry))
                 .map_err(|errno| self.io(shared, "write the marker of", errno))?;
         }
         marked.insert(self.parent());
@@ -223,17 +228,56 @@ impl Entry {
     }
 }
 
+/// The directory that one step was last taken in: most objects of a batch share it.
+#[derive(Default)]
+struct LastDirectory(Option<(Vec<u8>, OwnedFd)>);
+
+impl LastDirectory {
+    /// Opens the directory of an object, making it as needed, and the object's name in it.
+    fn make<'n>(
+        &mut self,
+        shared: &Shared,
+        name: &'n ObjectName,
+        touched: &mut BTreeSet<Vec<u8>>,
+    ) -> Result<(BorrowedFd<'_>, &'n [u8]), StoreError> {
+        let (parent, entry) = resolve::split(name.as_bytes());
+        if !self.is(parent) {
+            let mut made = Vec::new();
+            let directory = shared.make_parent(name, &mut made);
+            touched.extend(made);
+            self.0 = Some((parent.to_vec(), directory?.0));
+        }
+        Ok((self.fd(), entry))
+    }
+
+    /// The same where it stands.
+    fn open<'n>(&mut self, shared: &Shared, name: &'n ObjectName) -> nix::Result<(BorrowedFd<'_>, &'n [u8])> {
+        let (parent, entry) = resolve::split(name.as_bytes());
+        if !self.is(parent) {
+            self.0 = Some((parent.to_vec(), resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow)?));
+        }
+        Ok((self.fd(), entry))
+    }
+
+    fn is(&self, path: &[u8]) -> bool {
+        self.0.as_ref().is_some_and(|(last, _)| last == path)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().expect("it was just opened").1.as_fd()
+    }
+}
+
 /// Writes a part's marker under a private name.
 fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreError> {
     let marker = PrivateFile::create(shared, part.name())?;
     let text = Marker::now(part.size(), part.root()).to_text();
-    let written =
-        marker.as_fd().try_clone_to_owned().map(File::from).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| match errno_of(&error) {
-        Errno::ENOSPC | Errno::EDQUOT => shared.full(part.name(), part.size()),
-        errno => StoreError::io(&shared.path, Some(part.name()), "write the marker of", errno),
-    })?;
-    Ok(marker)
+    // Less than a page: it is written at once or not at all.
+    match pwrite(&marker, text.as_bytes(), 0) {
+        Ok(written) if written == text.len() => Ok(marker),
+        Ok(_) | Err(Errno::ENOSPC | Errno::EDQUOT) => Err(shared.full(part.name(), part.size())),
+        Err(errno) => Err(StoreError::io(&shared.path, Some(part.name()), "write the marker of", errno)),
+    }
 }
 
 /// Whether an object lies in `directory` or in one below it; the empty path is the root.

@@ -11,7 +11,8 @@
 use blake3::Hasher;
 use blake3::hazmat::{self, HasherExt as _, Mode};
 
-use super::error::SourceError;
+use super::error::{SourceError, StoreError};
+use super::part::Part;
 use super::source::Source;
 use crate::limits;
 use crate::units::{BlockCrcs, ByteCount, Offset, Root256};
@@ -64,6 +65,19 @@ pub fn hash_source(source: &Source) -> Result<Hashes, SourceError> {
     }
     source.verify_unchanged()?;
     Ok(Hashes { root: Root256(*hasher.finalize().as_bytes()), block_crcs: block_crcs.into() })
+}
+
+/// BLAKE3 of all of a part, every byte of which is written.
+pub fn hash_part(part: &Part) -> Result<Root256, StoreError> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; part.size().0.min(limits::BLOCK_BYTES) as usize];
+    for index in 0..block_count(part.size()) {
+        let (offset, length) = block_range(index, part.size());
+        let block = &mut buffer[..length.0 as usize];
+        part.read_exact_at(block, offset)?;
+        hasher.update(block);
+    }
+    Ok(Root256(*hasher.finalize().as_bytes()))
 }
 
 /// What block `index` of an object of `size` bytes adds to its root; `pieces` are the block's bytes in order.

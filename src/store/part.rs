@@ -152,9 +152,7 @@ impl Part {
         let file = self.file.fd.try_clone().map_err(|error| io("serve", errno_of(&error)))?;
         let stamp = Stamp::of(&fstat(&file).map_err(|errno| io("look at", errno))?);
         let stamp = Stamp { size: self.size, ..stamp };
-        Source::new(Arc::clone(&shared.path), self.name.clone(), file, stamp, Origin::Part)
-            .map(Arc::new)
-            .map_err(|error| shared.of_source(error))
+        Ok(Arc::new(Source::new(Arc::clone(&shared.path), self.name.clone(), file, stamp, Origin::Part)))
     }
 
     /// Gives the whole part its final name without flushing it and without a marker: what a spool keeps. An
@@ -195,7 +193,8 @@ impl Part {
         &self.file
     }
 
-    /// Takes the space for all of it, so that a full disk shows before any byte was fetched.
+    /// Takes the space for all of it, so that a full disk shows before any byte was fetched; for little, its first write
+    /// shows that as soon, and costs less.
     fn reserve(&self) -> Result<(), StoreError> {
         let shared = &self.file.shared;
         let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);
@@ -204,6 +203,9 @@ impl Part {
             return Ok(());
         }
         let reserved = loop {
+            if self.size.0 < limits::RESERVE_BYTES_MIN {
+                break ftruncate(&self.file.fd, length);
+            }
             match fallocate(&self.file.fd, FallocateFlags::empty(), 0, length) {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break ftruncate(&self.file.fd, length),

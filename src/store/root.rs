@@ -132,8 +132,7 @@ impl Root {
         // Opening a pipe would wait for its writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let (file, stat) = self.shared.open_object(name, "open", flags)?;
-        Source::new(Arc::clone(&self.shared.path), name.clone(), file, Stamp::of(&stat), Origin::Object)
-            .map_err(|error| self.shared.of_source(error))
+        Ok(Source::new(Arc::clone(&self.shared.path), name.clone(), file, Stamp::of(&stat), Origin::Object))
     }
 
     /// Begins an object of `size` bytes that is to arrive. A full disk shows here, as [`StoreError::Full`].
@@ -151,6 +150,15 @@ impl Root {
 
     /// Removes an object with its marker, and the directories that are empty then. Nothing to remove is fine.
     pub fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.remove_with(name, true)
+    }
+
+    /// The same for one that has no marker, since a spool kept it.
+    pub fn remove_kept(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.remove_with(name, false)
+    }
+
+    fn remove_with(&self, name: &ObjectName, is_marked: bool) -> Result<(), StoreError> {
         self.shared.check(name)?;
         let io = |errno| StoreError::of_name(&self.shared.path, name, "remove", errno);
         let mut durable = self.shared.hold_tree()?;
@@ -159,7 +167,9 @@ impl Root {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             outcome => outcome.map_err(io)?,
         };
-        remove_entry(directory.as_fd(), &marker_name(entry)).map_err(io)?;
+        if is_marked {
+            remove_entry(directory.as_fd(), &marker_name(entry)).map_err(io)?;
+        }
         remove_entry(directory.as_fd(), entry).map_err(io)?;
         self.shared.prune(parent, &mut durable);
         Ok(())
@@ -340,7 +350,11 @@ impl Shared {
 
     /// Asking for more than there is would fill the disk first and fail then.
     pub(super) fn check_room(&self, name: &ObjectName, size: ByteCount) -> Result<(), StoreError> {
-        if size > self.free_at_most()? { Err(self.full(name, size)) } else { Ok(()) }
+        if size.0 >= limits::RESERVE_BYTES_MIN && size > self.free_at_most()? {
+            Err(self.full(name, size))
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn full(&self, name: &ObjectName, needed: ByteCount) -> StoreError {

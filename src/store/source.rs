@@ -8,7 +8,7 @@
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -120,30 +120,16 @@ pub struct Source {
     name: ObjectName,
     file: OwnedFd,
     stamp: Stamp,
-    map: Option<Arc<MmapRaw>>,
+    map: OnceLock<Arc<MmapRaw>>,
     origin: Origin,
     settled: bool,
 }
 
 impl Source {
     /// Takes over `file`, which `stamp` describes.
-    pub(super) fn new(
-        root: Arc<Path>,
-        name: ObjectName,
-        file: OwnedFd,
-        stamp: Stamp,
-        origin: Origin,
-    ) -> Result<Self, SourceError> {
+    pub(super) fn new(root: Arc<Path>, name: ObjectName, file: OwnedFd, stamp: Stamp, origin: Origin) -> Self {
         let settled = stamp.is_settled(FileTime::now());
-        let mut source = Self { root, name, file, stamp, map: None, origin, settled };
-        if stamp.size.0 > 0 {
-            let length = usize::try_from(stamp.size.0).map_err(|_| source.io("map", Errno::EFBIG))?;
-            let map = MmapOptions::new().len(length).map_raw_read_only(&source.file).map_err(|cause| {
-                SourceError::Io { root: source.root.to_path_buf(), name: source.name.clone(), operation: "map", cause }
-            })?;
-            source.map = Some(Arc::new(map));
-        }
-        Ok(source)
+        Self { root, name, file, stamp, map: OnceLock::new(), origin, settled }
     }
 
     /// The object's name.
@@ -169,9 +155,22 @@ impl Source {
     }
 
     /// The whole object as memory for the kernel to send from, `None` for an empty one. Never to be dereferenced:
-    /// pages beyond the end of a file that was cut short are SIGBUS to user space.
-    pub fn map(&self) -> Option<&Arc<MmapRaw>> {
-        self.map.as_ref()
+    /// pages beyond the end of a file that was cut short are SIGBUS to user space. Mapped when it is first asked for: most
+    /// small objects are read instead.
+    pub fn map(&self) -> Result<Option<&Arc<MmapRaw>>, SourceError> {
+        if self.stamp.size.0 == 0 || self.map.get().is_some() {
+            return Ok(self.map.get());
+        }
+        let length = usize::try_from(self.stamp.size.0).map_err(|_| self.io("map", Errno::EFBIG))?;
+        let map = MmapOptions::new().len(length).map_raw_read_only(&self.file).map_err(|cause| SourceError::Io {
+            root: self.root.to_path_buf(),
+            name: self.name.clone(),
+            operation: "map",
+            cause,
+        })?;
+        // Advice: a kernel that does not take it is as good without.
+        let _ = map.advise(Advice::Sequential);
+        Ok(Some(self.map.get_or_init(|| Arc::new(map))))
     }
 
     /// Fills `buffer` with the bytes from `offset` on. An end of file within it is [`SourceError::Shrunk`].
@@ -217,17 +216,16 @@ impl Source {
 
     /// Tells the kernel that the object will be read from its start to its end, so that it reads ahead.
     pub fn advise_sequential(&self) {
-        // Advice: a file system that does not take it is as good without.
-        let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-        if let Some(map) = &self.map {
-            let _ = map.advise(Advice::Sequential);
+        if self.stamp.size.0 > limits::READ_AHEAD_BYTES_MIN {
+            // Advice: a file system that does not take it is as good without.
+            let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
         }
     }
 
     /// Brings `length` bytes from `offset` on into memory and into the map's page table, so that the send that
     /// follows finds them. Blocks for as long as the disk takes; what lies beyond the end is left out.
     pub fn populate(&self, offset: Offset, length: ByteCount) {
-        if let Some(map) = &self.map {
+        if let Ok(Some(map)) = self.map() {
             let start = usize::try_from(offset.0).unwrap_or(usize::MAX).min(map.len());
             let length = usize::try_from(length.0).unwrap_or(usize::MAX).min(map.len() - start);
             if length > 0 {
