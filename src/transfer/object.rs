@@ -284,6 +284,6 @@ mod tests {
     #[test]
     fn an_object_at_rest_is_small() {
         // Of these, with its name's count and length and its places by name and in the log: 200 bytes at most.
-        assert!(size_of::<Object>() <= 152, "{}", size_of::<Object>());
+        assert!(size_of::<Object>() <= 144, "{}", size_of::<Object>());
     }
 }
