@@ -134,7 +134,7 @@ fn what_is_left_out_has_its_default() {
         state_dir: "/var/lib/supersync/trader1".into(),
         control: Control { socket: "/run/supersync/trader1/control.sock".into(), http: None },
         workers: None,
-        blocks: false,
+        blocks: true,
         congestion: None,
     };
     assert_eq!(config, expected);

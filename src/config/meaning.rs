@@ -65,7 +65,7 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
     let packet_len = packet_len(&top, name.as_ref(), report);
     let engine = top.parsed("engine", report, value::engine).or(EngineChoice::Auto);
     let workers = workers(&top, report);
-    let blocks = top.boolean("blocks", report).or(false);
+    let blocks = top.boolean("blocks", report).or(true);
     let congestion = top.parsed("congestion", report, value::congestion).optional();
     let state_dir = top.parsed("state_dir", report, value::path);
     let state_dir = state_dir.or_else(|| Path::new("/var/lib/supersync").join(name.as_ref()?.as_str()).into());

@@ -33,7 +33,8 @@ pub(crate) struct Plan {
     pub(crate) exchanges: usize,
     pub(crate) packet_bytes: usize,
     pub(crate) spool: &'static str,
-    /// Nodes of ours carry checked blocks between them. With SUPERSYNC_E2E_BLOCKS in the environment all sites do.
+    /// Nodes of ours carry checked blocks between them. With SUPERSYNC_E2E_WHOLE in the environment no site does
+    /// that a test does not want to.
     pub(crate) blocks: bool,
 }
 
@@ -46,7 +47,7 @@ impl Default for Plan {
             exchanges: 2,
             packet_bytes: 1400,
             spool: "64MiB",
-            blocks: std::env::var_os("SUPERSYNC_E2E_BLOCKS").is_some(),
+            blocks: std::env::var_os("SUPERSYNC_E2E_WHOLE").is_none(),
         }
     }
 }
