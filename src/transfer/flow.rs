@@ -38,6 +38,8 @@ pub struct Flow {
     pub(super) objects: Vec<Object>,
     pub(super) names: Names,
     pub(super) free: Vec<ObjectId>,
+    /// Objects that have readers.
+    pub(super) read: BTreeSet<ObjectId>,
     pub(super) schedule: Schedule,
     pub(super) blocks: Blocks,
     pub(super) interests: Interests,
@@ -83,6 +85,7 @@ impl Flow {
             objects: Vec::new(),
             names: Names::default(),
             free: Vec::new(),
+            read: BTreeSet::new(),
             schedule: Schedule::default(),
             blocks: Blocks::default(),
             interests: Interests::default(),
@@ -137,7 +140,7 @@ impl Flow {
         match self.kind {
             Kind::Fetch => self.totals.present == self.totals.objects,
             Kind::Offer => true,
-            Kind::Relay => self.objects.iter().all(|object| object.readers.is_empty()),
+            Kind::Relay => self.read.is_empty(),
         }
     }
 
@@ -769,7 +772,8 @@ impl Flow {
 
     /// What could be hoped for no longer can, or the other way round.
     pub(super) fn wake_all_readers(&mut self) {
-        self.wakes.extend(self.objects.iter().flat_map(|object| &object.readers));
+        let objects = &self.objects;
+        self.wakes.extend(self.read.iter().flat_map(|id| &objects[id.0 as usize].readers));
         self.blocks.stirred.extend(self.blocks.asks.keys());
     }
 }

@@ -39,6 +39,7 @@ impl Flow {
         let object = self.at_mut(id);
         if object.readers.insert(link) {
             object.last_use = now;
+            self.read.insert(id);
         }
         if self.kind != Kind::Relay || !self.at(id).has_range(offset, length) {
             return;

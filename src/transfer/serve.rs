@@ -77,9 +77,12 @@ impl Flow {
         };
         self.unmark_evictable(id);
         let object = self.at_mut(id);
-        if object.readers.insert(link) {
+        let is_new = object.readers.insert(link);
+        if is_new {
             object.last_use = now;
+            self.read.insert(id);
         }
+        let object = self.at_mut(id);
         let retry_at = object.retry_at;
         let may_fetch = object.state() == ObjectState::Absent && retry_at <= now;
         if may_fetch && self.kind == Kind::Relay {
@@ -102,10 +105,14 @@ impl Flow {
         let is_at_rest = self.room.is_none();
         let object = self.at_mut(id);
         object.readers.remove(&link);
+        let is_last = object.readers.is_empty();
         object.delivered |= delivered;
         object.last_use = now;
         if is_at_rest && object.is_present() {
             object.rest();
+        }
+        if is_last {
+            self.read.remove(&id);
         }
         self.update_evictable(id);
         self.wake_fetchers();
