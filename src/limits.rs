@@ -123,7 +123,9 @@ pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
 pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
 /// Names that a flow's log tells to be removed; beyond this the log starts over.
 pub const REMOVALS_MAX: usize = 1_000_000;
-/// Ranges that a link may have on order, and that a server queues for one link.
+/// Ranges that a link may have on order.
+pub const RANGES_ORDERED_MAX: usize = 256;
+/// Ranges that a server queues for one link.
 pub const RANGES_PER_LINK_MAX: usize = 1024;
 /// Shortest range that is ordered, bytes, but for an object's end.
 pub const RANGE_BYTES_MIN: u64 = 32 << 10;
@@ -304,6 +306,7 @@ pub const DEMO_REVIVE_AFTER: Duration = Duration::from_secs(1);
 pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
+    assert!(RANGES_ORDERED_MAX <= RANGES_PER_LINK_MAX);
     assert!(RANGE_BYTES_MIN.is_power_of_two() && RANGE_BYTES_MIN <= RANGE_BYTES_FIRST);
     assert!(RANGE_BYTES_FIRST.is_power_of_two() && RANGE_BYTES_FIRST <= BLOCK_BYTES);
     assert!(RANGE_TIME.as_millis() * 2 <= RANGES_AHEAD.as_millis());

@@ -380,6 +380,9 @@ impl Flow {
                 self.blocks.shut(id);
                 continue;
             }
+            if self.at(id).state() == ObjectState::Absent && self.parts_to_come() >= limits::OPEN_PARTS_MAX {
+                break;
+            }
             self.start_gather(id);
             let Some(gather) = self.blocks.gathers.get(&id) else { continue };
             if gather.is_whole() {
@@ -397,6 +400,11 @@ impl Flow {
             }
         }
         None
+    }
+
+    /// Part files that are open, or will be when the first data of an object comes, and some of them twice.
+    pub(super) fn parts_to_come(&self) -> usize {
+        self.blocks.gathers.len() + self.open_parts
     }
 
     /// The oldest demand's first range that `link` may order.

@@ -124,7 +124,7 @@ impl Carrier {
 
     /// Whether it has less on order than it should.
     pub(super) fn has_room(&self, now: Time) -> bool {
-        if self.shy_until > now || self.orders.len() >= limits::RANGES_PER_LINK_MAX {
+        if self.shy_until > now || self.orders.len() >= limits::RANGES_ORDERED_MAX {
             return false;
         }
         if self.probing && !self.orders.is_empty() {

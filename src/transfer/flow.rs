@@ -703,6 +703,9 @@ impl Flow {
         if self.open_parts == limits::OPEN_PARTS_MAX {
             self.wake_fetchers();
         }
+        if self.parts_to_come() >= limits::OPEN_PARTS_MAX / 2 {
+            self.wake_carriers();
+        }
         self.open_parts -= 1;
     }
 
