@@ -178,12 +178,20 @@ pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
 pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
 /// A spool forgets an object that was delivered after this time, ...
 pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
+/// ... but one that is passed on from memory after this, ...
+pub const KEEP_DELIVERED_SMALL: Duration = Duration::from_millis(100);
 /// ... and one that nobody asked for after this.
 pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 /// Directories that a root remembers as durable; when there are more it flushes them again.
 pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 /// Requests that wait are looked at this often though nothing happened to their objects: some have waited for too long.
 pub const LOOK_AT_ASKED_EVERY: Duration = Duration::from_millis(250);
+/// An exchange passes an object of at most so many bytes on from memory; it is one range at most.
+pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
+/// What such an object costs besides its bytes, roughly.
+pub const KEPT_OBJECT_COST: usize = 256;
+/// Memory for such objects; what does not fit goes to disk.
+pub const KEPT_BYTES_MAX: usize = 64 << 20;
 /// A packet that is not full waits at most this long for more, while its socket has enough to send.
 pub const HOLD_PACKET: Duration = Duration::from_millis(40);
 /// A packet that has less room than this is not worth another frame's head.

@@ -148,6 +148,10 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
 
 /// A range's bytes, all of one version of the file.
 fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Vec<u8>, String> {
+    let key = (connection.serve, range.object, range.generation);
+    if let Some(kept) = shared.kept().read(key, range.offset, range.length) {
+        return Ok(kept);
+    }
     let is_open = |open: &OpenSource| open.id == range.object && open.generation == range.generation;
     if !connection.source.as_ref().is_some_and(is_open) {
         let serve = connection.serve;

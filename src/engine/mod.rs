@@ -19,6 +19,7 @@ mod connection;
 mod flusher;
 mod frames;
 mod inbox;
+mod kept;
 mod shared;
 mod train;
 mod worker;

@@ -1,6 +1,7 @@
 //! What all threads of an engine share: the flows, the parts that are arriving, who to tell what.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
+use super::kept::Kept;
 use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows};
-use crate::units::{Generation, LinkId, ObjectId, ObjectName, Time};
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
 use crate::wire::padding::Padding;
 
 /// Where the objects of a flow live.
@@ -63,6 +65,8 @@ pub(super) struct Shared {
     pub(super) dead: AtomicBool,
     /// Writer and committer have ended, and the flusher is to.
     pub(super) ending: AtomicBool,
+    /// Small objects of spools.
+    kept: Mutex<Kept>,
     /// Bytes of ranges that wait for the writer.
     pub(super) backlog: AtomicUsize,
     /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
@@ -91,6 +95,7 @@ impl Shared {
             padding: Padding::new(config.seed),
             committed_bytes: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            kept: Mutex::default(),
             ending: AtomicBool::new(false),
             backlog: AtomicUsize::new(0),
             journals: config.journals.into_iter().map(|journal| journal.map(Mutex::new)).collect(),
@@ -135,10 +140,10 @@ impl Shared {
             Action::Create { id, generation, size } => {
                 self.write_jobs.send(WriteJob::Create { key: (flow, id, generation), size }).is_ok()
             }
-            Action::OpenPart { id, generation, size, mtime_ns, mode, root, .. } => {
+            Action::OpenPart { id, generation, size, mtime_ns, mode, root, resumed } => {
                 let attributes = (FileMode::new(u32::from(mode)), FileTime(mtime_ns));
                 let key = (flow, id, generation);
-                self.write_jobs.send(WriteJob::Open { key, size, root, attributes }).is_ok()
+                self.write_jobs.send(WriteJob::Open { key, size, root, attributes, resumed }).is_ok()
             }
             Action::Abandon { id, generation } => {
                 self.write_jobs.send(WriteJob::Abandon { key: (flow, id, generation) }).is_ok()
@@ -153,7 +158,7 @@ impl Shared {
             Action::Hash { id, generation } => {
                 self.commit_jobs.send(CommitJob::Hash { key: (flow, id, generation) }).is_ok()
             }
-            Action::Evict { name, .. } => self.write_jobs.send(WriteJob::Evict { flow, name }).is_ok(),
+            Action::Evict { id, name } => self.write_jobs.send(WriteJob::Evict { flow, id, name }).is_ok(),
             // Behind what makes a part of it final.
             Action::Remove { name } => self.write_jobs.send(WriteJob::Remove { flow, name }).is_ok(),
         };
@@ -232,12 +237,26 @@ impl Shared {
         lock(&self.parts).remove(&key)
     }
 
+    /// The small objects of spools.
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.kept)
+    }
+
     /// What is served of an object: its part while it is arriving, else its file.
     pub(super) fn source(&self, key: PartKey, name: &ObjectName) -> Result<Arc<Source>, StoreError> {
+        self.spill(key, name)?;
         match self.part(key) {
             Some(part) => part.source(),
             None => self.stores[usize::from(key.0.0)].root().open_source(name).map(Arc::new),
         }
+    }
+
+    /// Writes an object that is kept in memory to its spool, for a link that needs a file.
+    fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
+        let Some(bytes) = self.kept().spill(key) else { return Ok(()) };
+        let part = self.stores[usize::from(key.0.0)].root().create_part(name, ByteCount(bytes.len() as u64))?;
+        part.write_vectored_at(&[IoSlice::new(&bytes)], Offset(0))?;
+        part.keep_unsynced()
     }
 
     // -- links -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ use crate::limits;
 use crate::proto::duplex::Write;
 use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_part, hash_source};
 use crate::transfer::{Content, FlowId, RangeRequest};
-use crate::units::{ByteCount, LinkId, ObjectName, Root256};
+use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
 use crate::wire::checksum::crc32c;
 
@@ -42,6 +42,8 @@ pub(super) enum WriteJob {
         size: ByteCount,
         root: Root256,
         attributes: (FileMode, FileTime),
+        /// It is there from an earlier run.
+        resumed: bool,
     },
     /// Check a range and put it where it belongs.
     Range {
@@ -71,6 +73,7 @@ pub(super) enum WriteJob {
     /// Remove a file from a spool.
     Evict {
         flow: FlowId,
+        id: ObjectId,
         name: ObjectName,
     },
     /// Remove a file and its marker.
@@ -161,12 +164,14 @@ fn handle(shared: &Shared, job: WriteJob) {
         _ if shared.dead.load(Ordering::Acquire) => {}
         WriteJob::Create { key, size } => create(shared, key, size),
         WriteJob::Write { flow, buffer, writes } => write(shared, flow, buffer, &writes),
-        WriteJob::Open { key, size, root, attributes } => open(shared, key, size, root, attributes),
+        WriteJob::Open { key, size, resumed: false, .. } if reserve(shared, key, size) => {}
+        WriteJob::Open { key, size, root, attributes, resumed: _ } => open(shared, key, size, root, attributes),
         WriteJob::Range { flow, link, range, crc, bytes } => {
             write_range(shared, flow, link, range, crc, &bytes);
             shared.shrink_backlog(bytes.len());
         }
         WriteJob::Abandon { key } => {
+            shared.kept().remove(key);
             if let Some(part) = shared.take_part(key) {
                 forget(shared, key.0, &part);
                 part.abandon();
@@ -183,7 +188,12 @@ fn handle(shared: &Shared, job: WriteJob) {
             Store::Spool(_) => keep(shared, key),
             Store::Remote(_) | Store::Local(_) => shared.commit(CommitJob::Commit { key, root }),
         },
-        WriteJob::Evict { flow, name } => evict(shared, flow, &name),
+        WriteJob::Evict { flow, id, name } => {
+            let kept = shared.kept().evict(flow, id);
+            if kept.is_none_or(|kept| kept.has_file) {
+                evict(shared, flow, &name);
+            }
+        }
         WriteJob::Remove { flow, name } => shared.commit(CommitJob::Remove { flow, name }),
         WriteJob::Settle { link } => shared.notify(Notice::Settled { link }),
         WriteJob::Stop => {}
@@ -204,6 +214,17 @@ fn create(shared: &Shared, key: PartKey, size: ByteCount) {
         }
         Err(error) => fail(shared, key, &error),
     }
+}
+
+/// Whether an object is kept in memory.
+fn reserve(shared: &Shared, key: PartKey, size: ByteCount) -> bool {
+    let (flow, id, generation) = key;
+    let is_spool = matches!(shared.stores[usize::from(flow.0)], Store::Spool(_));
+    let is_kept = is_spool && shared.kept().reserve(key, size);
+    if is_kept {
+        shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));
+    }
+    is_kept
 }
 
 fn open(shared: &Shared, key: PartKey, size: ByteCount, root: Root256, (mode, mtime): (FileMode, FileTime)) {
@@ -230,7 +251,8 @@ fn write_range(shared: &Shared, flow: FlowId, link: LinkId, range: RangeRequest,
     }
     let key = (flow, range.object, range.generation);
     let is_wanted = shared.with_flows(|flows, _| flows.at(flow).wants_piece(range));
-    if let Some(part) = shared.part(key).filter(|_| is_wanted) {
+    let is_kept = is_wanted && shared.kept().fill(key, range.offset, bytes);
+    if let Some(part) = shared.part(key).filter(|_| is_wanted && !is_kept) {
         let written = part.write_vectored_at(&[IoSlice::new(bytes)], range.offset).and_then(|()| {
             shared.journal(flow).map_or(Ok(()), |mut journal| journal.record(&part, range.offset, range.length))
         });
@@ -382,6 +404,10 @@ fn remove(shared: &Shared, gone: BTreeMap<FlowId, Vec<ObjectName>>) {
 }
 
 fn keep(shared: &Shared, key: PartKey) {
+    if shared.kept().contains(key) {
+        shared.with_flows(|flows, now| flows.at(key.0).handle_committed(key.1, key.2, now));
+        return;
+    }
     let Some(part) = shared.part(key) else { return };
     end(shared, key, part.keep_unsynced());
     // Given up in the meantime: the flow does not reckon with the file.

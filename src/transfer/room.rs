@@ -12,6 +12,7 @@ use crate::units::{ByteCount, ObjectId, Time};
 pub(super) struct Room {
     max: ByteCount,
     used: ByteCount,
+    /// Not delivered, kept until then, which, how long.
     evictable: BTreeSet<(bool, Time, ObjectId, ByteCount)>,
     evictable_bytes: ByteCount,
 }
@@ -57,13 +58,13 @@ impl Room {
     }
 
     pub(super) fn may_go(&mut self, id: ObjectId, size: ByteCount, delivered: bool, last_use: Time) {
-        if self.evictable.insert((!delivered, last_use, id, size)) {
+        if self.evictable.insert((!delivered, kept_until(size, delivered, last_use), id, size)) {
             self.evictable_bytes += size;
         }
     }
 
     pub(super) fn must_stay(&mut self, id: ObjectId, size: ByteCount, delivered: bool, last_use: Time) {
-        if self.evictable.remove(&(!delivered, last_use, id, size)) {
+        if self.evictable.remove(&(!delivered, kept_until(size, delivered, last_use), id, size)) {
             self.evictable_bytes -= size;
         }
     }
@@ -72,15 +73,22 @@ impl Room {
     pub(super) fn expired(&self, now: Time) -> Option<ObjectId> {
         let delivered = self.evictable.first().filter(|entry| !entry.0);
         let undelivered = self.evictable.range((true, Time::ZERO, ObjectId(0), ByteCount(0))..).next();
-        let keep = |entry: &&(bool, Time, ObjectId, ByteCount)| {
-            let time = if entry.0 { limits::KEEP_UNDELIVERED } else { limits::KEEP_DELIVERED };
-            now.since(entry.1) >= time
-        };
-        delivered.filter(keep).or(undelivered.filter(keep)).map(|entry| entry.2)
+        let is_over = |entry: &&(bool, Time, ObjectId, ByteCount)| entry.1 <= now;
+        delivered.filter(is_over).or(undelivered.filter(is_over)).map(|entry| entry.2)
     }
 
     /// Who goes next.
     pub(super) fn next_to_go(&self) -> Option<ObjectId> {
         self.evictable.first().map(|&(_, _, id, _)| id)
     }
+}
+
+fn kept_until(size: ByteCount, delivered: bool, last_use: Time) -> Time {
+    let is_small = size.0 <= limits::KEPT_OBJECT_BYTES_MAX as u64;
+    last_use
+        + match (delivered, is_small) {
+            (false, _) => limits::KEEP_UNDELIVERED,
+            (true, false) => limits::KEEP_DELIVERED,
+            (true, true) => limits::KEEP_DELIVERED_SMALL,
+        }
 }

@@ -1,0 +1,136 @@
+//! Small objects that an exchange passes on from memory.
+//!
+//! To make, fill, name, open, read and remove a file costs many times what it takes to send a few thousand bytes. So an object
+//! of one short range is kept here instead of in a part file of the spool, while there is room; else it goes to disk like
+//! any other. What is here is gone when the process ends, and fetched again if somebody still wants it.
+
+use std::collections::BTreeMap;
+
+use super::shared::PartKey;
+use crate::limits;
+use crate::transfer::FlowId;
+use crate::units::{ByteCount, Generation, ObjectId, Offset};
+
+/// What is kept, within [`limits::KEPT_BYTES_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    objects: BTreeMap<PartKey, Object>,
+    /// What all of it costs.
+    cost: usize,
+}
+
+#[derive(Debug)]
+struct Object {
+    /// All of it, with nothing where nothing has come.
+    bytes: Vec<u8>,
+    /// There is a file of it as well.
+    spilled: bool,
+}
+
+impl Object {
+    fn cost(&self) -> usize {
+        self.bytes.len() + limits::KEPT_OBJECT_COST
+    }
+}
+
+impl Kept {
+    /// Takes room for an object; `false` where it has to go to disk.
+    pub(super) fn reserve(&mut self, key: PartKey, size: ByteCount) -> bool {
+        let object = match usize::try_from(size.0) {
+            Ok(size) if size <= limits::KEPT_OBJECT_BYTES_MAX => Object { bytes: vec![0; size], spilled: false },
+            _ => return false,
+        };
+        if self.objects.contains_key(&key) || self.cost + object.cost() > limits::KEPT_BYTES_MAX {
+            return false;
+        }
+        self.cost += object.cost();
+        self.objects.insert(key, object);
+        true
+    }
+
+    /// Bytes of an object came in; `false` where it is not kept here.
+    pub(super) fn fill(&mut self, key: PartKey, offset: Offset, bytes: &[u8]) -> bool {
+        let Some(object) = self.objects.get_mut(&key) else { return false };
+        let start = offset.0 as usize;
+        object.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        true
+    }
+
+    pub(super) fn contains(&self, key: PartKey) -> bool {
+        self.objects.contains_key(&key)
+    }
+
+    /// A range of an object, where that is kept here.
+    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Vec<u8>> {
+        let start = offset.0 as usize;
+        Some(self.objects.get(&key)?.bytes[start..start + length.0 as usize].to_vec())
+    }
+
+    /// An object of which a file has to be made, for somebody who can only read that; `None` where there is one.
+    pub(super) fn spill(&mut self, key: PartKey) -> Option<Vec<u8>> {
+        let object = self.objects.get_mut(&key).filter(|object| !object.spilled)?;
+        object.spilled = true;
+        Some(object.bytes.clone())
+    }
+
+    /// An attempt at an object is over.
+    pub(super) fn remove(&mut self, key: PartKey) -> Option<Evicted> {
+        let object = self.objects.remove(&key)?;
+        self.cost -= object.cost();
+        Some(Evicted { has_file: object.spilled })
+    }
+
+    /// An object is no longer kept, whichever attempt brought it.
+    pub(super) fn evict(&mut self, flow: FlowId, id: ObjectId) -> Option<Evicted> {
+        let attempts = (flow, id, Generation(0))..=(flow, id, Generation(u32::MAX));
+        let key = *self.objects.range(attempts).next()?.0;
+        self.remove(key)
+    }
+}
+
+/// What is left of an object that was kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Evicted {
+    /// There is a file of it.
+    pub(super) has_file: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: ByteCount = ByteCount(limits::KEPT_OBJECT_BYTES_MAX as u64);
+
+    fn key(id: u32) -> PartKey {
+        (FlowId(0), ObjectId(id), Generation(1))
+    }
+
+    #[test]
+    fn what_is_small_is_kept_until_it_is_evicted() {
+        let mut kept = Kept::default();
+        assert!(!kept.reserve(key(1), ByteCount(SMALL.0 + 1)), "too long");
+        assert!(kept.reserve(key(1), ByteCount(6)));
+        assert!(kept.fill(key(1), Offset(3), b"def") && kept.fill(key(1), Offset(0), b"abc"));
+        assert_eq!(kept.read(key(1), Offset(2), ByteCount(3)).as_deref(), Some(b"cde".as_slice()));
+        assert!(!kept.fill(key(2), Offset(0), b"abc"), "no room was taken for it");
+        assert_eq!(kept.evict(FlowId(0), ObjectId(1)), Some(Evicted { has_file: false }));
+        assert_eq!((kept.remove(key(1)), kept.cost), (None, 0));
+    }
+
+    #[test]
+    fn who_needs_a_file_makes_it_once() {
+        let mut kept = Kept::default();
+        assert!(kept.reserve(key(1), ByteCount(3)) && kept.fill(key(1), Offset(0), b"abc"));
+        assert_eq!(kept.spill(key(1)).as_deref(), Some(b"abc".as_slice()));
+        assert_eq!(kept.spill(key(1)), None);
+        assert_eq!(kept.remove(key(1)), Some(Evicted { has_file: true }));
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_to_disk() {
+        let mut kept = Kept::default();
+        let fit = (0..).take_while(|&id| kept.reserve(key(id), SMALL)).count();
+        assert!(fit >= 100 && kept.cost <= limits::KEPT_BYTES_MAX, "{fit}");
+        assert!(kept.remove(key(0)).is_some() && kept.reserve(key(1_000_000), SMALL));
+    }
+}
