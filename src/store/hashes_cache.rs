@@ -30,6 +30,9 @@ const FORGET: u8 = 2;
 /// A record's payload less the name and the checksums: kind, name's length, size, two times, inode, root.
 const FIXED_BYTES: usize = 1 + 2 + 4 * 8 + 32;
 
+/// How many records a file has is guessed by this, bytes.
+const TYPICAL_NAME_BYTES: usize = 16;
+
 /// The cache of one root's hashes.
 pub struct HashCache {
     log: Log,
@@ -69,7 +72,8 @@ impl HashCache {
         let io = |operation| move |errno: Errno| StoreError::io(directory, None, operation, errno);
         std::fs::create_dir_all(directory).map_err(|error| io("make the directory")(errno_of(&error)))?;
         let handle = std::fs::File::open(directory).map_err(|error| io("open the directory")(errno_of(&error)))?;
-        let mut known = Table::default();
+        let held = std::fs::metadata(directory.join(KIND.entry)).map_or(0, |found| found.len());
+        let mut known = Table::with_room_for(held);
         let log = Log::open(directory, handle.into(), KIND, |payload| known.replay(payload).is_some())?;
         let looked_at = log.bytes();
         Ok(Self { log, directory: directory.into(), known: Some(known), looked_at, incomplete: false })
@@ -172,6 +176,15 @@ impl fmt::Debug for HashCache {
 }
 
 impl Table {
+    /// Takes its memory at once, so that all of it goes back as one.
+    fn with_room_for(bytes: u64) -> Self {
+        let mut table = Self::default();
+        table.records.reserve_exact(usize::try_from(bytes).unwrap_or(0));
+        let records = usize::try_from(bytes).unwrap_or(0) / (HEAD_BYTES + FIXED_BYTES + TYPICAL_NAME_BYTES);
+        table.places.reserve(records.min(limits::OBJECTS_MAX), |_| 0);
+        table
+    }
+
     /// Applies one record; `None` for one that makes no sense.
     fn replay(&mut self, payload: &[u8]) -> Option<()> {
         match *payload.first()? {
