@@ -186,6 +186,10 @@ impl Flow {
         order.received = order.received.saturating_sub(piece.length.0);
         if order.request.length.0 == 0 {
             carrier.end_order(at, now);
+            // A link that had as many as it may would not look again when the last of their bytes have come in already.
+            if carrier.orders.len() == limits::RANGES_ORDERED_MAX / 2 {
+                self.wakes.insert(link);
+            }
             if let Some(gather) = self.blocks.gathers.get_mut(&piece.object) {
                 gather.orders = gather.orders.saturating_sub(1);
             }

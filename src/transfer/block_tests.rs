@@ -542,3 +542,25 @@ fn a_relay_tells_on_what_it_is_told() {
     assert_eq!(told[1], (3, News::Removed(&a)));
     assert_eq!(flow.find(&a), None);
 }
+
+/// Small objects: a link had as many orders as it may, all their bytes came in before the writer had judged the first of
+/// them, and nothing made the link look again until its keep-alive.
+#[test]
+fn a_link_that_had_all_orders_it_may_looks_again_when_they_are_judged() {
+    let names: Vec<String> = (0..2 * limits::RANGES_ORDERED_MAX).map(|i| format!("o{i}")).collect();
+    let objects: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), K)).collect();
+    let mut flow = fetching(&objects, &[(L1, "e1")]);
+    let first = orders(&mut flow, L1, ms(10_000));
+    assert_eq!(first.len(), limits::RANGES_ORDERED_MAX);
+    for &range in &first {
+        flow.handle_range_begin(range);
+        flow.handle_range_data(L1, Some(range), range.length, ms(10_001));
+    }
+    assert_eq!(flow.next_range(L1, ms(10_002)), None);
+    while flow.poll_wake().is_some() {}
+    for &range in &first {
+        flow.handle_verified(L1, range, crc_fast::crc32_iscsi(&bytes(K)), ms(10_003));
+    }
+    assert!(std::iter::from_fn(|| flow.poll_wake()).any(|link| link == L1));
+    assert!(flow.next_range(L1, ms(10_004)).is_some());
+}
