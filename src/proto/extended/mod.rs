@@ -197,6 +197,8 @@ pub struct Link {
     asked: AskedRanges,
     /// The peer's interests that stand.
     wished: Vec<(RequestId, ObjectId)>,
+    /// Whose last range was polled last: it must stay until that is read.
+    sent: Option<ObjectId>,
     /// Some of these may be over.
     stirred: bool,
     /// When all of it was looked at last.
@@ -233,6 +235,7 @@ impl Link {
             subscribed: false,
             asked: AskedRanges::default(),
             wished: Vec::new(),
+            sent: None,
             stirred: false,
             looked_at: now,
             answers: VecDeque::new(),
@@ -296,6 +299,9 @@ impl Link {
         serve.unsubscribe(self.config.id);
         for asked in self.asked.drain() {
             serve.release_range(self.config.id, asked.object, asked.generation.is_some(), now);
+        }
+        if let Some(object) = self.sent.take() {
+            serve.release_range(self.config.id, object, true, now);
         }
         for (_, object) in self.wished.drain(..) {
             serve.release_range(self.config.id, object, false, now);

@@ -13,6 +13,9 @@ use crate::wire::inventory;
 impl Link {
     /// What to send next; `None`: nothing now. Small frames come before data, so that they are never long behind it.
     pub fn poll_transmit(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) -> Option<Piece> {
+        if let Some(object) = self.sent.take() {
+            serve.release_range(self.config.id, object, true, now);
+        }
         let piece = self.seed_piece().or_else(|| self.small_frame(now, fetch)).or_else(|| self.bulk(now, serve));
         let keepalive = now.since(self.last_out) >= limits::KEEPALIVE_EVERY;
         let piece = piece.or_else(|| keepalive.then_some(Piece::Head(Frame::KeepAlive)))?;
@@ -31,8 +34,8 @@ impl Link {
         serve: &mut Flow,
     ) {
         self.counters.payload_out -= range.length.0;
-        if let Some(asked) = self.asked.remove(id) {
-            serve.release_range(self.config.id, asked.object, false, now);
+        if let Some(object) = self.asked.remove(id).map(|asked| asked.object).or(self.sent.take()) {
+            serve.release_range(self.config.id, object, false, now);
         }
         self.answers.push_back(Frame::Refused { id, reason: Refusal::Changed });
         serve.handle_source_failed(range.object, range.generation, reason, now);
@@ -211,7 +214,8 @@ impl Link {
                     asked.length -= length;
                     if asked.length.0 == 0 {
                         self.asked.remove(id);
-                        serve.release_range(link, range.object, true, now);
+                        // It is read from what is here after this.
+                        self.sent = Some(range.object);
                     }
                     self.counters.payload_out += length.0;
                     return Some(Piece::Range { id, range });
