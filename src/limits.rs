@@ -124,7 +124,7 @@ pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
 /// Names that a flow's log tells to be removed; beyond this the log starts over.
 pub const REMOVALS_MAX: usize = 1_000_000;
 /// Ranges that a link may have on order.
-pub const RANGES_ORDERED_MAX: usize = 256;
+pub const RANGES_ORDERED_MAX: usize = 512;
 /// Ranges that a server queues for one link.
 pub const RANGES_PER_LINK_MAX: usize = 1024;
 /// Shortest range that is ordered, bytes, but for an object's end.
