@@ -121,6 +121,8 @@ pub const OPEN_PARTS_MAX: usize = 1024;
 pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
 /// ... or when it is fewer bytes than this.
 pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
+/// Objects of which ranges are on order or here; each may come to be open.
+pub const GATHERS_MAX: usize = 8 * OPEN_PARTS_MAX;
 /// Names that a flow's log tells to be removed; beyond this the log starts over.
 pub const REMOVALS_MAX: usize = 1_000_000;
 /// Ranges that a link may have on order.
@@ -138,7 +140,7 @@ pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
 /// ... or so many bytes, where that is more: what it takes to find out what a link carries, be it long.
 pub const RANGES_AHEAD_BYTES_MIN: u64 = 1 << 20;
 /// A link that is not measured yet may have one range more on order each time that this has passed.
-pub const RAMP_STEP: Duration = Duration::from_millis(10);
+pub const RAMP_STEP: Duration = Duration::from_millis(5);
 /// A link that carries nothing for this long is taken to go on so for as long again.
 pub const STALL_AFTER: Duration = Duration::from_millis(150);
 /// Of this many ranges ...

@@ -380,7 +380,7 @@ impl Flow {
                 self.blocks.shut(id);
                 continue;
             }
-            if self.at(id).state() == ObjectState::Absent && self.parts_to_come() >= limits::OPEN_PARTS_MAX {
+            if self.at(id).state() == ObjectState::Absent && !self.may_open_more() {
                 break;
             }
             self.start_gather(id);
@@ -402,9 +402,9 @@ impl Flow {
         None
     }
 
-    /// Part files that are open, or will be when the first data of an object comes, and some of them twice.
-    pub(super) fn parts_to_come(&self) -> usize {
-        self.blocks.gathers.len() + self.open_parts
+    /// Whether the files that are open allow for another object: their commits may lag behind what comes in.
+    fn may_open_more(&self) -> bool {
+        self.open_parts < limits::OPEN_PARTS_MAX && self.blocks.gathers.len() < limits::GATHERS_MAX
     }
 
     /// The oldest demand's first range that `link` may order.

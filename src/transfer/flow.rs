@@ -702,8 +702,6 @@ impl Flow {
     pub(super) fn close_part(&mut self) {
         if self.open_parts == limits::OPEN_PARTS_MAX {
             self.wake_fetchers();
-        }
-        if self.parts_to_come() >= limits::OPEN_PARTS_MAX / 2 {
             self.wake_carriers();
         }
         self.open_parts -= 1;
