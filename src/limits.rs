@@ -134,7 +134,7 @@ pub const RANGE_BYTES_MIN: u64 = 32 << 10;
 /// A link that is not measured yet orders ranges of this length, bytes, ...
 pub const RANGE_BYTES_FIRST: u64 = 32 << 10;
 /// A range is what its link carries in this time.
-pub const RANGE_TIME: Duration = Duration::from_millis(50);
+pub const RANGE_TIME: Duration = Duration::from_millis(25);
 /// A link has on order what it carries in this time.
 pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
 /// ... or so many bytes, where that is more: what it takes to find out what a link carries, be it long.

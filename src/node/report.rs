@@ -62,7 +62,9 @@ impl Site {
             (false, false, 0) => State::Waiting,
             (false, false, _) => State::Syncing,
         };
-        let kept = self.engine().committed_bytes() + arriving;
+        // What an exchange passed on of an object that was never whole here was not thrown away.
+        let verified: u64 = peers.iter().map(|peer| peer.verified).sum();
+        let kept = verified.max(self.engine().committed_bytes() + arriving);
         let spool = match spool {
             [Some((a, max_a)), Some((b, max_b))] => Some(SpoolStatus {
                 bytes: a.0 + b.0,
