@@ -30,6 +30,10 @@
 //! where; the writer puts them into the part file ([`store::Part`]); the committer makes whole parts final
 //! ([`store::Committer`]). Every decision on the way is [`transfer::Flow`]'s.
 //!
+//! Between nodes that both speak [`proto::extended`] it is ranges of objects that travel, over any link: read and checksummed
+//! as they go out, gathered in memory and checked as they come in, written and journaled ([`store::Journal`]), passed on
+//! by an exchange as soon as they are; the object's root is verified before it is made final.
+//!
 //! # Invariants
 //!
 //! 1. `wire` knows no objects' bytes on disk, `transfer` knows no packets; `proto` translates a protocol's addressing
