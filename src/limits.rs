@@ -232,7 +232,7 @@ pub const IDLE_TURN_MAX: Duration = Duration::from_millis(10);
 /// Idle turns in a row after which a seed-only peer that asks for nothing is taken to want nothing.
 pub const IDLE_TURNS_BEFORE_END: u32 = 20;
 /// First delay before a dial is tried again; doubles, with jitter ...
-pub const REDIAL_MIN: Duration = Duration::from_millis(100);
+pub const REDIAL_MIN: Duration = Duration::from_millis(20);
 /// ... up to this.
 pub const REDIAL_MAX: Duration = Duration::from_secs(10);
 /// A link that was up for this long is dialed again after the first delay.
