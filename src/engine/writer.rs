@@ -173,15 +173,13 @@ fn handle(shared: &Shared, job: WriteJob) {
         WriteJob::Abandon { key } => {
             shared.kept().remove(key);
             if let Some(part) = shared.take_part(key) {
-                forget(shared, key.0, &part);
-                part.abandon();
+                throw_away(shared, key.0, &part);
             }
         }
         WriteJob::Discard { flow, name, size, root } => {
             // What cannot be opened cannot be removed either, and is in nobody's way.
             if let Ok(part) = shared.stores[usize::from(flow.0)].root().open_part(&name, size, root) {
-                forget(shared, flow, &part);
-                part.abandon();
+                throw_away(shared, flow, &part);
             }
         }
         WriteJob::Finish { key, root } => match shared.stores[usize::from(key.0.0)] {
@@ -200,13 +198,17 @@ fn handle(shared: &Shared, job: WriteJob) {
     }
 }
 
-fn create(shared: &Shared, key: PartKey, size: ByteCount) {
-    let (flow, id, generation) = key;
-    let name = shared.with_flows(|flows, _| {
+/// The name of an object, while the attempt is the one under way or the one that made it present.
+fn current_name(shared: &Shared, (flow, id, generation): PartKey) -> Option<ObjectName> {
+    shared.with_flows(|flows, _| {
         let flow = flows.at(flow);
         flow.is_current(id, generation).then(|| flow.name(id).clone())
-    });
-    let Some(name) = name else { return };
+    })
+}
+
+fn create(shared: &Shared, key: PartKey, size: ByteCount) {
+    let (flow, id, generation) = key;
+    let Some(name) = current_name(shared, key) else { return };
     match shared.stores[usize::from(flow.0)].root().create_part(&name, size) {
         Ok(part) => {
             shared.add_part(key, part);
@@ -229,11 +231,7 @@ fn reserve(shared: &Shared, key: PartKey, size: ByteCount) -> bool {
 
 fn open(shared: &Shared, key: PartKey, size: ByteCount, root: Root256, (mode, mtime): (FileMode, FileTime)) {
     let (flow, id, generation) = key;
-    let name = shared.with_flows(|flows, _| {
-        let flow = flows.at(flow);
-        flow.is_current(id, generation).then(|| flow.name(id).clone())
-    });
-    let Some(name) = name else { return };
+    let Some(name) = current_name(shared, key) else { return };
     match shared.stores[usize::from(flow.0)].root().open_part(&name, size, root) {
         Ok(part) => {
             part.set_attributes(mode, mtime);
@@ -299,11 +297,16 @@ fn write(shared: &Shared, flow: FlowId, buffer: Buffer, writes: &[Write]) {
     });
 }
 
+/// Nobody goes on with a part.
+fn throw_away(shared: &Shared, flow: FlowId, part: &Part) {
+    forget(shared, flow, part);
+    part.abandon();
+}
+
 /// The store does not have what it should of a part: that goes, and is fetched again.
 pub(super) fn give_up(shared: &Shared, key: PartKey, error: &StoreError) {
     if let Some(part) = shared.take_part(key) {
-        forget(shared, key.0, &part);
-        part.abandon();
+        throw_away(shared, key.0, &part);
     }
     fail(shared, key, error);
 }
@@ -349,11 +352,7 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
 /// spool's file, for nobody has told others.
 fn hash(shared: &Shared, key: PartKey) {
     let (flow, id, generation) = key;
-    let name = shared.with_flows(|flows, _| {
-        let flow = flows.at(flow);
-        flow.is_current(id, generation).then(|| flow.name(id).clone())
-    });
-    let Some(name) = name else { return };
+    let Some(name) = current_name(shared, key) else { return };
     let source = shared.stores[usize::from(flow.0)].root().open_source(&name);
     let content = source.map_err(|error| error.to_string()).and_then(|source| {
         let hashes = hash_source(&source).map_err(|error| error.to_string())?;

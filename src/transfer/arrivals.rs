@@ -71,9 +71,9 @@ impl Flow {
             }
         }
         if self.blocks.gathers.contains_key(&piece.object) && self.is_current(piece.object, piece.generation) {
-            if let Some(carrier) = self.blocks.carriers.get(&link) {
-                let peer = carrier.peer.clone();
-                self.blocks.gathers.get_mut(&piece.object).expect("just seen").put_on(&peer);
+            let Blocks { carriers, gathers, .. } = &mut self.blocks;
+            if let (Some(carrier), Some(gather)) = (carriers.get(&link), gathers.get_mut(&piece.object)) {
+                gather.put_on(&carrier.peer);
             }
             match added {
                 Added::New(_) => {
@@ -104,7 +104,8 @@ impl Flow {
         self.wake_carriers();
     }
 
-    /// The peer says that it has not now what is left of an order.
+    /// The peer says that it has not now what is left of an order, or refuses it: it has the object no more, or another one, or
+    /// its copy is damaged. It is asked again after a while, in which news may come.
     pub fn handle_range_pending(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
         let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
         let Some(at) = carrier.find(rest.object, rest.generation, rest.offset) else { return };
@@ -132,12 +133,6 @@ impl Flow {
         }
         self.wake_readers(rest.object);
         self.wake_carriers();
-    }
-
-    /// The peer refuses what is left of an order: it has the object no more, or another one, or its copy is damaged. It is
-    /// asked again after a while, in which news may come.
-    pub fn handle_range_refused(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
-        self.handle_range_pending(link, rest, now);
     }
 
     /// The root of a generation is not the one that the inventory tells: all of it is fetched again.

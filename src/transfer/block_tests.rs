@@ -11,15 +11,15 @@ const L1: LinkId = LinkId(1);
 const L2: LinkId = LinkId(2);
 const READER: LinkId = LinkId(9);
 
-fn name(text: &str) -> ObjectName {
+pub(super) fn name(text: &str) -> ObjectName {
     ObjectName::new(text.as_bytes()).expect("valid")
 }
 
-fn peer(text: &str) -> NodeName {
+pub(super) fn peer(text: &str) -> NodeName {
     NodeName::new(text.as_bytes()).expect("valid")
 }
 
-fn ms(ms: u64) -> Time {
+pub(super) fn ms(ms: u64) -> Time {
     Time(Duration::from_millis(ms))
 }
 
@@ -213,7 +213,7 @@ fn what_one_peer_has_not_comes_from_the_other() {
     assert_eq!(flow.next_range(L1, ms(1)), None);
     assert!(flow.poll_range_timeout(L1, ms(1)).is_some());
     assert_eq!(flow.next_range(L2, ms(1)), Some(range));
-    flow.handle_range_refused(L2, range, ms(1));
+    flow.handle_range_pending(L2, range, ms(1));
     assert_eq!(flow.next_range(L1, Time::ZERO + limits::RETRY_PENDING_MIN), Some(range));
 }
 

@@ -1,10 +1,9 @@
 //! Facts about flows some of whose peers have no inventory, one at a time.
 
-use std::time::Duration;
-
+use super::block_tests::{ms, name, peer};
 use super::{Action, Availability, Content, Entry, Event, Flow, ObjectState, Problem, RangeRequest, RangeState};
 use crate::limits;
-use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, Root256, Time};
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, Offset, Root256, Time};
 
 const K: u64 = 1024;
 /// A first range.
@@ -13,18 +12,6 @@ const L1: LinkId = LinkId(1);
 const L2: LinkId = LinkId(2);
 const READER: LinkId = LinkId(9);
 const NONE: [u32; 0] = [];
-
-fn name(text: &str) -> ObjectName {
-    ObjectName::new(text.as_bytes()).expect("valid")
-}
-
-fn peer(text: &str) -> NodeName {
-    NodeName::new(text.as_bytes()).expect("valid")
-}
-
-fn ms(ms: u64) -> Time {
-    Time(Duration::from_millis(ms))
-}
 
 /// When interests are told at first.
 const NOW: Time = Time(limits::INTERESTS_AFTER);

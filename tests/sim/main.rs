@@ -36,12 +36,12 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
-#[test]
-fn random_sites_converge() {
+/// Runs `count` seeds on all cores, or those that SIM_FIRST and SIM_SEEDS say, and returns what came of each.
+fn for_seeds<T: Send>(count: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
     let first = number("SIM_FIRST").unwrap_or(0);
-    let end = first + number("SIM_SEEDS").unwrap_or(200);
+    let end = first + number("SIM_SEEDS").unwrap_or(count);
     let next = AtomicU64::new(first);
-    let failed = Mutex::new(Vec::new());
+    let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -50,14 +50,19 @@ fn random_sites_converge() {
                     if seed >= end {
                         return;
                     }
-                    if catch_unwind(|| check(seed)).is_err() {
-                        failed.lock().expect("nothing panics with it locked").push(seed);
-                    }
+                    let outcome = run(seed);
+                    done.lock().expect("nothing panics with it locked").push(outcome);
                 }
             });
         }
     });
-    let failed = failed.into_inner().expect("nothing panics with it locked");
+    done.into_inner().expect("nothing panics with it locked")
+}
+
+#[test]
+fn random_sites_converge() {
+    let outcomes = for_seeds(200, |seed| (seed, catch_unwind(|| check(seed)).is_err()));
+    let failed: Vec<u64> = outcomes.into_iter().filter(|outcome| outcome.1).map(|outcome| outcome.0).collect();
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
 

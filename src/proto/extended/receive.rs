@@ -114,7 +114,7 @@ impl Link {
                     fetch.handle_interest_refused(link, object, now);
                 } else if let Some(rest) = self.order(id, at)? {
                     self.orders.remove(&id.0);
-                    fetch.handle_range_refused(link, rest, now);
+                    fetch.handle_range_pending(link, rest, now);
                 }
             }
             Frame::Cancel { id } => {

@@ -128,7 +128,7 @@ impl Link {
         let (offset, length) = (range.offset, range.length);
         let frame = Frame::Request { id, name: fetch.name(range.object).clone(), offset, length };
         if frame.encoded_len() > self.config.packet_len.bytes() {
-            fetch.handle_range_refused(self.config.id, range, now);
+            fetch.handle_range_pending(self.config.id, range, now);
             return None;
         }
         self.made += 1;

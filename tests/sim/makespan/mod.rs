@@ -12,15 +12,12 @@
 mod links;
 mod world;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use supersync::transfer::Flow;
 use supersync::units::ByteCount;
 
-use super::number;
+use super::{for_seeds, number};
 use links::{Path, Plan, Trouble, at, ideal};
 use world::{Run, World};
 
@@ -124,26 +121,11 @@ impl Job {
 }
 
 fn random_jobs() -> Vec<(Job, Outcome)> {
-    let first = number("SIM_FIRST").unwrap_or(0);
-    let end = first + number("SIM_SEEDS").unwrap_or(1000);
-    let next = AtomicU64::new(first);
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        return;
-                    }
-                    let job = Job::random(seed);
-                    let outcome = job.run();
-                    done.lock().expect("nothing panics with it locked").push((job, outcome));
-                }
-            });
-        }
-    });
-    done.into_inner().expect("nothing panics with it locked")
+    for_seeds(1000, |seed| {
+        let job = Job::random(seed);
+        let outcome = job.run();
+        (job, outcome)
+    })
 }
 
 /// Prints how a part of the outcomes is distributed, and fails where its middle, its 99th of 100 or its worst is over a bound.
