@@ -149,8 +149,9 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
 /// A range's bytes, all of one version of the file.
 fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Vec<u8>, String> {
     let key = (connection.serve, range.object, range.generation);
-    if let Some(kept) = shared.kept().read(key, range.offset, range.length) {
-        return Ok(kept);
+    let kept = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length));
+    if let Some(bytes) = kept {
+        return Ok(bytes);
     }
     let is_open = |open: &OpenSource| open.id == range.object && open.generation == range.generation;
     if !connection.source.as_ref().is_some_and(is_open) {

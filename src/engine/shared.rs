@@ -237,9 +237,9 @@ impl Shared {
         lock(&self.parts).remove(&key)
     }
 
-    /// The small objects of spools.
-    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.kept)
+    /// The small objects of spools, if this is the flow of one.
+    pub(super) fn kept(&self, flow: FlowId) -> Option<MutexGuard<'_, Kept>> {
+        matches!(self.stores[usize::from(flow.0)], Store::Spool(_)).then(|| lock(&self.kept))
     }
 
     /// What is served of an object: its part while it is arriving, else its file.
@@ -253,7 +253,7 @@ impl Shared {
 
     /// Writes an object that is kept in memory to its spool, for a link that needs a file.
     fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
-        let Some(bytes) = self.kept().spill(key) else { return Ok(()) };
+        let Some(bytes) = self.kept(key.0).and_then(|mut kept| kept.spill(key)) else { return Ok(()) };
         let part = self.stores[usize::from(key.0.0)].root().create_part(name, ByteCount(bytes.len() as u64))?;
         part.write_vectored_at(&[IoSlice::new(&bytes)], Offset(0))?;
         part.keep_unsynced()

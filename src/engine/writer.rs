@@ -171,7 +171,7 @@ fn handle(shared: &Shared, job: WriteJob) {
             shared.shrink_backlog(bytes.len());
         }
         WriteJob::Abandon { key } => {
-            shared.kept().remove(key);
+            let _ = shared.kept(key.0).and_then(|mut kept| kept.remove(key));
             if let Some(part) = shared.take_part(key) {
                 throw_away(shared, key.0, &part);
             }
@@ -187,7 +187,7 @@ fn handle(shared: &Shared, job: WriteJob) {
             Store::Remote(_) | Store::Local(_) => shared.commit(CommitJob::Commit { key, root }),
         },
         WriteJob::Evict { flow, id, name } => {
-            let kept = shared.kept().evict(flow, id);
+            let kept = shared.kept(flow).and_then(|mut kept| kept.evict(flow, id));
             if kept.is_none_or(|kept| kept.has_file) {
                 evict(shared, flow, &name);
             }
@@ -221,8 +221,7 @@ fn create(shared: &Shared, key: PartKey, size: ByteCount) {
 /// Whether an object is kept in memory.
 fn reserve(shared: &Shared, key: PartKey, size: ByteCount) -> bool {
     let (flow, id, generation) = key;
-    let is_spool = matches!(shared.stores[usize::from(flow.0)], Store::Spool(_));
-    let is_kept = is_spool && shared.kept().reserve(key, size);
+    let is_kept = shared.kept(flow).is_some_and(|mut kept| kept.reserve(key, size));
     if is_kept {
         shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));
     }
@@ -249,7 +248,7 @@ fn write_range(shared: &Shared, flow: FlowId, link: LinkId, range: RangeRequest,
     }
     let key = (flow, range.object, range.generation);
     let is_wanted = shared.with_flows(|flows, _| flows.at(flow).wants_piece(range));
-    let is_kept = is_wanted && shared.kept().fill(key, range.offset, bytes);
+    let is_kept = is_wanted && shared.kept(flow).is_some_and(|mut kept| kept.fill(key, range.offset, bytes));
     if let Some(part) = shared.part(key).filter(|_| is_wanted && !is_kept) {
         let written = part.write_vectored_at(&[IoSlice::new(bytes)], range.offset).and_then(|()| {
             shared.journal(flow).map_or(Ok(()), |mut journal| journal.record(&part, range.offset, range.length))
@@ -403,7 +402,7 @@ fn remove(shared: &Shared, gone: BTreeMap<FlowId, Vec<ObjectName>>) {
 }
 
 fn keep(shared: &Shared, key: PartKey) {
-    if shared.kept().contains(key) {
+    if shared.kept(key.0).is_some_and(|kept| kept.contains(key)) {
         shared.with_flows(|flows, now| flows.at(key.0).handle_committed(key.1, key.2, now));
         return;
     }
