@@ -4,7 +4,7 @@
 //! directory by name, size, times and inode: a restart hashes only what has changed. After the first look at the directory
 //! nothing more is looked up there, as what comes later is new.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ fn run(site: &Weak<Site>, root: &Root) {
             Next::Hash(batch) => hash_all(&site, root, batch, cache.as_mut()),
             Next::LookEnded { is_all } => {
                 if is_all {
-                    site.engine().with_flows(|flows, _| flows.at(SECOND).set_unhashed(Some(BTreeSet::new())));
+                    site.engine().with_flows(|flows, _| flows.at(SECOND).set_told_all(true));
                 }
                 if let Some(Err(error)) = cache.as_mut().map(HashCache::flush) {
                     tracing::warn!("hashes are not remembered: {error}");

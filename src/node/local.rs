@@ -81,7 +81,7 @@ impl Site {
                 }
             }
             if !news.is_empty() {
-                flow.set_unhashed(None);
+                flow.set_told_all(false);
             }
         });
         if let Some(queue) = &self.hasher {
@@ -121,7 +121,7 @@ impl Site {
 
     fn end_look(&self, is_all: bool) {
         if !is_all {
-            self.engine().with_flows(|flows, _| flows.at(SECOND).set_unhashed(None));
+            self.engine().with_flows(|flows, _| flows.at(SECOND).set_told_all(false));
         }
         if let Some(queue) = &self.hasher {
             queue.end_look(is_all);

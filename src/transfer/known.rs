@@ -53,7 +53,6 @@ impl Flow {
                 self.want_known(id);
             }
             self.ledger.add(&mut self.objects, id);
-            self.asks.unhashed.as_mut().map(|unhashed| unhashed.remove(&name));
             self.wakes.extend(&self.ledger.subscribers);
             self.resume_relayed(id);
         }

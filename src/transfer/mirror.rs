@@ -38,8 +38,8 @@ pub(super) struct Asks {
     pub(super) due: BTreeSet<LinkId>,
     /// Something is here that may be gone at its origin.
     doubt: bool,
-    /// Of a flow that offers: what is in its root and is not told yet; `None`: it is not known what is there.
-    pub(super) unhashed: Option<BTreeSet<ObjectName>>,
+    /// Of a flow that offers: all that is in its root is told.
+    told_all: bool,
     /// Of a flow that offers: what its entries' origin is called on the wire.
     origin: u32,
     /// A peer that has nothing any more, and how many objects stay all the same.
@@ -54,10 +54,10 @@ impl Flow {
         self.asks.origin = origin;
     }
 
-    /// What a flow that offers has in its root, and has not told yet; `None`: the root could not be looked at as a whole, so
-    /// that nobody may take what is not told for gone.
-    pub fn set_unhashed(&mut self, unhashed: Option<BTreeSet<ObjectName>>) {
-        self.asks.unhashed = unhashed;
+    /// Whether a flow that offers has told all that is in its root. If not, or if the root could not be looked at as a whole,
+    /// nobody may take what is not told for gone.
+    pub fn set_told_all(&mut self, told_all: bool) {
+        self.asks.told_all = told_all;
         self.wakes.extend(&self.ledger.subscribers);
     }
 
@@ -74,7 +74,7 @@ impl Flow {
     /// The log, told to its end, is all that the origin had at some time after this was subscribed to: which origin.
     pub fn whole_since(&self, subscribed: u32) -> Option<u32> {
         match self.kind {
-            Kind::Offer => self.asks.unhashed.as_ref().filter(|set| set.is_empty()).map(|_| self.asks.origin),
+            Kind::Offer => self.asks.told_all.then_some(self.asks.origin),
             Kind::Relay => {
                 let mut cursors = self.ledger.cursors.values();
                 let is_whole = |cursor: &Cursor| cursor.answered > subscribed && !cursor.lossy;
@@ -451,11 +451,12 @@ mod tests {
         flow.set_origin(HERE);
         let subscribed = flow.subscribe(READER);
         assert_eq!(flow.whole_since(subscribed), None, "it has not looked yet");
-        flow.set_unhashed(Some([name("a")].into()));
+        flow.set_told_all(false);
         assert_eq!(flow.whole_since(subscribed), None);
         flow.know(entry("a")).expect("room");
+        flow.set_told_all(true);
         assert_eq!(flow.whole_since(subscribed), Some(HERE));
-        flow.set_unhashed(None);
+        flow.set_told_all(false);
         assert_eq!(flow.whole_since(subscribed), None);
     }
 }
