@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 
 use super::NewLink;
+use super::flight::Flight;
 use super::train::OpenSource;
-use crate::limits;
 use crate::proto::Link;
 use crate::proto::duplex::{Counters, Peer};
 use crate::transfer::FlowId;
 use crate::transfer::RangeRequest;
-use crate::transfer::pace::Meter;
 use crate::units::Time;
 use crate::uring::socket::{self, TcpInfo};
-use crate::uring::{Buffer, Gather};
 use crate::wire::extended::Packer;
 
 /// A link as others may see it.
@@ -125,21 +123,11 @@ impl LinkStats {
 
 /// A connection of one worker.
 pub(super) struct Connection {
+    pub(super) flight: Flight,
     pub(super) link: Link,
-    pub(super) socket: Arc<OwnedFd>,
     pub(super) fetch: FlowId,
     pub(super) serve: FlowId,
-    pub(super) address: String,
     pub(super) stats: Arc<LinkStats>,
-    /// The train, while it is not in flight.
-    pub(super) train: Option<Gather>,
-    /// A receive buffer with the start of a packet in it, while it is not in flight.
-    pub(super) buffer: Option<Buffer>,
-    /// The start of a packet for which no buffer was free.
-    pub(super) carry: Vec<u8>,
-    pub(super) receiving: bool,
-    /// The last receive brought so much that the next one is worth a large buffer.
-    pub(super) busy: bool,
     pub(super) source: Option<OpenSource>,
     /// How frames lie in packets, once the link speaks them.
     pub(super) packer: Packer,
@@ -152,24 +140,20 @@ pub(super) struct Connection {
     pub(super) held_until: Option<Time>,
     /// A range that is coming in.
     pub(super) assembly: Option<(RangeRequest, BytesMut)>,
-    pub(super) send_rate: Meter,
     /// What the kernel was told to keep unsent at most.
     pub(super) unsent_max: u32,
     pub(super) padding_cursor: u64,
-    /// When the link wants to be looked at though nothing happens.
-    pub(super) deadline: Time,
     pub(super) met: bool,
-    /// Why it ends, once it does.
-    pub(super) closing: Option<String>,
     /// It ends for bytes that were damaged.
     pub(super) damaged: bool,
 }
 
 impl Connection {
     pub(super) fn new(new: NewLink, stats: Arc<LinkStats>, now: Time) -> Self {
-        let socket = Arc::new(new.socket);
-        stats.watch(&socket);
+        let flight = Flight::new(new.socket, new.address, now);
+        stats.watch(&flight.socket);
         Self {
+            flight,
             packer: Packer::new(new.config.packet_len),
             outgoing: None,
             held: Vec::new(),
@@ -178,40 +162,13 @@ impl Connection {
             assembly: None,
             padding_cursor: new.config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             link: Link::new(new.config, now),
-            socket,
             fetch: new.fetch,
             serve: new.serve,
-            address: new.address,
             stats,
-            train: Some(Gather::new()),
-            buffer: None,
-            carry: Vec::new(),
-            receiving: false,
-            busy: false,
             source: None,
-            send_rate: Meter::default(),
             unsent_max: 0,
-            deadline: now,
             met: false,
-            closing: None,
             damaged: false,
         }
-    }
-
-    /// Goes on receiving behind the start of a packet; in another buffer where this one is of the wrong kind.
-    pub(super) fn keep_partial(&mut self, buffer: Buffer) {
-        let is_large = buffer.capacity() > limits::IDLE_BUFFER_BYTES;
-        let long = buffer.filled().len() >= limits::IDLE_BUFFER_BYTES / 2;
-        if is_large == (self.busy || long) {
-            self.buffer = Some(buffer);
-        } else {
-            self.carry.clear();
-            self.carry.extend_from_slice(buffer.filled());
-        }
-    }
-
-    /// Nothing is in flight.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.train.is_some() && !self.receiving
     }
 }

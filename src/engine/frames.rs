@@ -118,8 +118,8 @@ fn may_hold(shared: &Shared, connection: &mut Connection) -> bool {
         connection.held_since = None;
     }
     let since = *connection.held_since.get_or_insert(now);
-    let rate = connection.send_rate.rate(now).map_or(f64::INFINITY, |rate| rate.0);
-    let waiting = socket::unacknowledged(&connection.socket).unwrap_or(0);
+    let rate = connection.flight.send_rate.rate(now).map_or(f64::INFINITY, |rate| rate.0);
+    let waiting = socket::unacknowledged(&connection.flight.socket).unwrap_or(0);
     let busy_for = Duration::from_secs_f64((waiting as f64 / rate).min(1.0));
     let until = (now + busy_for / 2).min(since + limits::HOLD_PACKET);
     if busy_for < limits::HOLD_PACKET / 8 || until <= now {

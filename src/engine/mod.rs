@@ -16,6 +16,7 @@
 //! is the back-pressure from disk to peer.
 
 mod connection;
+mod flight;
 mod flusher;
 mod frames;
 mod inbox;

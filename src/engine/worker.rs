@@ -110,7 +110,7 @@ impl Worker {
 
     fn next_timeout(&self) -> Duration {
         let now = self.shared.now();
-        let deadline = self.connections.values().map(|connection| connection.deadline).min();
+        let deadline = self.connections.values().map(|connection| connection.flight.deadline).min();
         deadline.into_iter().chain(self.drain_by).min().map_or(limits::KEEPALIVE_EVERY, |at| at.since(now))
     }
 
@@ -150,12 +150,16 @@ impl Worker {
 
     fn handle_deadlines(&mut self) {
         let now = self.shared.now();
-        let due: Vec<LinkId> =
-            self.connections.iter().filter(|(_, connection)| connection.deadline <= now).map(|(&id, _)| id).collect();
+        let due: Vec<LinkId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.flight.deadline <= now)
+            .map(|(&id, _)| id)
+            .collect();
         for id in due {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             self.touched.insert(id);
-            if !connection.receiving && connection.closing.is_none() {
+            if !connection.flight.receiving && connection.flight.closing.is_none() {
                 connection.link.handle_life(now);
             }
             if let Err(error) = connection.link.handle_timeout(now) {
@@ -179,9 +183,9 @@ impl Worker {
         self.touched.insert(id);
         match completion.outcome {
             Outcome::Received { buffer, result } => {
-                connection.receiving = false;
+                connection.flight.receiving = false;
                 match result {
-                    _ if connection.closing.is_some() => {}
+                    _ if connection.flight.closing.is_some() => {}
                     Ok(0) => self.close(id, "the peer closed the connection".into()),
                     Ok(bytes) => self.handle_received(id, buffer, bytes),
                     Err(error) => self.close(id, format!("cannot receive: {error}")),
@@ -189,11 +193,11 @@ impl Worker {
             }
             Outcome::Sent { train, result } => {
                 let now = self.shared.now();
-                connection.train = Some(train);
+                connection.flight.train = Some(train);
                 match result {
-                    _ if connection.closing.is_some() => {}
+                    _ if connection.flight.closing.is_some() => {}
                     Ok(bytes) => {
-                        connection.send_rate.add(ByteCount(bytes as u64), now);
+                        connection.flight.send_rate.add(ByteCount(bytes as u64), now);
                         connection.stats.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
                     }
                     Err(error) => self.handle_send_failed(id, &error),
@@ -205,12 +209,12 @@ impl Worker {
     fn handle_received(&mut self, id: LinkId, mut buffer: Buffer, bytes: usize) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stats.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
-        connection.busy = bytes >= limits::IDLE_BUFFER_BYTES / 2;
+        connection.flight.busy = bytes >= limits::IDLE_BUFFER_BYTES / 2;
         let n = connection.link.packet_len().bytes();
         let whole = buffer.filled().len() / n * n;
         if whole == 0 {
             connection.link.handle_life(self.shared.now());
-            connection.keep_partial(buffer);
+            connection.flight.keep_partial(buffer);
             return;
         }
         let mut received = Received::default();
@@ -223,13 +227,13 @@ impl Worker {
         let Received { writes, instructions } = received;
         let fetch = connection.fetch;
         frames::follow(&self.shared, connection, &buffer.filled()[..whole], instructions);
-        connection.carry.clear();
-        connection.carry.extend_from_slice(&buffer.filled()[whole..]);
+        connection.flight.carry.clear();
+        connection.flight.carry.extend_from_slice(&buffer.filled()[whole..]);
         if writes.is_empty() {
             buffer.clear();
-            buffer.copy_from(&connection.carry);
-            connection.carry.clear();
-            connection.keep_partial(buffer);
+            buffer.copy_from(&connection.flight.carry);
+            connection.flight.carry.clear();
+            connection.flight.keep_partial(buffer);
         } else {
             self.shared.write(WriteJob::Write { flow: fetch, buffer, writes });
         }
@@ -237,7 +241,7 @@ impl Worker {
             && let Some(peer) = connection.link.peer()
         {
             connection.met = true;
-            let address = connection.address.clone();
+            let address = connection.flight.address.clone();
             self.shared.notify(Notice::Met { link: id, peer: peer.name.clone(), address });
         }
         if let Err(error) = result {
@@ -268,12 +272,12 @@ impl Worker {
 
     fn pump(&mut self, id: LinkId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.closing.is_none() && self.drain_by.is_some() && connection.train.is_some() {
+        if connection.flight.closing.is_none() && self.drain_by.is_some() && connection.flight.train.is_some() {
             self.close(id, "the node stops".into());
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if let Some(reason) = connection.closing.clone() {
-            if connection.is_quiet()
+        if let Some(reason) = connection.flight.closing.clone() {
+            if connection.flight.is_quiet()
                 && let Some(connection) = self.connections.remove(&id)
             {
                 self.finish(connection, reason);
@@ -285,36 +289,36 @@ impl Worker {
         if let Some(connection) = self.connections.get_mut(&id) {
             let (link, fetch) = (&connection.link, connection.fetch);
             let deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
-            connection.deadline = connection.held_until.map_or(deadline, |at| at.min(deadline));
+            connection.flight.deadline = connection.held_until.map_or(deadline, |at| at.min(deadline));
             connection.stats.update(&connection.link);
         }
     }
 
     fn pump_receive(&mut self, id: LinkId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.receiving || connection.closing.is_some() {
+        if connection.flight.receiving || connection.flight.closing.is_some() {
             return;
         }
         if self.shared.backlog.load(Ordering::Acquire) >= limits::WRITE_BACKLOG_MAX {
             self.starved.insert(id);
             return;
         }
-        let fits_small = connection.carry.len() < limits::IDLE_BUFFER_BYTES / 2;
+        let fits_small = connection.flight.carry.len() < limits::IDLE_BUFFER_BYTES / 2;
         let small = || fits_small.then(|| self.idle_pool.take()).flatten();
-        let fresh = || match connection.busy {
+        let fresh = || match connection.flight.busy {
             true => self.pool.take().or_else(small),
             false => small().or_else(|| self.pool.take()),
         };
-        let Some(mut buffer) = connection.buffer.take().or_else(fresh) else {
+        let Some(mut buffer) = connection.flight.buffer.take().or_else(fresh) else {
             self.starved.insert(id);
             return;
         };
-        buffer.copy_from(&connection.carry);
-        connection.carry.clear();
-        match self.ring.recv(Token(id.0), &connection.socket, buffer) {
-            Ok(()) => connection.receiving = true,
+        buffer.copy_from(&connection.flight.carry);
+        connection.flight.carry.clear();
+        match self.ring.recv(Token(id.0), &connection.flight.socket, buffer) {
+            Ok(()) => connection.flight.receiving = true,
             Err(rejected) => {
-                connection.buffer = Some(rejected.returned);
+                connection.flight.buffer = Some(rejected.returned);
                 self.close(id, rejected.error.to_string());
             }
         }
@@ -322,7 +326,7 @@ impl Worker {
 
     fn pump_send(&mut self, id: LinkId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(mut train) = connection.train.take() else { return };
+        let Some(mut train) = connection.flight.train.take() else { return };
         if train.is_done() {
             train.clear();
             self.build(id, &mut train);
@@ -330,13 +334,13 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let now = self.shared.now();
         if train.is_empty() {
-            connection.send_rate.stop(now);
-            connection.train = Some(train);
+            connection.flight.send_rate.stop(now);
+            connection.flight.train = Some(train);
             return;
         }
-        connection.send_rate.start(now);
-        if let Err(rejected) = self.ring.send(Token(id.0), &connection.socket, train) {
-            connection.train = Some(rejected.returned);
+        connection.flight.send_rate.start(now);
+        if let Err(rejected) = self.ring.send(Token(id.0), &connection.flight.socket, train) {
+            connection.flight.train = Some(rejected.returned);
             self.close(id, rejected.error.to_string());
         }
     }
@@ -344,7 +348,7 @@ impl Worker {
     /// Fills an empty train with as much as the link carries in a short while, or with what there is.
     fn build(&mut self, id: LinkId, train: &mut Gather) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let rate = connection.send_rate.rate(self.shared.now());
+        let rate = connection.flight.send_rate.rate(self.shared.now());
         let budget = pace::train_bytes(rate);
         tune(connection, rate);
         if let Link::Extended(_) = connection.link {
@@ -416,12 +420,12 @@ impl Worker {
     fn close(&mut self, id: LinkId, reason: String) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.touched.insert(id);
-        if connection.closing.is_some() {
+        if connection.flight.closing.is_some() {
             return;
         }
-        connection.closing = Some(reason);
-        connection.buffer = None;
-        connection.deadline = self.shared.now() + limits::KEEPALIVE_EVERY;
+        connection.flight.closing = Some(reason);
+        connection.flight.buffer = None;
+        connection.flight.deadline = self.shared.now() + limits::KEEPALIVE_EVERY;
         let (fetch, serve) = (connection.fetch, connection.serve);
         let link = &mut connection.link;
         self.shared.with_flows(|flows, now| {
@@ -430,7 +434,7 @@ impl Worker {
         });
         connection.stats.update(&connection.link);
         // Fails only when the peer was faster.
-        let _ = socket::shutdown(&connection.socket, Shutdown::Both);
+        let _ = socket::shutdown(&connection.flight.socket, Shutdown::Both);
         self.ring.cancel(Token(id.0));
     }
 
@@ -438,8 +442,8 @@ impl Worker {
         let id = connection.link.id();
         self.shared.remove_link(id);
         let peer = connection.link.peer().map(|peer| peer.name.clone());
-        tracing::debug!(link = id.0, address = connection.address, "ended: {reason}");
-        let (address, damaged) = (connection.address.clone(), connection.damaged);
+        tracing::debug!(link = id.0, address = connection.flight.address, "ended: {reason}");
+        let (address, damaged) = (connection.flight.address.clone(), connection.damaged);
         drop(connection);
         self.shared.notify(Notice::Closed { link: id, peer, address, damaged, reason });
         // Behind the last of its ranges.
@@ -452,7 +456,7 @@ impl Worker {
 fn tune(connection: &mut Connection, rate: Option<Rate>) {
     let wanted = (2 * pace::train_bytes(rate)) as u32;
     let differs = wanted > connection.unsent_max.saturating_mul(3) / 2 || wanted < connection.unsent_max / 2;
-    if differs && socket::set_not_sent_low_water(&connection.socket, wanted).is_ok() {
+    if differs && socket::set_not_sent_low_water(&connection.flight.socket, wanted).is_ok() {
         connection.unsent_max = wanted;
     }
 }
