@@ -6,6 +6,8 @@
 //! - a trader has one that is fetched into `remote/` and one that is offered from `local/`;
 //! - an exchange has one a direction, fetched from one trader on demand of the other, through a spool.
 //!
+//! A session has no flows: what it wants is one [`batch`] of files after another.
+//!
 //! An object is fetched whole by one link at a time, or by ranges over all links that carry them ([`Flow::next_range`]),
 //! in one [`Generation`](crate::units::Generation). What a generation has written so far may be served while
 //! the rest is arriving; when a generation ends before it is whole, its bytes are never mixed with those of the next.
@@ -16,6 +18,7 @@
 
 mod action;
 mod arrivals;
+pub mod batch;
 mod blocks;
 mod carrier;
 mod demands;
