@@ -15,9 +15,10 @@
 //! | [`uring`] | the only `unsafe`: rings, buffers, trains, socket options, what the kernel allows | limits |
 //! | [`engine`] | threads that carry bytes between sockets and files | proto, store, uring |
 //! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
-//! | [`control`] | the unix socket API, and the client side that `supersyncctl` uses | store, config, limits |
+//! | [`control`] | the unix socket API, and the client side of it | limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown | engine, config, control |
 //! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node |
+//! | [`ctl`] | the command line of `supersyncctl`: asks a daemon, moves trees and files | control, engine, node |
 //!
 //! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.
 //! `tests/tidy.rs` holds the table above against the imports.
@@ -55,6 +56,7 @@
 
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod demo;
 pub mod engine;

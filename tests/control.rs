@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use supersync::control::{
-    self, Client, ClientError, Colour, ConfigState, ControlError, ControlSocket, HeldBy, Links, ObjectFilter, Objects,
+    self, Client, ClientError, ConfigState, ControlError, ControlSocket, HeldBy, Links, ObjectFilter, Objects,
     PeerState, ReloadReport, Role, SpoolStatus, State, Status, Totals,
 };
+use supersync::ctl::{self, Colour};
 
 use site::{Served, Told, code, ctl, half_way, objects, runtime, stderr, stdout, synced};
 
@@ -250,8 +251,8 @@ fn status_looks_as_documented() {
   exchange1  3/3    streaming    4.4 MB/s   4.4 MB/s   0
   exchange2  2/3    degraded     2.9 MB/s   2.9 MB/s   0        link 3: connection refused, next try in 8 s
 ";
-    assert_eq!(control::status(&half_way(), Colour::Plain), expected);
-    let coloured = control::status(&half_way(), Colour::Ansi);
+    assert_eq!(ctl::status(&half_way(), Colour::Plain), expected);
+    let coloured = ctl::status(&half_way(), Colour::Ansi);
     assert!(coloured.starts_with("\x1b[33m●\x1b[0m trader1  trader  \x1b[33mSYNCING\x1b[0m  up"), "{coloured:?}");
 }
 
@@ -277,7 +278,7 @@ fn status_of_an_exchange_with_problems() {
   ! config: line 3: unknown key
   ! spool: disk full; free some space in /var/spool/supersync
 ";
-    assert_eq!(control::status(&status, Colour::Plain), expected);
+    assert_eq!(ctl::status(&status, Colour::Plain), expected);
 }
 
 #[test]
@@ -291,8 +292,8 @@ PEER       LINK  ADDRESS         STATE  FOR  IN        OUT       SHARE   STOLEN 
 exchange2  5     10.1.1.9:7402   up     12m  1.5 MB/s  1.5 MB/s  16.4 %  24.0 MB  65.5 kB  0    1.1 GB    1.2 GB     0        0       cubic  stock1_7
 exchange2  6     10.1.1.13:7401  down   8s   0 B/s     0 B/s     -       24.0 MB  65.5 kB  2    1.1 GB    1.2 GB     0        0       -      -         connection refused, next try in 8 s
 ";
-    assert_eq!(control::links(&links), expected);
-    assert_eq!(control::links(&Links { node: "n".to_owned(), peers: Vec::new() }), "n has no links\n");
+    assert_eq!(ctl::links(&links), expected);
+    assert_eq!(ctl::links(&Links { node: "n".to_owned(), peers: Vec::new() }), "n has no links\n");
 
     let expected = "\
 OBJECT  STATE    SIZE     HAVE  NOTE
@@ -301,15 +302,15 @@ e       waiting  ?        0 B
 ... these are the first 2; --limit shows more
 ";
     let some = Objects { objects: objects().split_off(3), truncated: true };
-    assert_eq!(control::objects(&some), expected);
-    assert_eq!(control::objects(&Objects { objects: Vec::new(), truncated: false }), "no objects\n");
+    assert_eq!(ctl::objects(&some), expected);
+    assert_eq!(ctl::objects(&Objects { objects: Vec::new(), truncated: false }), "no objects\n");
 }
 
 #[test]
 fn time_left_is_unknown_where_nothing_moves() {
     let mut status = half_way();
     (status.capacity_in, status.eta_seconds) = (None, None);
-    let text = control::status(&status, Colour::Plain);
+    let text = ctl::status(&status, Colour::Plain);
     assert!(text.contains("8.9 MB/s out   ETA unknown\n"), "{text}");
 }
 
@@ -329,12 +330,12 @@ exchange1  1     10.1.1.5:7401   1.5 MB/s  1.5 MB/s  network  brings 1.5 MB/s, w
 exchange2  5     10.1.1.9:7402   0 B/s     1.5 MB/s  relay    3 orders out, and the exchange has had nothing of them for 1.2 s
 exchange2  -     10.1.1.13:7401  0 B/s     0 B/s     down     connection refused, next try in 8 s
 ";
-    assert_eq!(control::why_slow(&status.clone().into()), expected);
+    assert_eq!(ctl::why_slow(&status.clone().into()), expected);
     let served = Served::start(Told::new(status.clone()));
     let output = served.ctl(&["why-slow"]);
     assert_eq!((code(&output), stdout(&output)), (0, expected));
     status.peers.clear();
-    assert_eq!(control::why_slow(&status.into()), "trader1 is SYNCING\nit has no links\n");
+    assert_eq!(ctl::why_slow(&status.into()), "trader1 is SYNCING\nit has no links\n");
 }
 
 // -- JSON ------------------------------------------------------------------------------------------------
@@ -409,7 +410,7 @@ fn watch_writes_one_picture_after_another_until_its_reader_leaves() {
     };
     let json = format!("{}\n", serde_json::to_string(&half_way()).expect("serializable"));
     watch(&["status", "--watch", "--json"], [json.clone(), json]);
-    let text = control::status(&half_way(), Colour::Plain);
+    let text = ctl::status(&half_way(), Colour::Plain);
     watch(&["status", "--watch"], [text.clone(), format!("\n{text}")]);
 }
 
@@ -421,7 +422,7 @@ fn status_exits_with_how_it_stands() {
         let served = Served::start(Told::new(status.clone()));
         let output = served.ctl(&["status"]);
         assert_eq!(code(&output), expected, "{}", stderr(&output));
-        assert_eq!(stdout(&output), control::status(&status, Colour::Plain), "no terminal, no colours");
+        assert_eq!(stdout(&output), ctl::status(&status, Colour::Plain), "no terminal, no colours");
     };
     check(synced(), 0);
     check(half_way(), 3);

@@ -1,7 +1,7 @@
-//! The operator's hand on a running daemon: see [`supersync::control::ctl`].
+//! The operator's hand on a running daemon: see [`supersync::ctl`].
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    supersync::control::ctl::main(std::env::args_os())
+    supersync::ctl::main(std::env::args_os())
 }

@@ -1,23 +1,19 @@
 //! The control plane's door: what a node tells about itself and the few things it can be asked to do.
 //!
 //! Owns the unix socket, the HTTP/1.1 + JSON endpoints behind it, their model, and the client side that
-//! `supersyncctl` is made of. It never touches the data plane: it sees the node through [`Site`] alone, so
+//! [`ctl`](crate::ctl), the command line of `supersyncctl`, is made of. It never touches the data plane: it sees the node through [`Site`] alone, so
 //! a slow reader of status can never slow a link.
 //!
 //! Driven in this order: [`ControlSocket::bind`] (fails early when another daemon has the socket), then
 //! [`ControlSocket::serve`] on the control thread's runtime until its shutdown future ends. [`serve`] is
-//! both in one. The other side is [`ctl::main`].
+//! both in one.
 
 mod client;
-pub mod ctl;
-mod render;
 mod server;
 mod socket;
 mod status;
-mod verify;
 
 pub use client::{Answer, Cause, Client, ClientError, RUN_DIR, SOCKET_NAME};
-pub use render::{Colour, links, objects, reload, status, why_slow};
 pub use server::{Site, serve};
 pub use socket::{ControlError, ControlSocket};
 pub use status::{

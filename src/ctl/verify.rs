@@ -15,11 +15,9 @@ use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::client::Client;
-use super::ctl::{CtlError, Screen};
-use super::render;
-use super::status::Inventory;
+use super::{CtlError, Screen, render};
 use crate::config::{self, RoleConfig};
+use crate::control::{Client, Inventory};
 use crate::store::{Difference, Root, StoreError, Verified};
 use crate::units::{ByteCount, ObjectName};
 use crate::{exit, limits};

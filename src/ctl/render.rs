@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use bytesize::ByteSize;
 use comfy_table::{Cell, Table, presets};
 
-use super::status::{
+use crate::control::{
     LinkState, Links, ObjectStatus, Objects, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
     WhyLink, WhySlow,
 };

@@ -4,6 +4,9 @@
 //! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is coloured on a terminal
 //! unless `NO_COLOR` is set.
 
+mod render;
+mod verify;
+
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -13,13 +16,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::client::{Client, ClientError, RUN_DIR, SOCKET_NAME};
-use super::render::{self, Colour};
-use super::status::{ObjectFilter, Status};
-use super::verify;
 use crate::config::ConfigError;
+use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status};
 use crate::store::StoreError;
 use crate::{exit, limits};
+
+pub use render::{Colour, links, objects, reload, status, why_slow};
 
 /// Asks a running supersyncd how it is, and tells it what to do.
 #[derive(Debug, Parser)]
@@ -88,7 +90,7 @@ enum Command {
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CtlError {
+enum CtlError {
     #[error("no daemon has a control socket under {}. Name it with --socket PATH, or start one: systemctl start supersyncd@NAME", .0.display())]
     NoDaemon(PathBuf),
     #[error("several daemons run here: {}. Choose one with -i NAME", .0.join(", "))]
@@ -283,8 +285,8 @@ fn only_socket(run_dir: &Path) -> Result<PathBuf, CtlError> {
 }
 
 /// Where answers go.
-pub(super) struct Screen {
-    pub(super) json: bool,
+struct Screen {
+    json: bool,
     is_terminal: bool,
     colour: Colour,
 }
@@ -303,7 +305,7 @@ impl Screen {
         self.is_terminal && !self.json
     }
 
-    pub(super) fn show(&self, json: &str, text: impl FnOnce() -> String) -> io::Result<()> {
+    fn show(&self, json: &str, text: impl FnOnce() -> String) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         if self.json {
             writeln!(stdout, "{json}")?
