@@ -15,7 +15,9 @@ pub const PACKET_BYTES_DEFAULT: u32 = 1400;
 /// Longest name of an object, bytes before percent-encoding; PATH_MAX less the terminating NUL.
 pub const NAME_BYTES_MAX: usize = 4095;
 /// Longest single component of a name: what Linux file systems take, less room for `.success`.
-pub const NAME_COMPONENT_BYTES_MAX: usize = 255 - SUCCESS_SUFFIX.len();
+pub const NAME_COMPONENT_BYTES_MAX: usize = COMPONENT_BYTES_MAX - SUCCESS_SUFFIX.len();
+/// Longest component of a path in a tree: what Linux file systems take (NAME_MAX).
+pub const COMPONENT_BYTES_MAX: usize = 255;
 /// Largest object, bytes: what a file's offset (`off_t`) can tell.
 pub const OBJECT_BYTES_MAX: u64 = i64::MAX as u64;
 /// Most decimal digits of a size on the wire: those of the largest 64-bit number.

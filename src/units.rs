@@ -11,9 +11,11 @@ use std::time::Duration;
 use crate::limits;
 
 mod crcs;
+mod entry;
 mod ranges;
 
 pub use crcs::BlockCrcs;
+pub use entry::{Entry, Kind, Owner, PathError, TreePath, Xattr};
 pub use ranges::RangeSet;
 
 /// Path of an object relative to its root: `/`-separated bytes, never absolute, without empty, `.` or
@@ -77,15 +79,7 @@ impl ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
+        write_escaped(f, &self.0)
     }
 }
 
@@ -296,6 +290,29 @@ impl fmt::Debug for Root256 {
     }
 }
 
+/// A file's time, nanoseconds since 1970 as the file system keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FileTime(pub i64);
+
+impl FileTime {
+    /// From seconds and nanoseconds since 1970; what does not fit becomes the nearest that does.
+    pub fn new(seconds: i64, nanoseconds: i64) -> Self {
+        Self(seconds.saturating_mul(NANOSECONDS).saturating_add(nanoseconds))
+    }
+
+    /// Whole seconds since 1970, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(NANOSECONDS)
+    }
+
+    /// Nanoseconds beyond [`FileTime::seconds`], 0 to 999,999,999.
+    pub fn subsecond_nanoseconds(self) -> u32 {
+        self.0.rem_euclid(NANOSECONDS) as u32
+    }
+}
+
+const NANOSECONDS: i64 = 1_000_000_000;
+
 /// N: the length of every packet of a link, the same at both ends;
 /// [`limits::PACKET_BYTES_MIN`] to [`limits::PACKET_BYTES_MAX`] (seed 000, PROTOCOLS "Terms").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -359,9 +376,30 @@ impl Rate {
     }
 }
 
+/// Bytes as text that is safe to print: control characters and what is no UTF-8 are escaped.
+fn write_escaped(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        for byte in chunk.invalid() {
+            write!(f, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_before_1970_has_nanoseconds_after_its_second() {
+        let time = FileTime::new(-2, 999_999_999);
+        assert_eq!(time, FileTime(-1_000_000_001));
+        assert_eq!((time.seconds(), time.subsecond_nanoseconds()), (-2, 999_999_999));
+        assert_eq!(FileTime::new(i64::MAX, 5), FileTime(i64::MAX));
+    }
 
     #[test]
     fn names_that_could_leave_a_root_are_refused() {

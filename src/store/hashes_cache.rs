@@ -19,9 +19,9 @@ use super::error::StoreError;
 use super::hash::{Hashes, block_count};
 use super::log::{Fields, HEAD_BYTES, Log, LogKind};
 use super::part::errno_of;
-use super::source::{FileTime, Inode, Stamp};
+use super::source::{Inode, Stamp};
 use crate::limits;
-use crate::units::{ByteCount, ObjectName, Root256};
+use crate::units::{ByteCount, FileTime, ObjectName, Root256};
 
 const KIND: LogKind = LogKind { entry: "hashes", temporary: "hashes.new", magic: b"supersync hashes 1\n" };
 

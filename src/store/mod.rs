@@ -53,6 +53,8 @@ pub use resume::Left;
 pub use root::{Difference, Done, Root, Verified};
 pub use scan::{Refused, Sample, ScanReport, Skipped, SkippedKind, scan, scan_by_parts};
 pub use segments::{Pattern, PatternError, SegmentSpec, SpecReport};
-pub use source::{Device, FileMode, FileTime, Inode, Source, Stamp};
+pub use source::{Device, FileMode, Inode, Source, Stamp};
 pub use spool::{BootId, Spool, SpoolObject, SpoolPeer};
 pub use watch::{Changed, Watch};
+
+pub use crate::units::FileTime;

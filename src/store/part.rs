@@ -22,9 +22,9 @@ use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
 use super::error::StoreError;
 use super::resolve::{self, Links};
 use super::root::{Shared, Writer};
-use super::source::{FileMode, FileTime, Origin, Source, Stamp};
+use super::source::{FileMode, Origin, Source, Stamp};
 use crate::limits;
-use crate::units::{ByteCount, ObjectName, Offset, Root256};
+use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
 
 /// A file that is arriving. Writes of disjoint ranges may run at the same time.
 #[derive(Debug)]

@@ -18,23 +18,7 @@ use nix::sys::stat::{FileStat, fstat};
 
 use super::error::SourceError;
 use crate::limits;
-use crate::units::{ByteCount, ObjectName, Offset};
-
-/// A file's time, nanoseconds since 1970 as the file system keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct FileTime(pub i64);
-
-impl FileTime {
-    pub(super) fn new(seconds: i64, nanoseconds: i64) -> Self {
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
-    }
-
-    /// The host's clock.
-    fn now() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-    }
-}
+use crate::units::{ByteCount, FileTime, ObjectName, Offset};
 
 /// A file's permissions: read, write and execute for owner, group and others, set-user-ID, set-group-ID and sticky.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -128,7 +112,7 @@ pub struct Source {
 impl Source {
     /// Takes over `file`, which `stamp` describes.
     pub(super) fn new(root: Arc<Path>, name: ObjectName, file: OwnedFd, stamp: Stamp, origin: Origin) -> Self {
-        let settled = stamp.is_settled(FileTime::now());
+        let settled = stamp.is_settled(file_clock());
         Self { root, name, file, stamp, map: OnceLock::new(), origin, settled }
     }
 
@@ -249,6 +233,12 @@ impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The host's clock.
+fn file_clock() -> FileTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    FileTime(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use super::error::{StoreError, check_name};
 use super::part::errno_of;
 use super::root::Root;
 use super::scan::scan;
-use super::source::FileTime;
 use crate::limits;
-use crate::units::{ByteCount, ObjectName};
+use crate::units::{ByteCount, FileTime, ObjectName};
 
 /// Names one run of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
