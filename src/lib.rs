@@ -8,7 +8,7 @@
 //! | module | what it is | may know |
 //! |---|---|---|
 //! | [`units`], [`limits`] | newtypes for ids and quantities; every bound and default | each other |
-//! | [`wire`] | bytes <-> packets: duplex, hello, extended frames, inventory, padding, checksum | units, limits |
+//! | [`wire`] | bytes <-> packets: duplex, hello, extended frames, inventory, session, padding, checksum | units, limits |
 //! | [`transfer`] | what is wanted, where it comes from, what has arrived; knows no packets | units, limits |
 //! | [`proto`] | one state machine a protocol (duplex, extended): wire x transfer | wire, transfer |
 //! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool | units, limits |

@@ -40,6 +40,31 @@ pub const NEWS_BYTES: usize = 64 << 10;
 /// ... and are never longer than this.
 pub const NEWS_BYTES_MAX: usize = 8 << 20;
 
+// -- sessions ------------------------------------------------------------------------------------------
+
+/// Longest payload of a message of variable length, bytes: what its length field can tell (seed 002).
+pub const SESSION_PAYLOAD_BYTES_MAX: usize = 65_535;
+/// Longest message, bytes: type, checksum, length and payload.
+pub const SESSION_MESSAGE_BYTES_MAX: usize = 7 + SESSION_PAYLOAD_BYTES_MAX;
+/// Longest payload of a control message, bytes: it may have to travel, whole and behind its number, as the payload of another.
+pub const SESSION_CONTROL_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 4 - 7;
+/// Most data in one message, bytes: the longest payload less file_id and seq (PROTOCOLS 3).
+pub const SESSION_DATA_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 6;
+/// Shortest block of a session, bytes ...
+pub const SESSION_BLOCK_BYTES_MIN: u32 = 512;
+/// ... and the one that is used unless another is agreed on.
+pub const SESSION_BLOCK_BYTES_DEFAULT: u32 = 61_440;
+/// Largest file that a session can tell of, bytes: 48 bits (seed 002).
+pub const SESSION_FILE_BYTES_MAX: u64 = (1 << 48) - 1;
+/// Longest text of an error that is sent, bytes.
+pub const SESSION_TEXT_BYTES_MAX: usize = 4096;
+/// Options of a command, bytes; the longest path fits behind them.
+pub const SESSION_OPTIONS_BYTES_MAX: usize = 56 << 10;
+/// Rules of one command.
+pub const SESSION_RULES_MAX: usize = 1024;
+/// Longest name of an extended attribute, bytes: XATTR_NAME_MAX (xattr(7)).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
 // -- data plane ----------------------------------------------------------------------------------------
 
 /// One receive buffer, bytes.
@@ -318,6 +343,11 @@ pub const DEMO_REVIVE_AFTER: Duration = Duration::from_secs(1);
 pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
+    assert!(2 + SESSION_OPTIONS_BYTES_MAX + NAME_BYTES_MAX <= SESSION_PAYLOAD_BYTES_MAX);
+    assert!(SESSION_BLOCK_BYTES_DEFAULT >= SESSION_BLOCK_BYTES_MIN);
+    assert!(SESSION_BLOCK_BYTES_DEFAULT as usize <= SESSION_DATA_BYTES_MAX);
+    assert!(SESSION_TEXT_BYTES_MAX + 2 <= SESSION_CONTROL_BYTES_MAX);
+    assert!(SESSION_MESSAGE_BYTES_MAX <= RECV_BUFFER_BYTES);
     assert!(RANGES_ORDERED_MAX <= RANGES_PER_LINK_MAX);
     assert!(RANGE_BYTES_MIN.is_power_of_two() && RANGE_BYTES_MIN <= RANGE_BYTES_FIRST);
     assert!(RANGE_BYTES_FIRST.is_power_of_two() && RANGE_BYTES_FIRST <= BLOCK_BYTES);

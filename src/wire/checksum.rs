@@ -3,9 +3,18 @@
 //!
 //! It finds damage, not malice.
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 /// CRC-32C of `bytes`; tens of GB/s where the processor has carry-less multiplication.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
+}
+
+/// CRC-32C of the bytes that `crc` is of with `bytes` behind them: for what does not lie together.
+pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc));
+    digest.update(bytes);
+    digest.finalize() as u32
 }
 
 #[cfg(test)]
@@ -37,5 +46,15 @@ mod tests {
             }
             assert_eq!(crc32c(&bytes[..length]), !crc, "length {length}");
         }
+    }
+
+    #[test]
+    fn pieces_have_the_checksum_of_the_whole() {
+        let bytes: Vec<u8> = (0..700_u32).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 24) as u8).collect();
+        for cut in 0..=bytes.len() {
+            let (front, back) = bytes.split_at(cut);
+            assert_eq!(crc32c_append(crc32c(front), back), crc32c(&bytes), "cut at {cut}");
+        }
+        assert_eq!(crc32c_append(0, &bytes), crc32c(&bytes));
     }
 }

@@ -15,6 +15,7 @@
 //! | [`hello`] | the block in the first packet's padding by which our own nodes know each other (PROTOCOLS 1.3) |
 //! | [`extended`] | frames between our own nodes (PROTOCOLS 1.4) |
 //! | [`inventory`] | entries of an inventory, the data of its news |
+//! | [`session`] | seed 002's messages (PROTOCOLS 3) |
 //! | [`padding`] | the pool of pseudo-random bytes that fills packets up |
 //! | [`checksum`] | CRC-32C |
 
@@ -24,6 +25,7 @@ pub mod extended;
 pub mod hello;
 pub mod inventory;
 pub mod padding;
+pub mod session;
 
 use std::fmt;
 

@@ -149,7 +149,8 @@ pub fn check_name_fits(name: &ObjectName, packet_bytes: PacketLen) -> Result<(),
     Ok(())
 }
 
-fn hex_digit(nibble: u8) -> u8 {
+/// Uppercase.
+pub(in crate::wire) fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
 }
 

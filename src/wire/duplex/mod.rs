@@ -35,7 +35,7 @@ pub use encode::{
     Head, Header, NameTooLong, begin_header_len, check_name_fits, encode_begin, encode_request, request_len,
 };
 
-pub(in crate::wire) use encode::{decimal_len, encode_decimal, encode_name, encoded_name_len};
+pub(in crate::wire) use encode::{decimal_len, encode_decimal, encode_name, encoded_name_len, hex_digit};
 
 use super::Excerpt;
 use crate::limits;
