@@ -40,31 +40,6 @@ pub const NEWS_BYTES: usize = 64 << 10;
 /// ... and are never longer than this.
 pub const NEWS_BYTES_MAX: usize = 8 << 20;
 
-// -- sessions ------------------------------------------------------------------------------------------
-
-/// Longest payload of a message of variable length, bytes: what its length field can tell (seed 002).
-pub const SESSION_PAYLOAD_BYTES_MAX: usize = 65_535;
-/// Longest message, bytes: type, checksum, length and payload.
-pub const SESSION_MESSAGE_BYTES_MAX: usize = 7 + SESSION_PAYLOAD_BYTES_MAX;
-/// Longest payload of a control message, bytes: it may have to travel, whole and behind its number, as the payload of another.
-pub const SESSION_CONTROL_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 4 - 7;
-/// Most data in one message, bytes: the longest payload less file_id and seq (PROTOCOLS 3).
-pub const SESSION_DATA_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 6;
-/// Shortest block of a session, bytes ...
-pub const SESSION_BLOCK_BYTES_MIN: u32 = 512;
-/// ... and the one that is used unless another is agreed on.
-pub const SESSION_BLOCK_BYTES_DEFAULT: u32 = 61_440;
-/// Largest file that a session can tell of, bytes: 48 bits (seed 002).
-pub const SESSION_FILE_BYTES_MAX: u64 = (1 << 48) - 1;
-/// Longest text of an error that is sent, bytes.
-pub const SESSION_TEXT_BYTES_MAX: usize = 4096;
-/// Options of a command, bytes; the longest path fits behind them.
-pub const SESSION_OPTIONS_BYTES_MAX: usize = 56 << 10;
-/// Rules of one command.
-pub const SESSION_RULES_MAX: usize = 1024;
-/// Longest name of an extended attribute, bytes: XATTR_NAME_MAX (xattr(7)).
-pub const XATTR_NAME_BYTES_MAX: usize = 255;
-
 // -- data plane ----------------------------------------------------------------------------------------
 
 /// One receive buffer, bytes.
@@ -135,6 +110,64 @@ pub const FILE_TIME_TICK: Duration = Duration::from_millis(20);
 pub const FILE_TIME_TICK_COARSE: Duration = Duration::from_secs(2);
 /// Tries at resolving a name while others rename directories on its way.
 pub const RESOLVE_TRIES_MAX: usize = 8;
+
+// -- sessions ------------------------------------------------------------------------------------------
+
+/// Longest payload of a message of variable length, bytes: what its length field can tell (seed 002).
+pub const SESSION_PAYLOAD_BYTES_MAX: usize = 65_535;
+/// Longest message, bytes: type, checksum, length and payload.
+pub const SESSION_MESSAGE_BYTES_MAX: usize = 7 + SESSION_PAYLOAD_BYTES_MAX;
+/// Longest payload of a control message, bytes: it may have to travel, whole and behind its number, as the payload of another.
+pub const SESSION_CONTROL_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 4 - 7;
+/// Most data in one message, bytes: the longest payload less file_id and seq (PROTOCOLS 3).
+pub const SESSION_DATA_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 6;
+/// Shortest block of a session, bytes ...
+pub const SESSION_BLOCK_BYTES_MIN: u32 = 512;
+/// ... and the one that is used unless another is agreed on.
+pub const SESSION_BLOCK_BYTES_DEFAULT: u32 = 61_440;
+/// Largest file that a session can tell of, bytes: 48 bits (seed 002).
+pub const SESSION_FILE_BYTES_MAX: u64 = (1 << 48) - 1;
+/// Longest text of an error that is sent, bytes.
+pub const SESSION_TEXT_BYTES_MAX: usize = 4096;
+/// Options of a command, bytes; the longest path fits behind them.
+pub const SESSION_OPTIONS_BYTES_MAX: usize = 56 << 10;
+/// Rules of one command.
+pub const SESSION_RULES_MAX: usize = 1024;
+/// Longest name of an extended attribute, bytes: XATTR_NAME_MAX (xattr(7)).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
+/// A server waits this long for a connection's first message (seed 002).
+pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
+/// A connection of a session that has sent nothing for so long says that it is there.
+pub const SESSION_KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+/// A connection of a session over which nothing came for so long is given up.
+pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Connections of one session.
+pub const SESSION_CONNECTIONS_MAX: usize = 64;
+/// Sessions that a node serves at once.
+pub const SESSIONS_MAX: usize = 256;
+/// Entries that a sender announces at once: few first, so that bytes flow soon, ...
+pub const BATCH_ENTRIES_FIRST: usize = 1024;
+/// ... and more later, so that few round trips pass between batches.
+pub const BATCH_ENTRIES_MAX: usize = 16 << 10;
+/// Bytes of announcements that a receiver takes for one batch.
+pub const BATCH_INFO_BYTES_MAX: usize = 64 << 20;
+/// Bytes of control messages that wait for one that was damaged before them.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// Damaged messages of one connection, one after the other, after which it is given up.
+pub const DAMAGED_IN_A_ROW_MAX: u32 = 16;
+/// Missing blocks that are asked for one by one (seed 002's message 0x03); more are asked for by ranges.
+pub const RETRANSMIT_EACH_MAX: u64 = 256;
+/// Runs of blocks that a sender remembers of what its receiver has, or asks for again.
+pub const RUNS_TOLD_MAX: usize = 4 << 20;
+/// What an announced entry counts for beside its path, bytes.
+pub const ENTRY_BYTES: usize = 128;
+/// A session that is held to a rate sends as much at once as it may in this time.
+pub const SESSION_BURST: Duration = Duration::from_millis(50);
+/// A client looks this often whether it should replace a connection that was lost.
+pub const SESSION_REDIAL_EVERY: Duration = Duration::from_millis(500);
+/// Pieces of files that one train of a session is made of.
+pub const RUNS_PER_TRAIN_MAX: usize = 128;
 
 // -- transfer ------------------------------------------------------------------------------------------
 

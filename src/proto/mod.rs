@@ -5,5 +5,6 @@
 pub mod duplex;
 pub mod extended;
 mod link;
+pub mod session;
 
 pub use link::{Link, Received};

@@ -73,7 +73,7 @@ pub struct FileInfo<'a> {
 
 impl<'a> FileInfo<'a> {
     /// One that tells nothing yet.
-    pub(super) const fn empty() -> Self {
+    pub const fn empty() -> Self {
         Self {
             file: FileId(0),
             mode: 0,

@@ -1,0 +1,409 @@
+//! Two ends of a session over connections that damage and lose what they carry, in memory, from a seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg64Mcg;
+
+use super::*;
+use crate::limits;
+use crate::units::{BlockSeq, Entry, Kind, Offset, TreePath};
+use crate::wire::session::{FileInfo, data_head, encode};
+
+const BLOCK: u32 = 600;
+
+/// What a connection does to what it carries.
+#[derive(Clone, Copy, Default)]
+struct Faults {
+    /// One in so many messages is damaged behind its head; 0: none.
+    damage_one_in: u32,
+    /// Connections die, but for the last one.
+    cuts: bool,
+}
+
+struct Wire {
+    /// Towards the receiver, towards the sender.
+    ways: [Vec<u8>; 2],
+}
+
+struct World {
+    rng: Pcg64Mcg,
+    faults: Faults,
+    now: Time,
+    sender: Session,
+    receiver: Session,
+    wires: BTreeMap<LinkId, Wire>,
+    files: Vec<Vec<u8>>,
+    /// First file and count of the batch that is being sent.
+    batches: Vec<std::ops::Range<usize>>,
+    batch: std::ops::Range<usize>,
+    held: BTreeMap<usize, Vec<u8>>,
+    landed: BTreeSet<usize>,
+    had: BTreeMap<usize, RangeSet>,
+    data_sent: u64,
+    deleted: Vec<Vec<u8>>,
+    failed: Vec<(FileId, String)>,
+    finished: bool,
+}
+
+impl World {
+    fn new(seed: u64, sizes: &[usize], batch: usize, links: u64, faults: Faults, sender_is_client: bool) -> Self {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let files = sizes.iter().map(|size| (0..*size).map(|_| rng.random()).collect()).collect::<Vec<Vec<u8>>>();
+        let batches = (0..files.len()).step_by(batch).map(|at| at..(at + batch).min(files.len())).collect();
+        let (ours, theirs) = if sender_is_client { (Side::Client, Side::Server) } else { (Side::Server, Side::Client) };
+        let mut world = Self {
+            rng,
+            faults,
+            now: Time::default(),
+            sender: Session::sender(ours, BLOCK, None),
+            receiver: Session::receiver(theirs, BLOCK),
+            wires: BTreeMap::new(),
+            files,
+            batches,
+            batch: 0..0,
+            held: BTreeMap::new(),
+            landed: BTreeSet::new(),
+            had: BTreeMap::new(),
+            data_sent: 0,
+            deleted: Vec::new(),
+            failed: Vec::new(),
+            finished: false,
+        };
+        (0..links).for_each(|link| world.connect(LinkId(link)));
+        world
+    }
+
+    fn connect(&mut self, link: LinkId) {
+        self.sender.handle_connected(link, self.now);
+        self.receiver.handle_connected(link, self.now);
+        self.wires.insert(link, Wire { ways: [Vec::new(), Vec::new()] });
+    }
+
+    fn run(&mut self) {
+        for _ in 0..20_000 {
+            self.step();
+            if self.finished && self.receiver.is_over() {
+                return;
+            }
+        }
+        panic!("the session makes no progress: {:#?}", (&self.sender, &self.receiver));
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + std::time::Duration::from_millis(1);
+        if self.sender.wants_batch() && !self.finished {
+            self.announce();
+        }
+        let links: Vec<LinkId> = self.wires.keys().copied().collect();
+        for link in links {
+            if self.faults.cuts && self.wires.len() > 1 && self.rng.random_range(0..400) == 0 {
+                self.cut(link);
+                continue;
+            }
+            self.transmit(link);
+            self.deliver(link);
+        }
+    }
+
+    fn announce(&mut self) {
+        let mut announcement = Announcement::default();
+        self.batch = if self.batches.is_empty() { 0..0 } else { self.batches.remove(0) };
+        for (id, index) in self.batch.clone().enumerate() {
+            let mut entry = Entry::new(TreePath::new(format!("file{index}").as_bytes()).expect("valid"), Kind::File);
+            entry.size = ByteCount(self.files[index].len() as u64);
+            let mut info = Vec::new();
+            let file = FileId(id as u16);
+            encode(&Message::FileInfo(FileInfo::of_entry(&entry, file)), &mut info).expect("fits");
+            announcement.infos.push(info.into());
+            announcement.sizes.push(entry.size);
+        }
+        self.sender.announce(announcement);
+    }
+
+    fn transmit(&mut self, link: LinkId) {
+        let (mut out, mut runs) = (Vec::new(), Vec::new());
+        self.sender.poll_transmit(link, self.now, 3000, &mut out, &mut runs);
+        for run in runs {
+            let file = &self.files[self.batch.start + usize::from(run.file.0)];
+            let bytes = &file[run.offset.0 as usize..(run.offset.0 + run.length.0) as usize];
+            for (index, block) in bytes.chunks(run.block_bytes as usize).enumerate() {
+                out.extend_from_slice(&data_head(run.file, BlockSeq(run.first.0 + index as u32), block));
+                out.extend_from_slice(block);
+                self.data_sent += block.len() as u64;
+            }
+        }
+        let out = self.damage(out);
+        let mut back = Vec::new();
+        self.receiver.poll_transmit(link, self.now, 3000, &mut back, &mut Vec::new());
+        let back = self.damage(back);
+        let wire = self.wires.get_mut(&link).expect("connected");
+        wire.ways[0].extend(out);
+        wire.ways[1].extend(back);
+    }
+
+    /// Damages messages, but not the fields that say how long they are.
+    fn damage(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let mut at = 0;
+        while let Some((kind, length)) = session::frame(&bytes[at..]).expect("made by us") {
+            let fragile = matches!(kind, MessageKind::Control | MessageKind::Session);
+            if self.faults.damage_one_in > 0 && !fragile && self.rng.random_range(0..self.faults.damage_one_in) == 0 {
+                // The checksum, or behind what frames the message.
+                let place = if length > 7 { self.rng.random_range(7..length) } else { self.rng.random_range(1..5) };
+                bytes[at + place] ^= 1 << self.rng.random_range(0..8);
+            }
+            at += length;
+            if at == bytes.len() {
+                break;
+            }
+        }
+        bytes
+    }
+
+    fn deliver(&mut self, link: LinkId) {
+        let Some(wire) = self.wires.get_mut(&link) else { return };
+        let [to_receiver, to_sender] = &mut wire.ways;
+        // As much as happens to be there, cut anywhere.
+        let cut = self.rng.random_range(0..=to_receiver.len());
+        let mut received = Vec::new();
+        let bytes = to_receiver[..cut].to_vec();
+        let taken = self.receiver.handle_bytes(link, &bytes, self.now, &mut received).expect("keeps to the protocol");
+        to_receiver.drain(..taken);
+        let taken = self.sender.handle_bytes(link, to_sender, self.now, &mut Vec::new()).expect("keeps to it");
+        to_sender.drain(..taken);
+        self.follow(&bytes, received);
+        self.events();
+    }
+
+    fn cut(&mut self, link: LinkId) {
+        self.wires.remove(&link);
+        let mut received = Vec::new();
+        self.sender.handle_closed(link, &mut Vec::new());
+        self.receiver.handle_closed(link, &mut received);
+        self.follow(&[], received);
+    }
+
+    fn follow(&mut self, bytes: &[u8], received: Vec<Received>) {
+        for item in received {
+            let mut more = Vec::new();
+            match item {
+                Received::Entry { file, entry } => {
+                    let index: usize =
+                        std::str::from_utf8(entry.path.as_bytes()).expect("text")[4..].parse().expect("number");
+                    assert_eq!(self.batch.start + usize::from(file.0), index);
+                    let have = self.had.get(&index).cloned();
+                    let mut content = vec![0; entry.size.0 as usize];
+                    for (offset, length) in have.iter().flat_map(|have| have.runs().collect::<Vec<_>>()) {
+                        let range = offset.0 as usize..(offset.0 + length.0) as usize;
+                        content[range.clone()].copy_from_slice(&self.files[index][range]);
+                    }
+                    self.held.insert(index, content);
+                    self.receiver.handle_examined(file, Some(What::New), Some(have.unwrap_or_default()));
+                }
+                Received::Listed => self.receiver.handle_listed(&mut more),
+                Received::Write { file, offset: Offset(offset), at } => {
+                    let content = self.held.get_mut(&(self.batch.start + usize::from(file.0))).expect("announced");
+                    content[offset as usize..offset as usize + at.len()].copy_from_slice(&bytes[at]);
+                }
+                Received::EndBatch => {
+                    self.landed.extend(self.batch.clone());
+                    self.receiver.handle_batch_stands();
+                }
+                Received::End => self.receiver.handle_ended(&[b"gone".to_vec()]),
+                Received::Hole { .. } | Received::GiveUp { .. } | Received::Incomplete => {}
+            }
+            self.follow(&[], more);
+        }
+    }
+
+    fn events(&mut self) {
+        while let Some(event) = self.sender.poll_event() {
+            match event {
+                Event::Finished => self.finished = true,
+                Event::Deleted { path } => self.deleted.push(path),
+                Event::Failed { file, reason } => self.failed.push((file, reason)),
+                Event::Asked { .. } | Event::BatchDone | Event::Changed(_) => {}
+            }
+        }
+    }
+
+    fn data_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len() as u64).sum()
+    }
+
+    fn assert_complete(&self) {
+        for (index, file) in self.files.iter().enumerate() {
+            assert!(self.held.get(&index) == Some(file), "file {index} differs");
+        }
+        assert_eq!(self.landed.len(), self.files.len());
+        assert_eq!(self.deleted, [b"gone".to_vec()]);
+    }
+}
+
+const SIZES: [usize; 12] = [0, 1, 599, 600, 601, 0, 0, 20_000, 3, 70_000, 1200, 5];
+
+#[test]
+fn every_block_is_sent_once_where_nothing_is_damaged() {
+    for links in 1..=4 {
+        for sender_is_client in [false, true] {
+            let mut world = World::new(links, &SIZES, 5, links, Faults::default(), sender_is_client);
+            world.run();
+            world.assert_complete();
+            assert_eq!(world.data_sent, world.data_bytes());
+            assert_eq!((world.sender.damaged(), world.receiver.damaged()), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_tree_without_bytes_needs_no_data() {
+    let mut world = World::new(1, &[0, 0, 0], 2, 2, Faults::default(), true);
+    world.run();
+    world.assert_complete();
+    let mut world = World::new(1, &[], 2, 1, Faults::default(), false);
+    world.run();
+    world.assert_complete();
+}
+
+#[test]
+fn damaged_messages_are_sent_again_and_only_they() {
+    for seed in 0..100 {
+        let faults = Faults { damage_one_in: 20, cuts: false };
+        let mut world = World::new(seed, &SIZES, 4, 1 + seed % 3, faults, seed % 2 == 0);
+        world.run();
+        world.assert_complete();
+        let damaged = world.receiver.damaged();
+        assert!(world.data_sent <= world.data_bytes() + damaged * u64::from(BLOCK), "seed {seed}");
+    }
+}
+
+#[test]
+fn connections_that_die_give_their_blocks_to_the_others() {
+    let mut cut = 0;
+    for seed in 0..200 {
+        let faults = Faults { damage_one_in: if seed % 2 == 0 { 0 } else { 40 }, cuts: true };
+        let mut world = World::new(seed, &SIZES, 4, 5, faults, seed % 3 == 0);
+        world.run();
+        world.assert_complete();
+        cut += 5 - world.wires.len();
+    }
+    assert!(cut > 100, "only {cut} connections died");
+}
+
+#[test]
+fn what_is_there_already_is_not_sent() {
+    let mut world = World::new(7, &SIZES, 12, 2, Faults::default(), true);
+    let mut most = RangeSet::new();
+    most.insert(Offset(0), ByteCount(60_000));
+    world.had.insert(9, most);
+    world.run();
+    world.assert_complete();
+    assert_eq!(world.data_sent, world.data_bytes() - 60_000);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_left_out() {
+    let mut world = World::new(7, &SIZES, 12, 2, Faults::default(), true);
+    while world.data_sent == 0 {
+        world.step();
+    }
+    world.sender.handle_unreadable(FileId(9), "gone");
+    world.run();
+    assert_eq!(world.landed.len(), SIZES.len());
+    assert!(world.data_sent < world.data_bytes());
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let mut world = World::new(7, &[100_000], 1, 1, Faults::default(), true);
+    world.sender = Session::sender(Side::Client, BLOCK, Some(Rate(100_000.0)));
+    world.sender.handle_connected(LinkId(0), world.now);
+    world.run();
+    world.assert_complete();
+    // A millisecond a step.
+    let seconds = world.now.0.as_secs_f64();
+    assert!((0.9..1.2).contains(&seconds), "{seconds} s for a second's worth");
+}
+
+/// Feeds bytes to one end; what it says of them.
+fn feed(end: &mut Session, messages: &[Message<'_>]) -> Result<Vec<Received>, SessionError> {
+    let mut bytes = Vec::new();
+    messages.iter().for_each(|message| encode(message, &mut bytes).expect("fits"));
+    let mut received = Vec::new();
+    end.handle_connected(LinkId(1), Time::default());
+    end.handle_bytes(LinkId(1), &bytes, Time::default(), &mut received).map(|_| received)
+}
+
+fn info(path: &[u8], file: u16, size: u64) -> FileInfo<'_> {
+    FileInfo { file: FileId(file), mode: 0o100644, size: ByteCount(size), path, ..FileInfo::empty() }
+}
+
+#[test]
+fn hostile_senders_are_refused() {
+    let check = |what: &str, messages: &[Message<'_>]| {
+        let mut receiver = Session::receiver(Side::Client, BLOCK);
+        let error = feed(&mut receiver, messages).expect_err(what);
+        assert!(error.ends_session(), "{what}: {error}");
+    };
+    let entry = |path, file, size| Message::FileInfo(info(path, file, size));
+    check("a way out", &[Message::FileCount(1), entry(b"../passwd", 0, 1)]);
+    check("an absolute name", &[Message::FileCount(1), entry(b"/etc/passwd", 0, 1)]);
+    check("an entry out of order", &[Message::FileCount(2), entry(b"a", 1, 1)]);
+    check("an entry more than announced", &[Message::FileCount(1), entry(b"a", 0, 1), entry(b"b", 1, 1)]);
+    check("an entry without a batch", &[entry(b"a", 0, 1)]);
+    check("a file of too many blocks", &[Message::FileCount(1), entry(b"a", 0, limits::SESSION_FILE_BYTES_MAX)]);
+    check("data that nobody asked for", &[Message::Data { file: FileId(0), seq: BlockSeq(0), data: b"x" }]);
+    let early = Message::Data { file: FileId(0), seq: BlockSeq(0), data: b"x" };
+    check("data before it is asked for", &[Message::FileCount(1), entry(b"a", 0, 1), early]);
+    check("a batch within a batch", &[Message::FileCount(1), Message::FileCount(1)]);
+    check("a receiver's message", &[Message::Ready]);
+    check("a command", &[Message::Session(crate::units::SessionId(1))]);
+}
+
+#[test]
+fn data_must_be_what_was_announced() {
+    let check = |file: u16, seq: u32, data: &[u8], is_right: bool| {
+        let mut receiver = Session::receiver(Side::Client, BLOCK);
+        let entries =
+            [Message::FileCount(2), Message::FileInfo(info(b"a", 0, 601)), Message::FileInfo(info(b"b", 1, 5))];
+        feed(&mut receiver, &entries).expect("announced");
+        for file in 0..2 {
+            receiver.handle_examined(FileId(file), None, Some(RangeSet::new()));
+        }
+        receiver.handle_listed(&mut Vec::new());
+        let data = Message::Data { file: FileId(file), seq: BlockSeq(seq), data };
+        assert_eq!(feed(&mut receiver, &[data]).is_ok(), is_right, "file {file}, block {seq}");
+    };
+    check(0, 1, b"x", true);
+    check(1, 2, b"12345", true);
+    check(0, 1, b"xy", false);
+    check(1, 1, b"x", false);
+    check(1, 3, b"12345", false);
+    check(9, 2, b"12345", false);
+    check(1, u32::MAX, b"12345", false);
+}
+
+#[test]
+fn hostile_receivers_are_refused() {
+    let check = |what: &str, messages: &[Message<'_>]| {
+        let mut sender = Session::sender(Side::Server, BLOCK, None);
+        let error = feed(&mut sender, messages).expect_err(what);
+        assert!(error.ends_session(), "{what}: {error}");
+    };
+    check("ready for nothing", &[Message::Ready]);
+    check("a batch of its own", &[Message::FileCount(1)]);
+    check("done with nothing", &[Message::Verify]);
+    let again = Again::Control { kind: MessageKind::FileInfo, number: MessageNumber(77) };
+    check("a message that never was", &[Message::Retransmit(again)]);
+    check("control over what was never sent", &[Message::Control { next: MessageNumber(5) }]);
+    check("data", &[Message::Data { file: FileId(0), seq: BlockSeq(0), data: b"x" }]);
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_given_up() {
+    let mut sender = Session::sender(Side::Client, BLOCK, None);
+    sender.handle_connected(LinkId(1), Time::default());
+    let almost = Time(limits::SESSION_SILENCE_MAX - std::time::Duration::from_millis(1));
+    assert_eq!(sender.handle_timeout(LinkId(1), almost), Ok(()));
+    assert_eq!(sender.handle_timeout(LinkId(1), Time(limits::SESSION_SILENCE_MAX)), Err(SessionError::Silent));
+}
