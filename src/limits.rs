@@ -40,6 +40,27 @@ pub const NEWS_BYTES: usize = 64 << 10;
 /// ... and are never longer than this.
 pub const NEWS_BYTES_MAX: usize = 8 << 20;
 
+// -- clients of sessions -------------------------------------------------------------------------------
+
+/// Where a server listens for sessions unless the command line says otherwise.
+pub const SESSION_PORT_DEFAULT: u16 = 7402;
+/// Connections of one session that carry data.
+pub const SESSION_CONNECTIONS_MAX: usize = 64;
+/// The same, where nobody said how many, as long as the server is near, ...
+pub const SESSION_CONNECTIONS_NEAR: usize = 4;
+/// ... and where it is far, ...
+pub const SESSION_CONNECTIONS_FAR: usize = 8;
+/// ... which it is from this round-trip time on.
+pub const SESSION_FAR_RTT: Duration = Duration::from_millis(20);
+/// Reports of a session that wait to be read; beyond this the transfer waits.
+pub const SESSION_REPORTS_MAX: usize = 4096;
+/// Progress is shown this often on a terminal, ...
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// ... and this often as JSON.
+pub const PROGRESS_JSON_EVERY: Duration = Duration::from_secs(1);
+/// A transfer that was told to stop is left alone after this time.
+pub const SESSION_STOP_WITHIN: Duration = Duration::from_secs(5);
+
 // -- data plane ----------------------------------------------------------------------------------------
 
 /// One receive buffer, bytes.
@@ -326,6 +347,10 @@ pub const CONFIG_PROBLEMS_SHOWN_MAX: usize = 20;
 pub const LISTENERS_MAX: usize = 64;
 /// Networks that one listener allows.
 pub const ALLOW_MAX: usize = 1024;
+/// Modules of one node.
+pub const MODULES_MAX: usize = 256;
+/// Longest name of a module, bytes.
+pub const MODULE_NAME_BYTES_MAX: usize = 64;
 /// Worker threads of one node.
 pub const WORKERS_MAX: usize = 64;
 /// What one spool may hold when the config does not say, bytes.

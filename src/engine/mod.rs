@@ -21,6 +21,7 @@ mod flusher;
 mod frames;
 mod inbox;
 mod kept;
+pub mod session;
 mod shared;
 mod train;
 mod worker;
@@ -153,6 +154,11 @@ impl Engine {
     /// Hands a connection to the worker with the fewest links.
     pub fn add_link(&self, link: NewLink) {
         self.shared.add_link(link);
+    }
+
+    /// Serves a client of sessions, which reaches `modules` and nothing else. `address`: the client's, for people.
+    pub fn serve_session(&self, socket: OwnedFd, address: String, modules: Arc<session::Modules>) {
+        tracing::warn!(address, ?socket, ?modules, "refused: sessions are not available in this version");
     }
 
     /// Ends a link; a notice follows.

@@ -1,0 +1,348 @@
+//! What a client of sessions asks for, and what it is told while that is done.
+//!
+//! A [`SessionJob`] is started and becomes a [`SessionHandle`]; whoever does the work has the [`SessionFeed`] at its other
+//! end. The handle's owner reads [`SessionHandle::next_report`] until [`Report::Ended`], which is the last one, and
+//! asks for [`SessionHandle::progress`] whenever it has a screen to fill. Reports wait in a queue with a bound: who does not
+//! read them holds the work up.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::limits;
+use crate::units::{ByteCount, TreePath};
+
+/// One transfer of trees between this host and a module of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionJob {
+    /// Which way, and what is here.
+    pub direction: Direction,
+    /// Where the server listens for sessions.
+    pub address: SocketAddr,
+    /// The path at the server: a module's name and what is below, as the user wrote it but with no two `/` in a row. Of
+    /// a pull a `/` at the end means the directory's contents, without it the directory itself.
+    pub path: Vec<u8>,
+    /// Connections that carry data: 1 to [`limits::SESSION_CONNECTIONS_MAX`].
+    pub connections: usize,
+    /// How.
+    pub options: SessionOptions,
+}
+
+/// Which way a transfer goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Direction {
+    /// From here to the server.
+    Push {
+        /// Files and directories, at least one, as the user wrote them: a `/` at the end of one means its contents, without
+        /// it the directory itself.
+        sources: Vec<PathBuf>,
+    },
+    /// From the server to here.
+    Pull {
+        /// The directory that the tree comes into; made where it is not there.
+        destination: PathBuf,
+    },
+}
+
+/// How trees are transferred.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Remove what the sender does not have.
+    pub delete: bool,
+    /// Compare contents, not size and mtime.
+    pub checksum: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Extended attributes too.
+    pub xattrs: bool,
+    /// Owners by number, not by name.
+    pub numeric_ids: bool,
+    /// Go on where an interrupted transfer stopped.
+    pub resume: bool,
+    /// As many bytes a second at most, at least 1.
+    pub bwlimit: Option<ByteCount>,
+    /// Have everything on disk before it is done.
+    pub fsync: bool,
+    /// What is left out, and what is not: lines of a gitignore, in order, without NUL and line feed.
+    pub rules: Vec<Box<[u8]>>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            delete: false,
+            checksum: false,
+            dry_run: false,
+            xattrs: false,
+            numeric_ids: false,
+            resume: true,
+            bwlimit: None,
+            fsync: false,
+            rules: Vec::new(),
+        }
+    }
+}
+
+/// How far a transfer is. All numbers only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionProgress {
+    /// Entries of the tree that the sender has told of.
+    pub entries_found: u64,
+    /// Those of them that stand complete, or need nothing.
+    pub entries_done: u64,
+    /// Bytes of all files that were told of.
+    pub bytes_total: u64,
+    /// Bytes that have been transferred, holes included.
+    pub bytes_done: u64,
+    /// Bytes that need not be: of files that are as they should be, and of what an earlier run left.
+    pub bytes_skipped: u64,
+    /// Connections that are up.
+    pub connections: usize,
+    /// The sender still finds more, so that the totals are not the last word.
+    pub is_scanning: bool,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// It was not there.
+    New,
+    /// Its content was another.
+    Content,
+    /// Only its attributes were others.
+    Attributes,
+}
+
+/// What happened. In a dry run: what would.
+#[derive(Debug)]
+pub enum Report {
+    /// An entry is new or changed, and stands complete.
+    Change {
+        /// Below the top of the transfer.
+        path: TreePath,
+        /// How.
+        what: Change,
+    },
+    /// The receiver had an entry that the sender does not have, and removed it.
+    Deleted {
+        /// Below the top of the transfer.
+        path: TreePath,
+    },
+    /// An entry could not be sent or written; the others are not disturbed.
+    Failed {
+        /// Below the top of the transfer.
+        path: TreePath,
+        /// Why, in words.
+        reason: String,
+    },
+    /// An entry of a kind that is not transferred, such as a socket.
+    Skipped {
+        /// Below the top of the transfer.
+        path: TreePath,
+        /// Why, in words.
+        reason: String,
+    },
+    /// It is over; nothing follows.
+    Ended(Result<Summary, SessionError>),
+}
+
+/// What a transfer that went to its end has done.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Summary {
+    /// Entries that the sender told of.
+    pub entries: u64,
+    /// Of these: were not there.
+    pub new: u64,
+    /// Had another content.
+    pub changed: u64,
+    /// Had other attributes alone.
+    pub attributes: u64,
+    /// Entries that were removed.
+    pub deleted: u64,
+    /// Entries that could not be transferred.
+    pub failed: u64,
+    /// Entries of kinds that are not transferred.
+    pub skipped: u64,
+    /// Bytes of files that were transferred.
+    pub bytes_data: u64,
+    /// Bytes that went to the server, of any kind.
+    pub bytes_sent: u64,
+    /// Bytes that came from it.
+    pub bytes_received: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Why a transfer did not go to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Nobody answers there.
+    #[error("cannot connect to {address}: {source}")]
+    Unreachable {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server does not do it.
+    #[error("{address} refuses: {text}")]
+    Refused {
+        /// Who.
+        address: SocketAddr,
+        /// Its code (PROTOCOLS 3, ERROR).
+        code: u16,
+        /// Its words.
+        text: String,
+    },
+    /// Something of this host stands in the way of all of it: a source or the destination.
+    #[error("{}: {source}", path.display())]
+    Local {
+        /// What.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// All connections are gone, and could not be made again.
+    #[error("lost the connection to {address}: {reason}")]
+    Lost {
+        /// To whom.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// The server does not keep to the protocol.
+    #[error("{address} does not keep to the protocol: {reason}")]
+    Protocol {
+        /// Who.
+        address: SocketAddr,
+        /// What it did.
+        reason: String,
+    },
+    /// The options cannot be told to the server.
+    #[error("{0}")]
+    Options(String),
+    /// It was to stop, and did.
+    #[error("interrupted")]
+    Interrupted,
+    /// The work ended without saying how.
+    #[error("the transfer ended without saying how; this is a fault of this program")]
+    Died,
+    /// This version cannot do it.
+    #[error("sessions are not available in this version")]
+    NotAvailable,
+}
+
+/// A transfer that is under way.
+#[derive(Debug)]
+pub struct SessionHandle {
+    shared: Arc<Shared>,
+    reports: Receiver<Report>,
+}
+
+/// The other end of a [`SessionHandle`]: whoever does the work speaks here.
+#[derive(Debug, Clone)]
+pub struct SessionFeed {
+    shared: Arc<Shared>,
+    reports: SyncSender<Report>,
+}
+
+/// Tells a transfer to stop, from any thread.
+#[derive(Debug, Clone)]
+pub struct StopSwitch(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    progress: Mutex<SessionProgress>,
+    stop: AtomicBool,
+}
+
+impl SessionHandle {
+    /// Both ends.
+    pub fn new() -> (Self, SessionFeed) {
+        let shared = Arc::new(Shared::default());
+        let (feed, reports) = mpsc::sync_channel(limits::SESSION_REPORTS_MAX);
+        (Self { shared: Arc::clone(&shared), reports }, SessionFeed { shared, reports: feed })
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> SessionProgress {
+        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next report, as soon as there is one; `None` where there is none within this time. A transfer whose other end is
+    /// gone without a [`Report::Ended`] has [died](SessionError::Died).
+    pub fn next_report(&self, within: Duration) -> Option<Report> {
+        match self.reports.recv_timeout(within) {
+            Ok(report) => Some(report),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Report::Ended(Err(SessionError::Died))),
+        }
+    }
+
+    /// What stops it.
+    pub fn stop_switch(&self) -> StopSwitch {
+        StopSwitch(Arc::clone(&self.shared))
+    }
+}
+
+impl StopSwitch {
+    /// Has the transfer end in good order: what is there is kept for the next run, and
+    /// [`Interrupted`](SessionError::Interrupted) is reported.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Acquire)
+    }
+}
+
+impl SessionFeed {
+    /// Reports, and waits where [`limits::SESSION_REPORTS_MAX`] reports wait to be read. `false`: nobody reads any more.
+    pub fn report(&self, report: Report) -> bool {
+        self.reports.send(report).is_ok()
+    }
+
+    /// Says how far it is.
+    pub fn set_progress(&self, progress: SessionProgress) {
+        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
+    /// Whether it is to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_that_is_gone_without_a_word_has_died() {
+        let (handle, feed) = SessionHandle::new();
+        assert!(handle.next_report(Duration::ZERO).is_none());
+        assert!(feed.report(Report::Deleted { path: TreePath::top() }));
+        drop(feed);
+        assert!(matches!(handle.next_report(Duration::ZERO), Some(Report::Deleted { .. })));
+        assert!(matches!(handle.next_report(Duration::ZERO), Some(Report::Ended(Err(SessionError::Died)))));
+    }
+
+    #[test]
+    fn both_ends_see_the_switch_and_the_progress() {
+        let (handle, feed) = SessionHandle::new();
+        let progress = SessionProgress { entries_found: 3, ..SessionProgress::default() };
+        feed.set_progress(progress);
+        assert_eq!(handle.progress(), progress);
+        assert!(!feed.is_stopped());
+        handle.stop_switch().stop();
+        assert!(feed.is_stopped() && handle.stop_switch().is_stopped());
+        drop(handle);
+        assert!(!feed.report(Report::Ended(Err(SessionError::Interrupted))), "nobody reads it");
+    }
+}
