@@ -12,6 +12,7 @@ use supersync::config::{self, Role};
 use tempfile::TempDir;
 
 const SUPERSYNCD: &str = env!("CARGO_BIN_EXE_supersyncd");
+const SUPERSYNCCTL: &str = env!("CARGO_BIN_EXE_supersyncctl");
 
 /// What one run said, and how it ended.
 #[derive(Debug)]
@@ -264,6 +265,49 @@ fn a_node_runs_until_it_is_told_to_stop() {
     // Whoever reads a log reads it to its end.
     let rest: Vec<String> = log.lines().map(|line| line.expect("text")).collect();
     assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+}
+
+#[test]
+fn a_node_without_a_store_runs_and_takes_its_modules_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |part: &str| dir.path().join(part).display().to_string();
+    fs::create_dir(at("pub")).expect("made");
+    let config = |read_only: bool| {
+        format!(
+            "role = \"trader\"\nname = \"files\"\nstate_dir = \"{}\"\n[control]\nsocket = \"{}\"\n\
+             [[module]]\nname = \"pub\"\npath = \"{}\"\nread_only = {read_only}\n\
+             [[listen]]\naddress = \"127.0.0.1:0\"\nprotocol = \"session\"\n",
+            at("state"),
+            at("control.sock"),
+            at("pub")
+        )
+    };
+    let file = dir.path().join("files.toml");
+    fs::write(&file, config(true)).expect("written");
+    run(&["check", text(&file)])
+        .expect(0, &["trader files: replicates nothing", "module pub", "can be read in sessions"]);
+
+    let mut node = command(&["run", text(&file)]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(node.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
+    }
+    assert!(line.contains("session"), "{line}");
+    let ctl = |args: &[&str]| say(Command::new(SUPERSYNCCTL).args(["--socket", &at("control.sock")]).args(args));
+    ctl(&["status"]).expect(0, &["files  trader  SYNCED", "want 0 objects"]);
+    for args in [&["links"][..], &["why-slow"], &["objects"], &["wait", "--synced", "--timeout", "60"]] {
+        ctl(args).expect(0, &[]);
+    }
+    ctl(&["verify", "--deep"]).expect(1, &["this node has no store"]);
+    ctl(&["verify", "--config", text(&file)]).expect(2, &["the config has no [store]"]);
+    fs::write(&file, config(false)).expect("written");
+    ctl(&["reload"]).expect(0, &["applied: module[pub].read_only: true -> false"]);
+    kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    let rest: Vec<String> = log.lines().map(|line| line.expect("text")).collect();
+    assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+    assert!(!rest.iter().any(|line| line.contains("ERROR") || line.contains("panicked")), "{rest:#?}");
 }
 
 /// Runs the demo in a directory of its own, which it must leave empty.

@@ -1,5 +1,10 @@
 //! Configs as operators meet them: the examples, the templates, and what is said about bad ones.
 
+#[path = "config/any.rs"]
+mod any;
+#[path = "config/modules.rs"]
+mod modules;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -7,10 +12,12 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use supersync::config::{
     Cidr, Config, ConfigError, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote,
-    Role, RoleConfig, Segments, Severity, Spool, Trader, check_environment, diff, load, parse, template,
+    Role, RoleConfig, Segments, Severity, Spool, StoreConfig, Trader, check_environment, diff, load, parse, template,
 };
 use supersync::exit;
-use supersync::units::{ByteCount, NodeName, PacketLen};
+use supersync::units::{ByteCount, PacketLen};
+
+use any::any_config;
 
 const TRADER: &str = r#"role = "trader"
 name = "trader1"
@@ -34,6 +41,21 @@ name = "trader2"
 links = ["10.2.1.5:7401"]
 "#;
 
+const SESSIONS: &str = r#"role = "trader"
+name = "files"
+[[module]]
+name = "pub"
+path = "/srv/pub"
+[[module]]
+name = "inbox"
+path = "/srv/inbox"
+read_only = false
+[[listen]]
+address = "0.0.0.0:7402"
+protocol = "session"
+allow = ["10.1.0.0/16"]
+"#;
+
 fn ok(text: &str) -> Config {
     parse(text, "x.toml").unwrap_or_else(|error| panic!("{error}\n--- of\n{text}"))
 }
@@ -52,6 +74,10 @@ fn trader(config: &mut Config) -> &mut Trader {
     }
 }
 
+fn store(config: &mut Config) -> &mut StoreConfig {
+    trader(config).store.as_mut().expect("it replicates")
+}
+
 fn exchange(config: &mut Config) -> &mut Exchange {
     match &mut config.role {
         RoleConfig::Exchange(exchange) => exchange,
@@ -62,7 +88,8 @@ fn exchange(config: &mut Config) -> &mut Exchange {
 #[test]
 fn every_example_is_valid_and_is_what_its_file_name_says() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    let site = ["trader1", "trader2", "exchange1", "exchange2"].map(|name| examples.join(format!("{name}.toml")));
+    let site =
+        ["trader1", "trader2", "exchange1", "exchange2", "files"].map(|name| examples.join(format!("{name}.toml")));
     let loopback = ["trader1", "trader2", "exchange1"].map(|name| examples.join(format!("loopback/{name}.toml")));
     for path in site.iter().chain(&loopback) {
         let mut config = load(path).unwrap_or_else(|error| panic!("{error}"));
@@ -118,10 +145,13 @@ fn what_is_left_out_has_its_default() {
     let expected = Config {
         name: "trader1".parse().expect("valid"),
         role: RoleConfig::Trader(Trader {
-            local: "/srv/local".into(),
-            remote: "/srv/remote".into(),
-            segments: None,
-            delete: Delete::Keep,
+            store: Some(StoreConfig {
+                local: "/srv/local".into(),
+                remote: "/srv/remote".into(),
+                segments: None,
+                delete: Delete::Keep,
+            }),
+            modules: vec![],
             listen: vec![Listen {
                 address: "0.0.0.0:7401".parse().expect("valid"),
                 protocol: Protocol::Duplex,
@@ -184,7 +214,7 @@ fn everything_that_can_be_said_is_heard() {
     let trader = trader(&mut config);
     let segments = Segments { pattern: "s{1..2}".into(), records: 10, record_bytes: 24 };
     assert_eq!(segments.object_bytes(), ByteCount(240));
-    assert_eq!(trader.segments, Some(segments));
+    assert_eq!(trader.store.as_ref().and_then(|store| store.segments.clone()), Some(segments));
     assert_eq!(trader.listen[0].peer.as_deref(), Some("exchange1"));
     assert_eq!(trader.listen[1].allow, [Cidr::ANY_V4, Cidr::ANY_V6]);
 
@@ -313,7 +343,6 @@ fn bad_listeners_are_refused() {
     let protocol =
         |value: &str, pieces: &[&str]| check(TRADER, "allow", &format!("protocol = \"{value}\"\nallow"), 8, pieces);
     protocol("named", &["`listen[0].protocol`: \"named\" is not available in this version", "protocol = \"duplex\""]);
-    protocol("session", &["\"session\" is not available in this version"]);
     protocol("duplx", &["did you mean \"duplex\"?"]);
     let twice = format!("{TRADER}{listen}");
     ok(&twice.replacen("0.0.0.0:7401", "0.0.0.0:7402", 1));
@@ -449,6 +478,17 @@ fn a_reload_applies_what_a_running_node_can_take() {
     check(TRADER, "/srv/local", "/srv/elsewhere", &[("store.local", false)]);
     check(TRADER, "name", "packet_bytes = 1500\nname", &[("packet_bytes", false)]);
     check(
+        SESSIONS,
+        "\"/srv/pub\"",
+        "\"/srv/x\"\nread_only = false",
+        &[("module[pub].path", true), ("module[pub].read_only", true)],
+    );
+    check(SESSIONS, "read_only = false", "read_only = false\nallow = [\"10.1.0.1\"]", &[("module[inbox].allow", true)]);
+    check(SESSIONS, "\"pub\"", "\"public\"", &[("module", true)]);
+    let with_store =
+        format!("{SESSIONS}[store]\nlocal = \"/l\"\nremote = \"/r\"\n[[listen]]\naddress = \"0.0.0.0:1\"\n");
+    assert_eq!(changes(SESSIONS, &with_store), [("store".to_owned(), false), ("listen".to_owned(), false)]);
+    check(
         TRADER,
         "name",
         "engine = \"uring\"\nworkers = 2\ncongestion = \"cubic\"\nname",
@@ -482,8 +522,12 @@ fn below(dir: &Path, base: &str) -> Config {
     config.control.socket = dir.join("control.sock");
     match &mut config.role {
         RoleConfig::Trader(trader) => {
-            trader.local = dir.join("local");
-            trader.remote = dir.join("remote");
+            if let Some(store) = &mut trader.store {
+                (store.local, store.remote) = (dir.join("local"), dir.join("remote"));
+            }
+            for module in &mut trader.modules {
+                module.path = dir.join(&module.name);
+            }
             trader.listen[0].address = "127.0.0.1:0".parse().expect("valid");
         }
         RoleConfig::Exchange(exchange) => exchange.spool.path = dir.join("spool"),
@@ -511,7 +555,7 @@ fn a_file_in_place_of_a_directory_is_an_error() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("local"), b"").expect("written");
     let mut config = below(dir.path(), TRADER);
-    trader(&mut config).remote = dir.path().join("local/remote");
+    store(&mut config).remote = dir.path().join("local/remote");
     let errors = errors(&config);
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors.iter().all(|error| error.contains("local is not a directory")), "{errors:?}");
@@ -579,22 +623,13 @@ fn a_listener_for_everybody_is_a_warning() {
     assert!(!warns("127.0.0.1:0", "0.0.0.0/0"));
 }
 
-fn node_name() -> impl Strategy<Value = NodeName> {
-    "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|text| text.parse::<NodeName>().expect("of the right form"))
-}
-
-fn absolute_path() -> impl Strategy<Value = PathBuf> {
-    // Quotes, backslashes, spaces and control characters are what TOML must escape.
-    "/[a-zA-Z \"'\\\\\t\u{1}ä]{1,12}(/[a-z]{1,8}){0,2}".prop_map(PathBuf::from)
-}
-
 #[test]
 fn what_is_gone_is_removed_only_where_it_can_be_known_to_be_gone() {
     let mirror = |text: &str| {
         let config =
             parse(&format!("blocks = true\n{}", TRADER.replace("[[listen]]", text)), "x").map_err(|e| e.to_string());
         config.map(|config| match config.role {
-            RoleConfig::Trader(trader) => trader.delete,
+            RoleConfig::Trader(trader) => trader.store.expect("it replicates").delete,
             RoleConfig::Exchange(_) => panic!("a trader's"),
         })
     };
@@ -606,94 +641,11 @@ fn what_is_gone_is_removed_only_where_it_can_be_known_to_be_gone() {
     assert!(parse(&without_blocks, "x").expect_err("in vain").to_string().contains("`store.delete` is \"mirror\""));
 }
 
-fn cidr() -> impl Strategy<Value = Cidr> {
-    prop_oneof![
-        any::<[u8; 2]>().prop_map(|[a, b]| format!("{a}.{b}.0.0/16")),
-        any::<std::net::Ipv6Addr>().prop_map(|address| address.to_string()),
-    ]
-    .prop_map(|text| Cidr::parse(&text).expect("of the right form"))
-}
-
-fn segments() -> impl Strategy<Value = Segments> {
-    ("[a-z\"\\\\]{1,5}(\\{1\\.\\.9\\})?", 1..1_000_000_000u64, 1..1_000_000_000u64)
-        .prop_map(|(pattern, records, record_bytes)| Segments { pattern, records, record_bytes })
-}
-
-fn trader_config() -> impl Strategy<Value = RoleConfig> {
-    let listen = (proptest::collection::vec(cidr(), 1..4), proptest::option::of(node_name()));
-    let listeners = proptest::collection::btree_map(1..u16::MAX, listen, 1..4);
-    let roots = (absolute_path(), absolute_path());
-    (roots, proptest::option::of(segments()), listeners).prop_map(|((local, remote), segments, listeners)| {
-        let listen = listeners.into_iter().map(|(port, (allow, peer))| Listen {
-            address: ([0, 0, 0, 0], port).into(),
-            protocol: Protocol::Duplex,
-            allow,
-            peer: peer.map(|name| name.to_string()),
-        });
-        RoleConfig::Trader(Trader {
-            local: Path::new("/l").join(local.strip_prefix("/").expect("absolute")),
-            remote: Path::new("/r").join(remote.strip_prefix("/").expect("absolute")),
-            delete: Delete::Keep,
-            segments,
-            listen: listen.collect(),
-        })
-    })
-}
-
-/// Links to hosts whose names end in `side`.
-fn links(side: &'static str) -> impl Strategy<Value = Vec<LinkAddress>> {
-    let remote = (proptest::bool::ANY, any::<[u8; 2]>(), 1..u16::MAX).prop_map(move |(named, [a, b], port)| {
-        let third = if side == "one" { 1 } else { 2 };
-        match named {
-            true => Remote::Host { name: format!("h{a}-{b}.{side}"), port },
-            false => Remote::Address(([10, third, a, b], port).into()),
-        }
-    });
-    let bind = proptest::option::of(any::<[u8; 3]>().prop_map(|[a, b, c]| [10, a, b, c].into()));
-    proptest::collection::vec((remote, bind).prop_map(|(remote, bind)| LinkAddress { remote, bind }), 1..5)
-}
-
-fn exchange_config() -> impl Strategy<Value = RoleConfig> {
-    let max_bytes = prop_oneof![1..=i64::MAX as u64, (1..4096u64, 0..40u32).prop_map(|(n, shift)| n << shift)];
-    let names = (node_name(), node_name()).prop_filter("two peers have two names", |(a, b)| a != b);
-    (absolute_path(), max_bytes, names, links("one"), links("two")).prop_map(|(path, max_bytes, names, one, two)| {
-        let path = Path::new("/spool").join(path.strip_prefix("/").expect("absolute"));
-        RoleConfig::Exchange(Exchange {
-            spool: Spool { path, max_bytes: ByteCount(max_bytes) },
-            peers: [Peer { name: names.0, links: one }, Peer { name: names.1, links: two }],
-        })
-    })
-}
-
-fn any_config() -> impl Strategy<Value = Config> {
-    let packet_len = (101u32..=1 << 20).prop_map(|bytes| PacketLen::new(bytes).expect("within bounds"));
-    let engine = prop_oneof![Just(EngineChoice::Auto), Just(EngineChoice::Uring)];
-    let workers = proptest::option::of((1usize..=64).prop_map(|n| n.try_into().expect("not 0")));
-    let role = prop_oneof![trader_config(), exchange_config()];
-    // No peer has a name as long as this one.
-    let name = "self[a-z0-9]{59,60}";
-    let small = (packet_len, engine, workers, any::<bool>(), proptest::option::of("[a-z][a-z0-9_]{0,14}"));
-    (name, role, small, absolute_path(), "/[a-z]{1,50}").prop_map(|(name, role, small, state_dir, socket)| {
-        let (packet_len, engine, workers, blocks, congestion) = small;
-        Config {
-            name: name.parse().expect("of the right form"),
-            role,
-            packet_len,
-            engine,
-            state_dir: Path::new("/state").join(state_dir.strip_prefix("/").expect("absolute")),
-            control: Control { socket: Path::new("/run").join(&socket[1..]), http: None },
-            workers,
-            blocks,
-            congestion,
-        }
-    })
-}
-
 /// Pieces of configs, so that arbitrary texts come near to valid ones.
 fn nearly_a_config() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        4 => proptest::sample::select(TRADER.lines().chain(EXCHANGE.lines()).map(str::to_owned).collect::<Vec<_>>()),
-        1 => proptest::sample::select(["engine", "workers", "store", "segments", "listen", "peer", "control", "spool", "x"].to_vec())
+        4 => proptest::sample::select(TRADER.lines().chain(EXCHANGE.lines()).chain(SESSIONS.lines()).map(str::to_owned).collect::<Vec<_>>()),
+        1 => proptest::sample::select(["engine", "workers", "store", "segments", "listen", "peer", "module", "control", "spool", "x"].to_vec())
             .prop_flat_map(|key| "(\\[\\]|\\{\\}|\\[\\{\\}\\]|-?[0-9]{1,22}|\"[^\"]{0,9}\"|1.5|true|1979-05-27)".prop_map(move |v| format!("{key} = {v}"))),
         1 => ".{0,30}",
     ];

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::model::{Config, Control, Exchange, LinkAddress, Listen, Peer, RoleConfig, Segments, Spool, Trader};
+use super::model::{
+    Cidr, Config, Control, Exchange, LinkAddress, Listen, Module, Peer, RoleConfig, Segments, Spool, StoreConfig,
+    Trader,
+};
 
 /// One difference between two configs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +70,14 @@ impl Changes {
 }
 
 fn trader(old: &Trader, new: &Trader, changes: &mut Changes) {
-    let Trader { local, remote, segments, delete, listen } = old;
-    changes.compare("store.local", RESTART, local, &new.local, |path| path.display().to_string());
-    changes.compare("store.remote", RESTART, remote, &new.remote, |path| path.display().to_string());
-    changes.compare("store.segments", RELOAD, segments, &new.segments, shown_segments);
-    changes.compare("store.delete", RESTART, delete, &new.delete, ToString::to_string);
+    let Trader { store, modules: old_modules, listen } = old;
+    match (store, &new.store) {
+        (Some(old), Some(new)) => stores(old, new, changes),
+        (old, new) => changes.compare("store", RESTART, old, new, |store| {
+            shown_or(store.as_ref().map(|store| store.local.display()).as_ref(), "none")
+        }),
+    }
+    modules(old_modules, &new.modules, changes);
     // Listeners are matched by their address, and the n-th of an address (of port 0) with the n-th.
     let same_addresses = listen.iter().map(|l| l.address).eq(new.listen.iter().map(|l| l.address));
     if !same_addresses {
@@ -83,6 +89,31 @@ fn trader(old: &Trader, new: &Trader, changes: &mut Changes) {
     for old in listen {
         if let Some(index) = rest.iter().position(|new| new.address == old.address) {
             listener(old, rest.remove(index), changes);
+        }
+    }
+}
+
+fn stores(old: &StoreConfig, new: &StoreConfig, changes: &mut Changes) {
+    let StoreConfig { local, remote, segments, delete } = old;
+    changes.compare("store.local", RESTART, local, &new.local, |path| path.display().to_string());
+    changes.compare("store.remote", RESTART, remote, &new.remote, |path| path.display().to_string());
+    changes.compare("store.segments", RELOAD, segments, &new.segments, shown_segments);
+    changes.compare("store.delete", RESTART, delete, &new.delete, ToString::to_string);
+}
+
+/// Modules are matched by their names; a session that has begun goes on with what it began with.
+fn modules(old: &[Module], new: &[Module], changes: &mut Changes) {
+    let names = |modules: &[Module]| modules.iter().map(|module| module.name.clone()).collect::<Vec<_>>();
+    changes.compare("module", RELOAD, &names(old), &names(new), |names| list(names.iter()));
+    for Module { name, path, read_only, allow } in old {
+        if let Some(new) = new.iter().find(|module| module.name == *name) {
+            let key = |key: &str| format!("module[{name}].{key}");
+            changes.compare(key("path"), RELOAD, path, &new.path, |path| path.display().to_string());
+            changes.compare(key("read_only"), RELOAD, read_only, &new.read_only, ToString::to_string);
+            changes.compare(key("allow"), RELOAD, allow, &new.allow, |allow| match allow {
+                Some(allow) => list(allow.iter().map(Cidr::to_string)),
+                None => "everybody who may connect".to_owned(),
+            });
         }
     }
 }

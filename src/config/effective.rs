@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::model::{Config, Exchange, LinkAddress, Peer, Remote, RoleConfig, Segments, Trader};
+use super::model::{Config, Exchange, LinkAddress, Module, Peer, Remote, RoleConfig, Segments, StoreConfig, Trader};
 use crate::units::ByteCount;
 
 impl Config {
@@ -40,18 +40,19 @@ impl Config {
 }
 
 fn trader(out: &mut String, trader: &Trader) {
-    out.push_str("\n[store]\n");
-    line(out, "local", quoted_path(&trader.local));
-    line(out, "remote", quoted_path(&trader.remote));
-    match &trader.segments {
-        Some(Segments { pattern, records, record_bytes }) => {
-            let pattern = quoted(pattern);
-            let table = format!("{{ pattern = {pattern}, records = {records}, record_bytes = {record_bytes} }}");
-            line(out, "segments", table);
-        }
-        None => out.push_str("# segments: whatever is there\n"),
+    if let Some(config) = &trader.store {
+        store(out, config);
     }
-    line(out, "delete", quoted(trader.delete));
+    for Module { name, path, read_only, allow } in &trader.modules {
+        out.push_str("\n[[module]]\n");
+        line(out, "name", quoted(name));
+        line(out, "path", quoted_path(path));
+        line(out, "read_only", read_only);
+        match allow {
+            Some(allow) => line(out, "allow", list(allow.iter())),
+            None => out.push_str("# allow: everybody who may connect\n"),
+        }
+    }
     for listen in &trader.listen {
         out.push_str("\n[[listen]]\n");
         line(out, "address", quoted(listen.address));
@@ -61,6 +62,21 @@ fn trader(out: &mut String, trader: &Trader) {
             line(out, "peer", quoted(peer));
         }
     }
+}
+
+fn store(out: &mut String, store: &StoreConfig) {
+    out.push_str("\n[store]\n");
+    line(out, "local", quoted_path(&store.local));
+    line(out, "remote", quoted_path(&store.remote));
+    match &store.segments {
+        Some(Segments { pattern, records, record_bytes }) => {
+            let pattern = quoted(pattern);
+            let table = format!("{{ pattern = {pattern}, records = {records}, record_bytes = {record_bytes} }}");
+            line(out, "segments", table);
+        }
+        None => out.push_str("# segments: whatever is there\n"),
+    }
+    line(out, "delete", quoted(store.delete));
 }
 
 fn exchange(out: &mut String, exchange: &Exchange) {

@@ -12,7 +12,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::model::{Config, Exchange, Listen, Remote, RoleConfig, Trader};
+use super::model::{Config, Exchange, Listen, Module, Protocol, Remote, RoleConfig, StoreConfig, Trader};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,9 +94,21 @@ impl Findings {
     }
 
     fn trader(&mut self, trader: &Trader, running: bool) {
-        self.directory("store.local", &trader.local, Access::Read);
-        self.directory("store.remote", &trader.remote, Access::Write);
-        if let (Ok(local), Ok(remote)) = (fs::canonicalize(&trader.local), fs::canonicalize(&trader.remote))
+        if let Some(store) = &trader.store {
+            self.store(store);
+        }
+        for module in &trader.modules {
+            self.module(module);
+        }
+        for listen in &trader.listen {
+            self.listener(listen, running);
+        }
+    }
+
+    fn store(&mut self, store: &StoreConfig) {
+        self.directory("store.local", &store.local, Access::Read);
+        self.directory("store.remote", &store.remote, Access::Write);
+        if let (Ok(local), Ok(remote)) = (fs::canonicalize(&store.local), fs::canonicalize(&store.remote))
             && (local.starts_with(&remote) || remote.starts_with(&local))
         {
             let what = format!(
@@ -106,9 +118,16 @@ impl Findings {
             );
             self.add(Severity::Error, what, "a symbolic link joins them: give each its own directory");
         }
-        for listen in &trader.listen {
-            self.listener(listen, running);
+    }
+
+    /// A module is never made: what is not there is not mounted, or mistyped.
+    fn module(&mut self, module: &Module) {
+        let key = format!("module {}", module.name);
+        if !module.path.exists() && matches!(nearest_existing(&module.path), Some((near, false)) if near.is_dir()) {
+            let what = format!("{key}: {} is not there", module.path.display());
+            return self.add(Severity::Error, what, "make it, mount it, or write the path of another directory");
         }
+        self.directory(&key, &module.path, if module.read_only { Access::Read } else { Access::Write });
     }
 
     fn listener(&mut self, listen: &Listen, running: bool) {
@@ -127,12 +146,16 @@ impl Findings {
         }
         if address.port() == 0 {
             let what = format!("listen {address}: the kernel chooses a different port at each start");
-            self.add(Severity::Warning, what, "write a port, so that exchanges can dial it");
+            self.add(Severity::Warning, what, "write a port, so that it can be dialed");
         }
         let allows_all = listen.allow.iter().any(|net| net.contains(UNRELATED_V4) || net.contains(UNRELATED_V6));
         if allows_all && !address.ip().is_loopback() {
-            let what = format!("listen {address}: everybody who reaches it may fetch everything");
-            self.add(Severity::Warning, what, "write allow with the networks of the exchanges");
+            let (may, who) = match listen.protocol {
+                Protocol::Duplex => ("fetch everything", "exchanges"),
+                Protocol::Session => ("use every module that does not say who may", "clients"),
+            };
+            let what = format!("listen {address}: everybody who reaches it may {may}");
+            self.add(Severity::Warning, what, format!("write allow with the networks of the {who}"));
         }
     }
 

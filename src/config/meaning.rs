@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Report;
 use super::model::{
-    Cidr, Config, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote, Role,
-    RoleConfig, Segments, Spool, Trader,
+    Cidr, Config, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Module, Peer, Protocol, Remote, Role,
+    RoleConfig, Segments, Spool, StoreConfig, Trader,
 };
 use super::read::{Document, Field, Key, Refusal, Section, Span};
 use super::value;
@@ -29,6 +29,7 @@ const KEYS: &[Key] = &[
     Key { section: "", name: "state_dir" },
     Key { section: "", name: "control" },
     Key { section: "", name: "store" },
+    Key { section: "", name: "module" },
     Key { section: "", name: "listen" },
     Key { section: "", name: "spool" },
     Key { section: "", name: "peer" },
@@ -41,6 +42,10 @@ const KEYS: &[Key] = &[
     Key { section: "segments", name: "pattern" },
     Key { section: "segments", name: "records" },
     Key { section: "segments", name: "record_bytes" },
+    Key { section: "module", name: "name" },
+    Key { section: "module", name: "path" },
+    Key { section: "module", name: "read_only" },
+    Key { section: "module", name: "allow" },
     Key { section: "listen", name: "address" },
     Key { section: "listen", name: "protocol" },
     Key { section: "listen", name: "allow" },
@@ -52,8 +57,8 @@ const KEYS: &[Key] = &[
     Key { section: "peer", name: "bind" },
 ];
 
-const TRADER_KEYS: [&str; 2] = ["store", "listen"];
-const EXCHANGE_KEYS: [&str; 2] = ["spool", "peer"];
+const TRADER_KEYS: &[&str] = &["store", "module", "listen"];
+const EXCHANGE_KEYS: &[&str] = &["spool", "peer"];
 
 /// The config that `document` means.
 pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option<Config> {
@@ -74,7 +79,11 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
     if let (Some(role), Some(state_dir)) = (&role, &state_dir) {
         apart(&top, role, state_dir, control.as_ref(), report);
     }
-    if let (Some(false), Some(RoleConfig::Trader(Trader { delete: Delete::Mirror, .. }))) = (blocks, &role) {
+    let store = role.as_ref().and_then(|role| match role {
+        RoleConfig::Trader(trader) => trader.store.as_ref(),
+        RoleConfig::Exchange(_) => None,
+    });
+    if let (Some(false), Some(StoreConfig { delete: Delete::Mirror, .. })) = (blocks, store) {
         let what = "`store.delete` is \"mirror\", and without `blocks` the far trader does not tell what it has";
         report.add(top.key_span("store"), what, "write delete = \"keep\", or blocks = true at every node");
     }
@@ -149,7 +158,7 @@ fn role_config(
     name: Option<&NodeName>,
     report: &mut Report<'_>,
 ) -> Option<RoleConfig> {
-    let has_any = |keys: [&str; 2]| keys.iter().any(|key| top.key_span(key).is_some());
+    let has_any = |keys: &[&str]| keys.iter().any(|key| top.key_span(key).is_some());
     let (other, others_keys) = match role {
         Some(Role::Trader) => (Role::Exchange, EXCHANGE_KEYS),
         Some(Role::Exchange) => (Role::Trader, TRADER_KEYS),
@@ -176,10 +185,109 @@ fn role_config(
 }
 
 fn trader(top: &Section<'_>, report: &mut Report<'_>) -> Option<Trader> {
-    let store = top.table("store", KEYS, report);
-    let store = top.required("store", store, report, "add [store] with local = \"...\" and remote = \"...\"");
+    let section = top.table("store", KEYS, report);
+    let (has_store, has_modules) = (!matches!(section, Field::Absent), top.key_span("module").is_some());
+    let store = match section {
+        Field::Absent => Some(None),
+        Field::Refused => None,
+        Field::Is(section, _) => store(&section, report).map(Some),
+    };
+    let modules = modules(top, report);
     let listen = listeners(top, report);
-    let store = store?;
+    // Where the listeners are not known, what they need is not known either.
+    let listens_for = |session: bool| {
+        listen.as_ref().map(|listen| listen.iter().any(|listen| (listen.protocol == Protocol::Session) == session))
+    };
+    let replicates = listens_for(false).or(top.key_span("listen").is_none().then_some(!has_modules));
+    match (replicates, has_store) {
+        (Some(true), false) => {
+            top.missing("store", report, "add [store] with local = \"...\" and remote = \"...\"");
+        }
+        (Some(false), true) if listen.is_some() => {
+            let fix = "add a [[listen]] for protocol = \"duplex\", or remove [store]";
+            report.add(top.key_span("store"), "`store` is there, and every [[listen]] is for sessions", fix);
+        }
+        _ => {}
+    }
+    match (listens_for(true), has_modules) {
+        (Some(true), false) => {
+            let fix = "add [[module]] with name = \"data\" and path = \"...\"";
+            top.missing("module", report, fix);
+        }
+        (Some(false), true) => {
+            let fix = "add [[listen]] with protocol = \"session\", or remove them";
+            report.add(top.key_span("module"), "`module` is there, and no [[listen]] is for sessions", fix);
+        }
+        _ => {}
+    }
+    let (store, modules) = (store?, modules?);
+    written_once(top, store.as_ref(), &modules, report);
+    Some(Trader { store, modules, listen: listen? })
+}
+
+/// Notes where a module that may be written to shares files with another such module, or with the store.
+fn written_once(top: &Section<'_>, store: Option<&StoreConfig>, modules: &[Module], report: &mut Report<'_>) {
+    let span = top.key_span("module");
+    let mut add = |name: &str, key: &str, path: &Path, fix: &str| {
+        let what = format!("module \"{name}\" may be written to, and shares files with {key} ({})", path.display());
+        report.add(span.clone(), what, fix);
+    };
+    let apart = "give each its own directory, or write read_only = true";
+    let writable = || modules.iter().filter(|module| !module.read_only);
+    for (index, module) in writable().enumerate() {
+        if let Some(store) = store {
+            if overlap(&module.path, &store.remote) {
+                add(&module.name, "`store.remote`", &store.remote, apart);
+            }
+            if module.path.starts_with(&store.local) && module.path != store.local {
+                let fix = "name `store.local` itself as the module's path, or another directory";
+                add(&module.name, "`store.local`", &store.local, fix);
+            }
+        }
+        for other in writable().take(index).filter(|other| overlap(&module.path, &other.path)) {
+            add(&module.name, &format!("module \"{}\"", other.name), &other.path, apart);
+        }
+    }
+}
+
+fn modules(top: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Module>> {
+    let sections = match top.tables("module", KEYS, report) {
+        Field::Absent => return Some(Vec::new()),
+        Field::Refused => return None,
+        Field::Is(sections, _) => sections,
+    };
+    if sections.is_empty() {
+        report.add(top.key_span("module"), "`module` is empty", "add [[module]] with name and path, or remove it");
+        return None;
+    }
+    if sections.len() > limits::MODULES_MAX {
+        let what = format!("there are {} [[module]], more than {}", sections.len(), limits::MODULES_MAX);
+        report.add(top.key_span("module"), what, "remove some");
+        return None;
+    }
+    let mut seen: Vec<String> = Vec::with_capacity(sections.len());
+    let mut modules = Vec::with_capacity(sections.len());
+    for section in &sections {
+        let name = section.parsed("name", report, value::module_name).then(&section.name("name"), report, |name| {
+            match seen.contains(&name) {
+                true => Err(Refusal::new(format!("\"{name}\" is there already"), "give each [[module]] its own name")),
+                false => Ok(name),
+            }
+        });
+        let name = section.required("name", name, report, "write the name that clients use, as name = \"data\"");
+        seen.extend(name.clone());
+        let path = section.parsed("path", report, value::path);
+        let path = section.required("path", path, report, "write the directory that clients reach");
+        let read_only = section.boolean("read_only", report).or(true);
+        let allow = allow(section, report);
+        if let (Some(name), Some(path), Some(read_only), Some(allow)) = (name, path, read_only, allow) {
+            modules.push(Module { name, path, read_only, allow });
+        }
+    }
+    (modules.len() == sections.len()).then_some(modules)
+}
+
+fn store(store: &Section<'_>, report: &mut Report<'_>) -> Option<StoreConfig> {
     let local = store.parsed("local", report, value::path);
     let local = store.required("local", local, report, "write the directory whose files are sent");
     let remote = store.parsed("remote", report, value::path);
@@ -199,8 +307,8 @@ fn trader(top: &Section<'_>, report: &mut Report<'_>) -> Option<Trader> {
         Field::Refused => None,
         Field::Is(section, span) => segments(&section, span, report).map(Some),
     };
-    let delete = delete(&store, report);
-    Some(Trader { local: local?, remote: remote?, segments: segments?, delete: delete?, listen: listen? })
+    let delete = delete(store, report);
+    Some(StoreConfig { local: local?, remote: remote?, segments: segments?, delete: delete? })
 }
 
 /// What is gone at the far trader can go here only where nothing else says what should be here.
@@ -256,8 +364,13 @@ fn listeners(top: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Listen>> 
     for section in &sections {
         let address = listen_address(section, &mut seen, report);
         let protocol = section.parsed("protocol", report, value::protocol).or(Protocol::Duplex);
-        let allow = allow(section, report);
-        let peer = section.parsed("peer", report, value::node_name).optional();
+        let allow = allow(section, report).map(|allow| allow.unwrap_or_else(|| vec![Cidr::ANY_V4, Cidr::ANY_V6]));
+        let peer = section.parsed("peer", report, value::node_name);
+        let peer = peer.then(&section.name("peer"), report, |peer| match protocol {
+            Some(Protocol::Session) => Err(Refusal::new("clients of sessions have no name", "remove it")),
+            _ => Ok(peer),
+        });
+        let peer = peer.optional();
         let peer = peer.map(|peer| peer.map(|name| name.as_str().to_owned()));
         if let (Some(address), Some(protocol), Some(allow), Some(peer)) = (address, protocol, allow, peer) {
             listeners.push(Listen { address, protocol, allow, peer });
@@ -280,9 +393,9 @@ fn listen_address(section: &Section<'_>, seen: &mut Vec<SocketAddr>, report: &mu
     address
 }
 
-/// Who may connect; everybody where the key is absent, which [`check_environment`](super::check_environment)
-/// points out.
-fn allow(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Cidr>> {
+/// Who may connect, or use a module; everybody where the key is absent, which
+/// [`check_environment`](super::check_environment) points out of listeners.
+fn allow(section: &Section<'_>, report: &mut Report<'_>) -> Option<Option<Vec<Cidr>>> {
     let name = section.name("allow");
     let field = section.texts("allow", report).then(&name, report, |texts| match texts.len() {
         0 => Err(Refusal::new("nobody could connect", "write who may, as [\"10.1.0.0/16\"]")),
@@ -290,11 +403,11 @@ fn allow(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Cidr>> {
         more => Err(Refusal::new(format!("{more} networks are more than {}", limits::ALLOW_MAX), "write wider ones")),
     });
     let texts = match field {
-        Field::Absent => return Some(vec![Cidr::ANY_V4, Cidr::ANY_V6]),
+        Field::Absent => return Some(None),
         Field::Refused => return None,
         Field::Is(texts, _) => texts,
     };
-    every(&name, texts, report, value::cidr).map(|networks| networks.into_iter().map(|(net, _)| net).collect())
+    every(&name, texts, report, value::cidr).map(|networks| Some(networks.into_iter().map(|(net, _)| net).collect()))
 }
 
 fn exchange(top: &Section<'_>, name: Option<&NodeName>, report: &mut Report<'_>) -> Option<Exchange> {
@@ -428,9 +541,12 @@ fn apart(
     control: Option<&Control>,
     report: &mut Report<'_>,
 ) {
-    let roots: Vec<(&str, &PathBuf)> = match role {
-        RoleConfig::Trader(trader) => vec![("store.local", &trader.local), ("store.remote", &trader.remote)],
-        RoleConfig::Exchange(exchange) => vec![("spool.path", &exchange.spool.path)],
+    let (roots, modules): (Vec<(&str, &PathBuf)>, &[Module]) = match role {
+        RoleConfig::Trader(Trader { store, modules, .. }) => {
+            let roots = store.iter().flat_map(|store| [("store.local", &store.local), ("store.remote", &store.remote)]);
+            (roots.collect(), modules)
+        }
+        RoleConfig::Exchange(exchange) => (vec![("spool.path", &exchange.spool.path)], &[]),
     };
     let socket = control.map(|control| ("control.socket", &control.socket, top.key_span("control")));
     let own = [Some(("state_dir", state_dir, top.key_span("state_dir"))), socket];
@@ -440,6 +556,11 @@ fn apart(
                 let what = format!("`{key}` ({}) is inside `{root_key}` ({})", path.display(), root.display());
                 report.add(span.clone(), what, "put it elsewhere: everything in there is taken for objects");
             }
+        }
+        for module in modules.iter().filter(|module| !module.read_only && path.starts_with(&module.path)) {
+            let what =
+                format!("`{key}` ({}) is inside module \"{}\", which may be written to", path.display(), module.name);
+            report.add(span.clone(), what, "put it elsewhere: clients could replace and remove it");
         }
     }
 }

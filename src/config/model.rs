@@ -54,7 +54,7 @@ impl fmt::Display for Role {
 /// A role with what only this role has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleConfig {
-    /// `[store]` and `[[listen]]`.
+    /// `[store]`, `[[module]]` and `[[listen]]`.
     Trader(Trader),
     /// `[spool]` and `[[peer]]`.
     Exchange(Exchange),
@@ -103,6 +103,18 @@ pub struct Control {
 /// What only a trader has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trader {
+    /// What it replicates; there if and only if it listens for anything but sessions.
+    pub store: Option<StoreConfig>,
+    /// The directories that sessions reach, in the order of the config, each name once; there if and only if it listens for
+    /// sessions.
+    pub modules: Vec<Module>,
+    /// Where it listens: at least one, no address twice.
+    pub listen: Vec<Listen>,
+}
+
+/// What a trader replicates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
     /// The root it serves. Neither inside `remote` nor around it.
     pub local: PathBuf,
     /// The root it fetches into.
@@ -111,8 +123,27 @@ pub struct Trader {
     pub segments: Option<Segments>,
     /// What becomes of an object that the far trader has no more. [`Delete::Mirror`] only without `segments`.
     pub delete: Delete,
-    /// Where it listens: at least one, no address twice.
-    pub listen: Vec<Listen>,
+}
+
+/// A directory that sessions reach under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// The first component of the paths that lead into it: letters, digits, `.`, `_` and `-`, neither `.` nor `..`, at most
+    /// [`MODULE_NAME_BYTES_MAX`](crate::limits::MODULE_NAME_BYTES_MAX) bytes.
+    pub name: String,
+    /// Its directory. One that may be written to shares nothing with another such, nor with what the node itself writes.
+    pub path: PathBuf,
+    /// It can be pulled from and not pushed to.
+    pub read_only: bool,
+    /// Who of those that may connect may use it; `None`: all of them. Never empty.
+    pub allow: Option<Vec<Cidr>>,
+}
+
+impl Module {
+    /// Whether a client at `address` may use it, if it may connect.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.iter().any(|network| network.contains(address)))
+    }
 }
 
 /// What becomes of an object in `remote` that the far trader has no more.
@@ -170,12 +201,15 @@ pub struct Listen {
 pub enum Protocol {
     /// Seed 000.
     Duplex,
+    /// Seed 002: trees are pushed to modules and pulled from them.
+    Session,
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Duplex => "duplex",
+            Self::Session => "session",
         })
     }
 }

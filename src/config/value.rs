@@ -25,7 +25,6 @@ pub(super) struct NotYet {
 pub(super) const NOT_YET: &[NotYet] = &[
     NotYet { key: "engine", value: "blocking", instead: "write engine = \"auto\"" },
     NotYet { key: "listen.protocol", value: "named", instead: "write protocol = \"duplex\"" },
-    NotYet { key: "listen.protocol", value: "session", instead: "write protocol = \"duplex\"" },
 ];
 
 /// Refuses what [`NOT_YET`] lists.
@@ -51,7 +50,7 @@ pub(super) fn engine(text: &str) -> Result<EngineChoice, Refusal> {
 
 /// What is spoken on a link.
 pub(super) fn protocol(text: &str) -> Result<Protocol, Refusal> {
-    choice(available("listen.protocol", text)?, &[("duplex", Protocol::Duplex)])
+    choice(available("listen.protocol", text)?, &[("duplex", Protocol::Duplex), ("session", Protocol::Session)])
 }
 
 /// What becomes of an object that the far trader has no more.
@@ -71,6 +70,17 @@ pub(super) fn node_name(text: &str) -> Result<NodeName, Refusal> {
         Ok(name) if text.starts_with(|c: char| c.is_ascii_alphanumeric()) => Ok(name),
         Ok(_) => Err(Refusal::new("the node's name starts with neither a letter nor a digit", fix())),
     }
+}
+
+/// The name of a module: a component of a path that needs no quotes in a shell or a URL.
+pub(super) fn module_name(text: &str) -> Result<String, Refusal> {
+    let max = limits::MODULE_NAME_BYTES_MAX;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if matches!(text, "" | "." | "..") || text.len() > max || !text.chars().all(fits) {
+        let what = format!("\"{}\" is no name of a module", shown(text));
+        return Err(Refusal::new(what, format!("write up to {max} letters, digits, '.', '_' or '-'")));
+    }
+    Ok(text.to_owned())
 }
 
 /// An absolute path, without `.` and with one `/` between its components.

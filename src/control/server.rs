@@ -6,7 +6,7 @@
 //! GET  /v1/why-slow                                 WhySlow
 //! GET  /v1/objects?filter=all|missing|failed&limit= Objects
 //! GET  /v1/wait?synced=true&timeout=SECONDS         Status, as soon as it is SYNCED or the time is over
-//! GET  /v1/inventory?offset=&limit=                 Inventory, or 422 of an exchange
+//! GET  /v1/inventory?offset=&limit=                 Inventory, or 422 of a node without a store
 //! POST /v1/reload                                   ReloadReport, or 422 and nothing was changed
 //! GET  /v1/livez                                    {"live":true}: the control thread turns
 //! ```
@@ -50,7 +50,7 @@ pub trait Site: Send + Sync + 'static {
     /// Up to `limit` of the objects that `filter` admits, in the order of their names.
     fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus>;
     /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of their
-    /// names, but for the first `offset`; `None` where it is no trader.
+    /// names, but for the first `offset`; `None` where it has no store.
     fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory>;
     /// Reads the config file again and applies what can be applied. An error changed nothing, and says what is
     /// wrong with the file and where.
@@ -203,8 +203,8 @@ async fn inventory(
     let Some(mut inventory) = app.site.inventory(offset, limit + 1) else {
         return Err(Refusal {
             code: StatusCode::UNPROCESSABLE_ENTITY,
-            error: "this node is an exchange: it has no store of its own".to_owned(),
-            hint: "ask a trader".to_owned(),
+            error: "this node has no store: it is an exchange, or serves sessions alone".to_owned(),
+            hint: "ask a trader that replicates".to_owned(),
         });
     };
     inventory.truncated = inventory.objects.len() > limit;

@@ -101,8 +101,8 @@ enum CtlError {
     Client(#[from] ClientError),
     #[error("{node} is not synced after {patience}: {progress}. See what holds it up: supersyncctl why-slow")]
     TimedOut { node: String, patience: String, progress: String },
-    #[error("the config is an exchange's: only a trader has a store to verify")]
-    NotATrader,
+    #[error("the config has no [store]: there is nothing to verify")]
+    NoStore,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -115,7 +115,7 @@ impl CtlError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::NoDaemon(_) | Self::Client(ClientError::Unreachable { .. }) => exit::UNREACHABLE,
-            Self::SeveralDaemons(_) | Self::NotATrader => exit::USAGE,
+            Self::SeveralDaemons(_) | Self::NoStore => exit::USAGE,
             Self::Config(_) => exit::CONFIG,
             Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
             Self::Client(ClientError::Permission { .. }) => exit::PERMISSION,

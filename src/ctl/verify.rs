@@ -146,8 +146,8 @@ pub(super) async fn run(
 
 fn remote_of(file: &std::path::Path) -> Result<PathBuf, CtlError> {
     match config::load(file)?.role {
-        RoleConfig::Trader(trader) => Ok(trader.remote),
-        RoleConfig::Exchange(_) => Err(CtlError::NotATrader),
+        RoleConfig::Trader(trader) => trader.store.map(|store| store.remote).ok_or(CtlError::NoStore),
+        RoleConfig::Exchange(_) => Err(CtlError::NoStore),
     }
 }
 

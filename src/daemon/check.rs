@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{DaemonError, answer};
-use crate::config::{self, Config, Exchange, Finding, RoleConfig, Severity, Trader};
+use crate::config::{self, Config, Exchange, Finding, Module, RoleConfig, Severity, StoreConfig};
 use crate::exit;
 use crate::store::Pattern;
 
@@ -39,15 +39,19 @@ fn describe(config: &Config, file: &Path) -> Result<String, DaemonError> {
     let Config { name, packet_len, .. } = config;
     match &config.role {
         RoleConfig::Trader(trader) => {
-            let segments = segments(trader, file)?;
             let listen: Vec<String> = trader.listen.iter().map(|listen| listen.address.to_string()).collect();
-            Ok(format!(
-                "  trader {name}: serves {}, fetches into {}; {segments}\n  \
-                 listens on {}, packets of {packet_len} bytes",
-                trader.local.display(),
-                trader.remote.display(),
-                listen.join(", "),
-            ))
+            let store = match &trader.store {
+                Some(store) => format!(
+                    "serves {}, fetches into {}; {}",
+                    store.local.display(),
+                    store.remote.display(),
+                    segments(store, file)?
+                ),
+                None => "replicates nothing".to_owned(),
+            };
+            let modules: String = trader.modules.iter().map(module).collect();
+            let listen = listen.join(", ");
+            Ok(format!("  trader {name}: {store}\n{modules}  listens on {listen}, packets of {packet_len} bytes"))
         }
         RoleConfig::Exchange(Exchange { spool, peers }) => {
             let peers = peers.iter().map(|peer| format!("{} over {}", peer.name, links(peer.links.len())));
@@ -62,11 +66,17 @@ fn describe(config: &Config, file: &Path) -> Result<String, DaemonError> {
 }
 
 /// Reads the pattern as the store will, which the config itself does not.
-fn segments(trader: &Trader, file: &Path) -> Result<String, DaemonError> {
-    let Some(segments) = &trader.segments else { return Ok("whatever is there".to_owned()) };
+fn segments(store: &StoreConfig, file: &Path) -> Result<String, DaemonError> {
+    let Some(segments) = &store.segments else { return Ok("whatever is there".to_owned()) };
     let failed = |source| DaemonError::Segments { file: file.to_owned(), source };
     let names = Pattern::parse(&segments.pattern).and_then(|pattern| pattern.expand()).map_err(failed)?;
     Ok(format!("{} segments of {}", names.len(), segments.object_bytes()))
+}
+
+fn module(module: &Module) -> String {
+    let Module { name, path, read_only, .. } = module;
+    let may = if *read_only { "read" } else { "read and written to" };
+    format!("  module {name}: {} can be {may} in sessions\n", path.display())
 }
 
 fn links(count: usize) -> String {
@@ -114,6 +124,12 @@ mod tests {
         let (status, message) = described(&with.replace("{1..10}", "{10..1}")).expect_err("the range descends");
         assert_eq!(status, exit::CONFIG);
         assert!(message.starts_with("t.toml: store.segments.pattern: "), "{message}");
+        let sessions = concat!(
+            "role = \"trader\"\nname = \"files\"\n[[module]]\nname = \"pub\"\npath = \"/srv/pub\"\n",
+            "[[listen]]\naddress = \"0.0.0.0:7402\"\nprotocol = \"session\"\n"
+        );
+        let shown = described(sessions).expect("it is right");
+        assert!(shown.contains("trader files: replicates nothing\n  module pub: /srv/pub can be read in"), "{shown}");
         let exchange = config::template(config::Role::Exchange);
         assert!(described(exchange).expect("it is right").contains("trader1 over 3 links and trader2 over 3 links"));
     }

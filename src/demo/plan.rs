@@ -242,8 +242,9 @@ mod tests {
         let parsed = config::parse(&text, "trader1.toml").expect("valid");
         assert_eq!(parsed.packet_len.bytes(), 4096);
         let RoleConfig::Trader(trader) = parsed.role else { panic!("it is a trader") };
-        assert_eq!(trader.local, home.join("local"));
-        let segments = trader.segments.expect("they are specified");
+        let store = trader.store.expect("a demo replicates");
+        assert_eq!(store.local, home.join("local"));
+        let segments = store.segments.expect("they are specified");
         assert_eq!(segments.object_bytes().0, 48_000);
 
         let one: [SocketAddr; 1] = ["127.0.0.1:4001".parse().expect("an address")];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::site::Site;
+use crate::config::Protocol;
 use crate::limits;
 use crate::uring::control::{self, Listener};
 
@@ -55,6 +56,14 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
         tracing::warn!(%address, "refused: there are {} links already", limits::LINKS_MAX);
         return;
     }
-    let peer = listen.peer.as_deref().and_then(|name| name.parse().ok());
-    site.add_link(socket, address.to_string(), peer, super::site::fallback_name(address.ip()));
+    match listen.protocol {
+        Protocol::Duplex => {
+            let peer = listen.peer.as_deref().and_then(|name| name.parse().ok());
+            site.add_link(socket, address.to_string(), peer, super::site::fallback_name(address.ip()));
+        }
+        Protocol::Session => {
+            let modules = site.modules(address.ip());
+            site.engine().serve_session(socket, address.to_string(), Arc::new(modules));
+        }
+    }
 }

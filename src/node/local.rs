@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::inventory::Batch;
 use super::site::{SECOND, Site, lock};
-use crate::config::RoleConfig;
+use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
 use crate::store::{Refusal, Refused, Sample, ScanReport, SegmentSpec, Stamp, scan_by_parts};
@@ -19,9 +19,9 @@ impl Site {
     /// Brings the offered flow up to what `local/` has now.
     pub(super) fn look_at_local(&self) {
         let config = self.config();
-        let RoleConfig::Trader(trader) = &config.role else { return };
+        let RoleConfig::Trader(Trader { store: Some(store), .. }) = &config.role else { return };
         let Store::Local(root) = &self.stores[usize::from(SECOND.0)] else { return };
-        let spec = trader.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
+        let spec = store.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
         let mut look = Look::new(spec, config.packet_len);
         let before = self.offered();
         if let Some(queue) = &self.hasher {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::site::{FIRST, SECOND, Site, lock};
-use crate::config::RoleConfig;
+use crate::config::{RoleConfig, Trader};
 use crate::control::{
     ConfigState, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, ReloadReport,
     Role, SpoolStatus, State, Status, Totals,
@@ -168,7 +168,7 @@ impl crate::control::Site for Handle {
 
     fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory> {
         let config = self.0.config();
-        let RoleConfig::Trader(trader) = &config.role else { return None };
+        let RoleConfig::Trader(Trader { store: Some(store), .. }) = &config.role else { return None };
         let (whole, objects) = self.0.engine().with_flows(|flows, _| {
             let flow = flows.at(FIRST);
             let object = |(name, content): (&ObjectName, &transfer::Content)| InventoryObject {
@@ -178,7 +178,7 @@ impl crate::control::Site for Handle {
             };
             (flow.is_told_whole(), flow.known().skip(offset).take(limit).map(object).collect())
         });
-        Some(Inventory { remote: trader.remote.clone(), whole, objects, truncated: false })
+        Some(Inventory { remote: store.remote.clone(), whole, objects, truncated: false })
     }
 
     fn reload(&self) -> Result<ReloadReport, String> {

@@ -16,8 +16,9 @@ use super::line::{Caller, Slot, SlotState, Tally};
 use super::links::Rates;
 use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
-use crate::config::{self, Config, Delete, Exchange, LinkAddress, Listen, RoleConfig, Trader};
+use crate::config::{self, Config, Delete, Exchange, LinkAddress, Listen, RoleConfig, StoreConfig, Trader};
 use crate::control::{ControlSocket, ReloadReport};
+use crate::engine::session::{Module, Modules};
 use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
@@ -109,12 +110,15 @@ impl Site {
         // First of all, so that two nodes of one name never share a store.
         let socket = ControlSocket::bind(&config.control.socket)?;
         let (flows, stores, journals) = match &config.role {
-            RoleConfig::Trader(trader) => trader_flows(trader, &config)?,
+            RoleConfig::Trader(Trader { store: Some(store), .. }) => trader_flows(store, &config)?,
+            // It has the flows of any trader; nothing is in them, and no link is made.
+            RoleConfig::Trader(_) => (Flows::new(vec![Flow::fetch(), Flow::offer_only()]), Vec::new(), Vec::new()),
             RoleConfig::Exchange(exchange) => exchange_flows(exchange, config.blocks)?,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or((cores / 2).max(1), usize::from);
-        let hasher = (config.blocks && matches!(config.role, RoleConfig::Trader(_))).then(inventory::Queue::default);
+        let has_store = matches!(config.role, RoleConfig::Trader(Trader { store: Some(_), .. }));
+        let hasher = (config.blocks && has_store).then(inventory::Queue::default);
         let site = Arc::new(Self {
             config: Mutex::new(Arc::new(config)),
             file,
@@ -150,11 +154,14 @@ impl Site {
                     inventory::start(self).map_err(NodeError::Runtime)?;
                 }
                 // Whoever knows the names beforehand asks at once; others wait until they are told.
-                let looks_later = self.hasher.is_some() && trader.segments.is_none();
+                let specified = trader.store.as_ref().is_some_and(|store| store.segments.is_some());
+                let looks_later = self.hasher.is_some() && !specified;
                 if !looks_later {
                     self.look_at_local();
                 }
-                self.want_objects(trader)?;
+                if let Some(store) = &trader.store {
+                    self.want_objects(store)?;
+                }
                 let mut addresses = Vec::new();
                 for (index, listen) in trader.listen.iter().enumerate() {
                     let listener = listen::bind(listen.address)
@@ -164,9 +171,11 @@ impl Site {
                     listen::start(Arc::clone(self), listener, index);
                 }
                 let _ = self.listening.set(addresses);
-                let local = Arc::clone(self.stores[usize::from(SECOND.0)].root());
-                watch::start_local(Arc::clone(self), local, Arc::clone(&self.look_again), looks_later);
-                watch::start_remote(Arc::clone(self));
+                if let Some(local) = self.stores.get(usize::from(SECOND.0)).map(Store::root) {
+                    let (site, local) = (Arc::clone(self), Arc::clone(local));
+                    watch::start_local(site, local, Arc::clone(&self.look_again), looks_later);
+                    watch::start_remote(Arc::clone(self));
+                }
             }
             RoleConfig::Exchange(exchange) => {
                 for (index, peer) in exchange.peers.iter().enumerate() {
@@ -305,6 +314,19 @@ impl Site {
         }
     }
 
+    /// The modules that a client of sessions may use, as the config is now.
+    pub(super) fn modules(&self, client: IpAddr) -> Modules {
+        let config = self.config();
+        let RoleConfig::Trader(trader) = &config.role else { return Modules::default() };
+        let admitting = trader.modules.iter().filter(|module| module.admits(client));
+        let list = admitting.map(|module| Module {
+            name: module.name.clone(),
+            path: module.path.clone(),
+            read_only: module.read_only,
+        });
+        Modules { list: list.collect() }
+    }
+
     // -- links -------------------------------------------------------------------------------------------------------
 
     /// A connection that a peer made.
@@ -388,10 +410,10 @@ impl Site {
 
     /// Puts on the list what is to be fetched: the segments of the specification, or else whatever the peer has. What is here
     /// from earlier is told, marked and whole.
-    fn want_objects(&self, trader: &Trader) -> Result<(), NodeError> {
+    fn want_objects(&self, store: &StoreConfig) -> Result<(), NodeError> {
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return Ok(()) };
         let packet_len = self.config().packet_len;
-        let (names, size) = match &trader.segments {
+        let (names, size) = match &store.segments {
             Some(segments) => {
                 let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
                 (spec.names, Some(spec.size))
@@ -477,6 +499,7 @@ impl Site {
                         listen.allow.clone_from(&new.allow);
                     }
                 }
+                old.modules = new.modules;
             }
             (RoleConfig::Exchange(old), RoleConfig::Exchange(new)) => {
                 old.spool.max_bytes = new.spool.max_bytes;
@@ -544,15 +567,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The flows of a node, where their objects live, and what their journals are.
 type Parts = (Flows, Vec<Store>, Vec<Option<Journal>>);
 
-fn trader_flows(trader: &Trader, config: &Config) -> Result<Parts, NodeError> {
-    let remote = Arc::new(Root::create(&trader.remote)?);
-    let local = Arc::new(Root::open(&trader.local)?);
+fn trader_flows(store: &StoreConfig, config: &Config) -> Result<Parts, NodeError> {
+    let remote = Arc::new(Root::create(&store.remote)?);
+    let local = Arc::new(Root::open(&store.local)?);
     if remote.leftovers() > 0 {
         tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
     }
     let mut fetch = Flow::fetch();
     fetch.set_key(rand::rng().random());
-    fetch.set_mirror(trader.delete == Delete::Mirror);
+    fetch.set_mirror(store.delete == Delete::Mirror);
     let journal = if config.blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
     let mut offer = Flow::offer_only();
     offer.set_origin(crc32c(config.name.as_str().as_bytes()));
