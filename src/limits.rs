@@ -189,6 +189,24 @@ pub const SESSION_BURST: Duration = Duration::from_millis(50);
 pub const SESSION_REDIAL_EVERY: Duration = Duration::from_millis(500);
 /// Pieces of files that one train of a session is made of.
 pub const RUNS_PER_TRAIN_MAX: usize = 128;
+// -- trees ---------------------------------------------------------------------------------------------
+
+/// A file in a directory of a tree that says, like a `.gitignore`, what of it is left out.
+pub const IGNORE_FILE: &str = ".supersyncignore";
+/// Bytes of such a file that are read.
+pub const IGNORE_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Entries of one directory that are put in order at once; what is beyond them comes after them.
+pub const WALK_ORDERED_MAX: usize = 65_536;
+/// Entries that a walk names as skipped until it is asked; beyond this they are counted.
+pub const SKIPPED_MAX: usize = 10_000;
+/// Extended attributes of one entry, bytes as they are encoded; with a path they fit one message.
+pub const XATTR_BYTES_MAX: usize = 56 << 10;
+/// Files of a session that are arriving and open at once; others are closed until more of them comes.
+pub const ARRIVING_OPEN_MAX: usize = 128;
+/// Directories of a session that are held open.
+pub const DIRECTORIES_OPEN_MAX: usize = 32;
+/// One read of a file that is hashed, bytes.
+pub const HASH_READ_BYTES: usize = 256 << 10;
 
 // -- transfer ------------------------------------------------------------------------------------------
 
@@ -416,6 +434,7 @@ const _: () = {
     // The longest entry of an inventory: a checksum a block, a name, and room for the rest of it.
     assert!(BLOCKS_PER_OBJECT_MAX * 4 + NAME_BYTES_MAX as u64 + 256 <= NEWS_BYTES_MAX as u64);
     assert!(NEWS_BYTES <= NEWS_BYTES_MAX);
+    assert!(XATTR_BYTES_MAX + NAME_BYTES_MAX + 4096 < 65_536);
     assert!(BLOCKS_PER_OBJECT_MAX <= OBJECT_BYTES_MAX / BLOCK_BYTES);
     // A size, a root and a time.
     assert!(MARKER_BYTES_MAX >= 256);

@@ -241,7 +241,7 @@ fn of_object(object: &Option<ObjectName>) -> String {
 }
 
 /// What a person can do about it, for the causes that have an answer.
-fn hint(cause: &io::Error) -> &'static str {
+pub(super) fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EACCES | Errno::EPERM) => {
             "; give the service's user access to it, and see that no sandbox forbids openat2"

@@ -36,6 +36,7 @@ mod scan;
 mod segments;
 mod source;
 mod spool;
+pub mod tree;
 mod verify;
 mod watch;
 
