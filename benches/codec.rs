@@ -4,7 +4,8 @@
 //! builds of it: the payload stays where it is. `decode` parses packet by packet, `decode_runs` takes plain middles as
 //! one run, as a link does. `pack_*` lays frames out for a gathered send and `read_*` takes them apart again: blocks of
 //! 1 MiB, which are runs of packets, and objects of 4 KiB, one after another in the same packets. `entries` decodes
-//! what an inventory says of such objects. Throughput is in bytes of packets, so figures compare with those of sockets
+//! what an inventory says of such objects. `session` reads messages of 61,440 bytes of data, and makes their heads, beside
+//! the checksum of as many bytes; and it reads and writes what is told of an entry of a tree. Throughput is in bytes of packets, so figures compare with those of sockets
 //! and files.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
@@ -12,10 +13,13 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use supersync::limits::TRAIN_BYTES_MAX;
-use supersync::units::{ByteCount, ObjectName, Offset, PacketLen};
+use supersync::units::{BlockSeq, ByteCount, Entry as TreeEntry, FileId, FileTime, Kind, ObjectName, Offset};
+use supersync::units::{PacketLen, TreePath};
+use supersync::wire::checksum::crc32c;
 use supersync::wire::duplex::{self, Head, Header, Inner, Request};
 use supersync::wire::extended::{Frame, Item, Packer, Reader, RequestId, Segment};
 use supersync::wire::inventory::{self, Entry, Object};
+use supersync::wire::session::{self, FileInfo, Message, Read};
 
 /// One train: an object's first packet with a request in front, then middles.
 struct Train {
@@ -210,5 +214,53 @@ fn entries(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec, frames, entries);
+fn session(criterion: &mut Criterion) {
+    let data = vec![0x5a; 61_440];
+    let (file, seq) = (FileId(1), BlockSeq(2));
+    let mut block = Vec::new();
+    session::encode(&Message::Data { file, seq, data: &data }, &mut block).expect("it fits");
+
+    let path = TreePath::new(b"projects/archive/2024/reports/quarter-3/figures.csv").expect("valid");
+    let time = FileTime(1_700_000_000_123_456_789);
+    let (mode, size) = (0o644, ByteCount(12_345));
+    let entry = TreeEntry { mode, size, mtime: time, atime: time, ctime: time, ..TreeEntry::new(path, Kind::File) };
+    let mut info = Vec::new();
+    session::encode(&Message::FileInfo(FileInfo::of_entry(&entry, file)), &mut info).expect("it fits");
+    let read = |bytes| match session::read(black_box(bytes)) {
+        Ok(Some((Read::Message(message), _))) => message,
+        found => panic!("{found:?}"),
+    };
+
+    let mut group = criterion.benchmark_group("session");
+    group.throughput(Throughput::Bytes(data.len() as u64));
+    group.bench_function("crc", |b| b.iter(|| crc32c(black_box(&data))));
+    group.bench_function("data_head", |b| b.iter(|| session::data_head(file, seq, black_box(&data))));
+    group.bench_function("read_data", |b| {
+        b.iter(|| {
+            black_box(read(&block));
+        });
+    });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(BenchmarkId::new("read_file_info", info.len()), |b| {
+        b.iter(|| {
+            black_box(read(&info));
+        });
+    });
+    group.bench_function(BenchmarkId::new("read_entry", info.len()), |b| {
+        b.iter(|| match read(&info) {
+            Message::FileInfo(info) => info.to_entry(),
+            found => panic!("{found:?}"),
+        });
+    });
+    group.bench_function(BenchmarkId::new("write_entry", info.len()), |b| {
+        let mut out = Vec::new();
+        b.iter(|| {
+            out.clear();
+            session::encode(&Message::FileInfo(FileInfo::of_entry(black_box(&entry), file)), &mut out)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, codec, frames, entries, session);
 criterion_main!(benches);
