@@ -20,6 +20,8 @@ pub const NAME_COMPONENT_BYTES_MAX: usize = COMPONENT_BYTES_MAX - SUCCESS_SUFFIX
 pub const COMPONENT_BYTES_MAX: usize = 255;
 /// Largest object, bytes: what a file's offset (`off_t`) can tell.
 pub const OBJECT_BYTES_MAX: u64 = i64::MAX as u64;
+/// Longest reason for which an object of the named protocol is refused, bytes as encoded; more is cut off.
+pub const REASON_BYTES_MAX: usize = 256;
 /// Most decimal digits of a size on the wire: those of the largest 64-bit number.
 pub const SIZE_DIGITS_MAX: usize = 20;
 /// Longest name of a node, bytes.

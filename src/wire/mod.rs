@@ -14,6 +14,7 @@
 //! | [`duplex`] | seed 000's packets (PROTOCOLS 1.1) |
 //! | [`hello`] | the block in the first packet's padding by which our own nodes know each other (PROTOCOLS 1.3) |
 //! | [`extended`] | frames between our own nodes (PROTOCOLS 1.4) |
+//! | [`named`] | seed 001's packets (PROTOCOLS 2) |
 //! | [`inventory`] | entries of an inventory, the data of its news |
 //! | [`session`] | seed 002's messages (PROTOCOLS 3) |
 //! | [`padding`] | the pool of pseudo-random bytes that fills packets up |
@@ -24,6 +25,7 @@ pub mod duplex;
 pub mod extended;
 pub mod hello;
 pub mod inventory;
+pub mod named;
 pub mod padding;
 pub mod session;
 

@@ -207,7 +207,7 @@ fn parse_inner(packet: &[u8], at: usize) -> Result<Inner, PacketError> {
 }
 
 /// Parses `digits ":"` at `at`; returns the position behind it too. Leading zeros are harmless and accepted.
-fn parse_size(packet: &[u8], at: usize) -> Result<(ByteCount, usize), PacketError> {
+pub(in crate::wire) fn parse_size(packet: &[u8], at: usize) -> Result<(ByteCount, usize), PacketError> {
     let rest = packet.get(at..).unwrap_or_default();
     let mut size: u128 = 0;
     let mut digits = 0;
