@@ -148,9 +148,9 @@ impl Shared {
             Action::Abandon { id, generation } => {
                 self.write_jobs.send(WriteJob::Abandon { key: (flow, id, generation) }).is_ok()
             }
-            Action::Commit { id, generation, root } => {
+            Action::Commit { id, generation, root, size } => {
                 // Behind what makes its part, also where nothing had to be written to it.
-                self.write_jobs.send(WriteJob::Finish { key: (flow, id, generation), root }).is_ok()
+                self.write_jobs.send(WriteJob::Finish { key: (flow, id, generation), root, size }).is_ok()
             }
             Action::Discard { name, size, root } => {
                 self.write_jobs.send(WriteJob::Discard { flow, name, size, root }).is_ok()

@@ -25,10 +25,10 @@ use crate::wire::checksum::crc32c;
 
 /// Work for the writer.
 pub(super) enum WriteJob {
-    /// Make a part file.
+    /// Make a part file, or one that grows.
     Create {
         key: PartKey,
-        size: ByteCount,
+        size: Option<ByteCount>,
     },
     /// Put ranges of a buffer where they belong.
     Write {
@@ -69,6 +69,8 @@ pub(super) enum WriteJob {
         key: PartKey,
         /// What its bytes must hash to, where that is known.
         root: Option<Root256>,
+        /// Its length.
+        size: ByteCount,
     },
     /// Remove a file from a spool.
     Evict {
@@ -182,10 +184,11 @@ fn handle(shared: &Shared, job: WriteJob) {
                 throw_away(shared, flow, &part);
             }
         }
-        WriteJob::Finish { key, root } => match shared.stores[usize::from(key.0.0)] {
+        WriteJob::Finish { key, root, size } if cut(shared, key, size) => match shared.stores[usize::from(key.0.0)] {
             Store::Spool(_) => keep(shared, key),
             Store::Remote(_) | Store::Local(_) => shared.commit(CommitJob::Commit { key, root }),
         },
+        WriteJob::Finish { .. } => {}
         WriteJob::Evict { flow, id, name } => {
             let kept = shared.kept(flow).and_then(|mut kept| kept.evict(flow, id));
             if kept.is_none_or(|kept| kept.has_file) {
@@ -206,10 +209,17 @@ fn current_name(shared: &Shared, (flow, id, generation): PartKey) -> Option<Obje
     })
 }
 
-fn create(shared: &Shared, key: PartKey, size: ByteCount) {
+/// Gives a part that grew its length; `false` where that failed, which the flow is told.
+fn cut(shared: &Shared, key: PartKey, size: ByteCount) -> bool {
+    let cut = shared.part(key).map_or(Ok(()), |part| part.cut(size));
+    cut.inspect_err(|error| give_up(shared, key, error)).is_ok()
+}
+
+fn create(shared: &Shared, key: PartKey, size: Option<ByteCount>) {
     let (flow, id, generation) = key;
     let Some(name) = current_name(shared, key) else { return };
-    match shared.stores[usize::from(flow.0)].root().create_part(&name, size) {
+    let root = shared.stores[usize::from(flow.0)].root();
+    match size.map_or_else(|| root.create_growing_part(&name), |size| root.create_part(&name, size)) {
         Ok(part) => {
             shared.add_part(key, part);
             shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));

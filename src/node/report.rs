@@ -142,6 +142,7 @@ impl Site {
                     | transfer::ObjectState::Gathering { size, verified: written, .. } => {
                         (ObjectState::Arriving, Some(size.0), written.0)
                     }
+                    transfer::ObjectState::Growing { written, .. } => (ObjectState::Arriving, None, written.0),
                     transfer::ObjectState::Whole { size } => (ObjectState::Arriving, Some(size.0), size.0),
                     transfer::ObjectState::Present { size } => (ObjectState::Done, Some(size.0), size.0),
                 };

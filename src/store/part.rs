@@ -1,8 +1,9 @@
-//! An object that is arriving: a file of its full size under a private name.
+//! An object that is arriving: a file under a private name, of its full size where that is known.
 //!
 //! Nothing is seen of it under the object's name before it is whole. There are two kinds:
 //!
-//! - a part from [`Root::create_part`](super::Root::create_part) that is dropped before it was committed or kept is
+//! - a part from [`Root::create_part`](super::Root::create_part) or
+//!   [`Root::create_growing_part`](super::Root::create_growing_part) that is dropped before it was committed or kept is
 //!   removed; one that a killed process left is removed when its root is opened again;
 //! - a part from [`Root::open_part`](super::Root::open_part) is of one version of an object, stays when it is dropped,
 //!   and is found again by its name and root, in this process and, as far as the root's
@@ -30,7 +31,8 @@ use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
 #[derive(Debug)]
 pub struct Part {
     name: ObjectName,
-    size: ByteCount,
+    /// Told when all of it has come, for a part that grows.
+    size: OnceLock<ByteCount>,
     root: Option<Root256>,
     attributes: OnceLock<(FileMode, FileTime)>,
     file: Arc<PrivateFile>,
@@ -44,6 +46,12 @@ impl Part {
         let part = Self::new(name, size, None, Arc::new(file));
         part.reserve()?;
         Ok(part)
+    }
+
+    /// Begins one that takes its room as its bytes come; [`Part::cut`] says how long it is.
+    pub(super) fn create_growing(shared: &Arc<Shared>, name: &ObjectName) -> Result<Self, StoreError> {
+        let file = PrivateFile::create(shared, name)?;
+        Ok(Self { size: OnceLock::new(), ..Self::new(name, ByteCount(0), None, Arc::new(file)) })
     }
 
     /// Finds the part of this version of the object, or begins it like [`Part::create`].
@@ -77,7 +85,7 @@ impl Part {
     }
 
     fn new(name: &ObjectName, size: ByteCount, root: Option<Root256>, file: Arc<PrivateFile>) -> Self {
-        Self { name: name.clone(), size, root, attributes: OnceLock::new(), file }
+        Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), file }
     }
 
     /// The object's name.
@@ -85,9 +93,22 @@ impl Part {
         &self.name
     }
 
-    /// The size it will have.
+    /// The size it will have; the largest that there is for one that grows and was not cut yet.
     pub fn size(&self) -> ByteCount {
-        self.size
+        self.size.get().copied().unwrap_or(ByteCount(limits::OBJECT_BYTES_MAX))
+    }
+
+    /// All of a part that grows was written: it has this size, and what was written beyond is thrown away. Does nothing to a
+    /// part whose size was known when it was made.
+    pub fn cut(&self, size: ByteCount) -> Result<(), StoreError> {
+        if self.size.get().is_some() {
+            return Ok(());
+        }
+        let io = |errno| StoreError::io(&self.file.shared.path, Some(&self.name), "cut to its length", errno);
+        let length = i64::try_from(size.0).map_err(|_| io(Errno::EFBIG))?;
+        ftruncate(&self.file.fd, length).map_err(io)?;
+        let _ = self.size.set(size);
+        Ok(())
     }
 
     /// BLAKE3 of the version that is arriving, where that was known when the part was made.
@@ -112,11 +133,11 @@ impl Part {
     pub fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: Offset) -> Result<(), StoreError> {
         assert!(!self.file.is_moved(), "'{}' is written to after it was committed", self.name);
         let length = ByteCount(slices.iter().map(|slice| slice.len() as u64).sum());
-        if offset.0.checked_add(length.0).is_none_or(|end| end > self.size.0) {
+        if offset.0.checked_add(length.0).is_none_or(|end| end > self.size().0) {
             return Err(StoreError::BeyondEnd {
                 root: self.file.shared.path.to_path_buf(),
                 object: self.name.clone(),
-                size: self.size,
+                size: self.size(),
                 offset,
                 length,
             });
@@ -151,7 +172,7 @@ impl Part {
         let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);
         let file = self.file.fd.try_clone().map_err(|error| io("serve", errno_of(&error)))?;
         let stamp = Stamp::of(&fstat(&file).map_err(|errno| io("look at", errno))?);
-        let stamp = Stamp { size: self.size, ..stamp };
+        let stamp = Stamp { size: self.size(), ..stamp };
         Ok(Arc::new(Source::new(Arc::clone(&shared.path), self.name.clone(), file, stamp, Origin::Part)))
     }
 
@@ -198,12 +219,12 @@ impl Part {
     fn reserve(&self) -> Result<(), StoreError> {
         let shared = &self.file.shared;
         let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);
-        let length = i64::try_from(self.size.0).map_err(|_| io("make a file of that size for", Errno::EFBIG))?;
+        let length = i64::try_from(self.size().0).map_err(|_| io("make a file of that size for", Errno::EFBIG))?;
         if length == 0 {
             return Ok(());
         }
         let reserved = loop {
-            if self.size.0 < limits::RESERVE_BYTES_MIN {
+            if self.size().0 < limits::RESERVE_BYTES_MIN {
                 break ftruncate(&self.file.fd, length);
             }
             match fallocate(&self.file.fd, FallocateFlags::empty(), 0, length) {
@@ -214,7 +235,7 @@ impl Part {
         };
         match reserved {
             Ok(()) => Ok(()),
-            Err(Errno::ENOSPC | Errno::EDQUOT) => Err(shared.full(&self.name, self.size)),
+            Err(Errno::ENOSPC | Errno::EDQUOT) => Err(shared.full(&self.name, self.size())),
             Err(errno) => Err(io("reserve space for", errno)),
         }
     }
@@ -246,7 +267,10 @@ impl Part {
                 Ok(0) => return Err(io(Errno::EIO)),
                 Ok(written) => return Ok(written),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOSPC | Errno::EDQUOT) => return Err(shared.full(&self.name, self.size)),
+                Err(Errno::ENOSPC | Errno::EDQUOT) => {
+                    let so_far = offset.0 + slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+                    return Err(shared.full(&self.name, self.size.get().copied().unwrap_or(ByteCount(so_far))));
+                }
                 Err(errno) => return Err(io(errno)),
             }
         }

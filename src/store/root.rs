@@ -141,6 +141,12 @@ impl Root {
         Part::create(&self.shared, name, size)
     }
 
+    /// The same where the size is told only when all of it has come, by [`Part::cut`]. A full disk shows when it is written.
+    pub fn create_growing_part(&self, name: &ObjectName) -> Result<Part, StoreError> {
+        self.shared.check(name)?;
+        Part::create_growing(&self.shared, name)
+    }
+
     /// Finds the part of one version of an object, or begins it. Which bytes of it are there, the journal says; without
     /// a journal, none. A full disk shows here, as [`StoreError::Full`].
     pub fn open_part(&self, name: &ObjectName, size: ByteCount, root: Root256) -> Result<Part, StoreError> {

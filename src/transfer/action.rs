@@ -7,14 +7,14 @@ use crate::units::{ByteCount, Generation, ObjectId, ObjectName, Offset, Root256}
 /// What the rim is to do. In the order given, for each object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make a part file of this length, then call [`Flow::handle_created`].
+    /// Make a part file of this length, or one that grows, then call [`Flow::handle_created`].
     Create {
         /// Which object.
         id: ObjectId,
         /// Which attempt.
         generation: Generation,
-        /// Its length.
-        size: ByteCount,
+        /// Its length; `None` where that is told when all of it has come.
+        size: Option<ByteCount>,
     },
     /// Make or open a part file of this length for ranges that come in any order, then call [`Flow::handle_created`].
     OpenPart {
@@ -49,6 +49,8 @@ pub enum Action {
         generation: Generation,
         /// BLAKE3 of all of it, where that is known.
         root: Option<Root256>,
+        /// Its length; what a part file that grows has beyond it is padding.
+        size: ByteCount,
     },
     /// What an earlier run has left of this version is no use any more: throw its part file away.
     Discard {
@@ -134,6 +136,12 @@ pub enum Problem {
     /// The store could not take it.
     #[error("{0}")]
     Store(String),
+    /// The peer does not send it.
+    #[error("refused by the peer: {0}")]
+    Refused(String),
+    /// The peer began to send it, and did not get to its end.
+    #[error("not sent whole by the peer: {0}")]
+    BrokenOff(String),
     /// It changed under the sender.
     #[error("{0}")]
     Source(String),

@@ -342,7 +342,7 @@ impl Flow {
         let ObjectState::Gathering { size, .. } = object.state() else { return };
         object.set_state(ObjectState::Whole { size });
         let (generation, root) = (object.generation, object.content.as_ref().map(|content| content.root));
-        self.actions.push_back(Action::Commit { id, generation, root });
+        self.actions.push_back(Action::Commit { id, generation, root, size });
         self.wake_readers(id);
     }
 }

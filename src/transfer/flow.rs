@@ -119,7 +119,7 @@ impl Flow {
     pub fn totals(&self) -> Totals {
         let mut totals = self.totals;
         for object in self.schedule.fetchers.values().flat_map(|f| &f.outstanding).map(|&id| self.at(id)) {
-            if let ObjectState::Arriving { written, .. } = object.state() {
+            if let ObjectState::Arriving { written, .. } | ObjectState::Growing { written, .. } = object.state() {
                 totals.arriving += 1;
                 totals.arriving_bytes += written;
             }
@@ -386,7 +386,7 @@ impl Flow {
         object.set_state(ObjectState::Arriving { link, size, written: ByteCount(0), created: false });
         let generation = object.generation;
         self.open_parts += 1;
-        self.actions.push_back(Action::Create { id, generation, size });
+        self.actions.push_back(Action::Create { id, generation, size: Some(size) });
         Ok((id, generation))
     }
 
@@ -427,37 +427,6 @@ impl Flow {
         self.wake_readers(id);
     }
 
-    /// The part file of a generation stands.
-    pub fn handle_created(&mut self, id: ObjectId, generation: Generation) {
-        if !self.is_current(id, generation) {
-            return;
-        }
-        if let Some(ObjectState::Arriving { created, .. } | ObjectState::Gathering { created, .. }) =
-            self.at_mut(id).moving_mut()
-        {
-            *created = true;
-            self.wake_readers(id);
-        }
-        self.handle_written(id, generation, ByteCount(0));
-    }
-
-    /// `bytes` from the start of a generation are in its part file.
-    pub fn handle_written(&mut self, id: ObjectId, generation: Generation, bytes: ByteCount) {
-        if !self.is_current(id, generation) {
-            return;
-        }
-        if let Some(ObjectState::Arriving { size, written, .. }) = self.at_mut(id).moving_mut() {
-            *written = bytes.max(*written);
-            if *written == *size {
-                let size = *size;
-                self.at_mut(id).set_state(ObjectState::Whole { size });
-                let root = self.at(id).content.as_ref().map(|content| content.root);
-                self.actions.push_back(Action::Commit { id, generation, root });
-            }
-            self.wake_readers(id);
-        }
-    }
-
     /// A generation is final (and marked).
     pub fn handle_committed(&mut self, id: ObjectId, generation: Generation, now: Time) {
         let ObjectState::Whole { size } = self.at(id).state() else { return };
@@ -493,6 +462,7 @@ impl Flow {
         self.hold_reason.clone_from(&why);
         let is_coming_in = match self.at(id).state() {
             ObjectState::Arriving { link, .. } => self.head(link) == Some(id),
+            ObjectState::Growing { link, end, .. } => end.is_none() && self.is_ordered(link, id),
             _ => false,
         };
         self.give_back(id);
@@ -611,6 +581,7 @@ impl Flow {
             passing.problem = None;
             passing.pending_at = None;
             passing.retry_delay = Duration::ZERO;
+            passing.failures = 0;
         }
         if is_at_rest {
             object.rest();
@@ -627,6 +598,7 @@ impl Flow {
 
     pub(super) fn fail(&mut self, id: ObjectId, problem: Problem, now: Time) {
         let object = self.at_mut(id);
+        object.failures += 1;
         object.retry_delay = (object.retry_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
         object.retry_at = now + object.retry_delay;
         self.tell_problem(id, problem);
@@ -661,9 +633,13 @@ impl Flow {
     }
 
     /// Ends the attempt of `link` at an object; `false` where the object is not in that link's hands.
-    fn end_attempt_of(&mut self, link: LinkId, id: ObjectId) -> bool {
+    pub(super) fn end_attempt_of(&mut self, link: LinkId, id: ObjectId) -> bool {
         match self.at(id).state() {
-            ObjectState::Requested { link: owner } | ObjectState::Arriving { link: owner, .. } if owner == link => {
+            ObjectState::Requested { link: owner }
+            | ObjectState::Arriving { link: owner, .. }
+            | ObjectState::Growing { link: owner, .. }
+                if owner == link =>
+            {
                 self.give_back(id);
                 true
             }
@@ -686,7 +662,7 @@ impl Flow {
                 self.room_give_back(footprint);
                 self.at_mut(id).generation = generation.next();
             }
-            ObjectState::Arriving { .. } | ObjectState::Whole { .. } => {
+            ObjectState::Arriving { .. } | ObjectState::Growing { .. } | ObjectState::Whole { .. } => {
                 self.close_part();
                 self.actions.push_back(Action::Abandon { id, generation });
                 self.room_give_back(footprint);

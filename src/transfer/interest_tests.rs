@@ -167,7 +167,7 @@ fn what_comes_whole_and_is_not_what_the_inventory_says_is_left_to_ranges() {
     flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
     flow.know(entry("o0", 1)).expect("listed");
     let (id, generation) = bring(&mut flow, L2, ms(1));
-    let commit = Action::Commit { id, generation, root: Some(Root256([1; 32])) };
+    let commit = Action::Commit { id, generation, root: Some(Root256([1; 32])), size: SIZE };
     assert!(actions(&mut flow).contains(&commit), "its root is looked at");
     flow.handle_root_failed(id, generation, ms(1));
     assert_eq!(flow.poll_event(), Some(Event::Failed { name: name("o0"), problem: Problem::WrongRoot }));
@@ -186,7 +186,7 @@ fn what_becomes_known_while_it_comes_whole_goes_on_and_its_root_is_looked_at() {
     assert!(flow.is_current(id, generation));
     flow.handle_created(id, generation);
     flow.handle_written(id, generation, SIZE);
-    assert!(actions(&mut flow).contains(&Action::Commit { id, generation, root: Some(Root256([1; 32])) }));
+    assert!(actions(&mut flow).contains(&Action::Commit { id, generation, root: Some(Root256([1; 32])), size: SIZE }));
 }
 
 #[test]

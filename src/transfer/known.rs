@@ -180,7 +180,10 @@ impl Flow {
                 self.at_mut(id).set_state(ObjectState::Absent);
             }
             ObjectState::Absent | ObjectState::Requested { .. } => self.drop_blocks(id),
-            ObjectState::Arriving { .. } | ObjectState::Gathering { .. } | ObjectState::Whole { .. } => {
+            ObjectState::Arriving { .. }
+            | ObjectState::Growing { .. }
+            | ObjectState::Gathering { .. }
+            | ObjectState::Whole { .. } => {
                 self.give_back(id);
                 self.wake_readers(id);
             }

@@ -36,13 +36,14 @@ mod ranges;
 mod room;
 mod schedule;
 mod serve;
+mod whole;
 
 pub use action::{Action, Event, Problem, Refusal};
 pub use blocks::RangeRequest;
 pub use carrier::Health;
 pub use flow::{Flow, Kind};
 pub use ledger::{Content, Entry, News};
-pub use object::{Availability, ObjectState};
+pub use object::{Availability, ObjectState, Told};
 pub use progress::Totals;
 pub use ranges::RangeState;
 

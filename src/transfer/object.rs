@@ -9,8 +9,8 @@ use super::action::Problem;
 use super::ledger::Content;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectName, Offset, Root256, Time};
 
-/// Where an object stands. Absent -> Requested -> Arriving -> Whole -> Present, or by ranges Absent -> Gathering -> Whole
-/// -> Present; back to Absent from anywhere.
+/// Where an object stands. Absent -> Requested -> Arriving or Growing -> Whole -> Present, or by ranges Absent -> Gathering
+/// -> Whole -> Present; back to Absent from anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectState {
     /// Not here and not on its way. Next: Requested, Gathering, Present (it appeared on disk).
@@ -31,6 +31,16 @@ pub enum ObjectState {
         written: ByteCount,
         /// Whether its part file stands.
         created: bool,
+    },
+    /// Bytes are coming in, and how many there are is told behind the last of them. Next: Whole, Absent (link died, disk
+    /// failed, the peer cannot send it to its end), Growing (the peer began again).
+    Growing {
+        /// The link that carries it.
+        link: LinkId,
+        /// Bytes from its start that are in the part file.
+        written: ByteCount,
+        /// What the peer told at its end.
+        end: Option<Told>,
     },
     /// Ranges of it come in, over any links. Next: Whole, Absent (it changed, or no link that carries ranges is left).
     Gathering {
@@ -53,6 +63,15 @@ pub enum ObjectState {
         /// Its length.
         size: ByteCount,
     },
+}
+
+/// What a peer tells of an object behind the last of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Its length.
+    pub size: ByteCount,
+    /// Bytes that came in, the padding of its last packet included; they are written before it is cut to its length.
+    pub received: ByteCount,
 }
 
 /// What a server can send of an object now.
@@ -126,6 +145,8 @@ pub(super) struct Passing {
     /// The peer that said last that it is pending.
     pub(super) pending_at: Option<NodeName>,
     pub(super) problem: Option<Problem>,
+    /// Attempts in a row that came to nothing.
+    pub(super) failures: u32,
 }
 
 impl Passing {
@@ -138,6 +159,7 @@ impl Passing {
         retry_delay: Duration::ZERO,
         pending_at: None,
         problem: None,
+        failures: 0,
     };
 }
 
@@ -258,7 +280,7 @@ impl Object {
     /// Bytes that it takes up on disk.
     pub(super) fn footprint(&self) -> ByteCount {
         match self.state() {
-            ObjectState::Absent | ObjectState::Requested { .. } => ByteCount(0),
+            ObjectState::Absent | ObjectState::Requested { .. } | ObjectState::Growing { .. } => ByteCount(0),
             ObjectState::Arriving { size, .. }
             | ObjectState::Gathering { size, .. }
             | ObjectState::Whole { size }

@@ -97,7 +97,9 @@ impl Flow {
             }
             _ if !object.has_range(offset, length) => RangeState::Invalid,
             ObjectState::Arriving { written, created: true, .. } if written.0 > offset.0 => from_start(written),
-            ObjectState::Arriving { .. } | ObjectState::Requested { .. } => self.whole_state(id, now),
+            ObjectState::Arriving { .. } | ObjectState::Growing { .. } | ObjectState::Requested { .. } => {
+                self.whole_state(id, now)
+            }
             ObjectState::Absent if self.blocks.carriers.is_empty() => self.whole_state(id, now),
             ObjectState::Gathering { .. } | ObjectState::Absent => self.gathering_state(id, offset, length, now),
         }

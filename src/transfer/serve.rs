@@ -136,7 +136,9 @@ impl Flow {
             ObjectState::Gathering { size, prefix, created: true, .. } => {
                 Availability::Ready { size, ready: prefix, generation }
             }
-            ObjectState::Arriving { .. } | ObjectState::Requested { .. } => Availability::Awaited,
+            ObjectState::Arriving { .. } | ObjectState::Growing { .. } | ObjectState::Requested { .. } => {
+                Availability::Awaited
+            }
             ObjectState::Gathering { .. } if self.blocks.carriers.is_empty() => Availability::Pending,
             ObjectState::Gathering { .. } => Availability::Awaited,
             ObjectState::Absent if object.queued && object.retry_at <= now && self.can_fetch(id, now) => {

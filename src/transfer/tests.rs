@@ -68,8 +68,8 @@ fn an_object_goes_from_absent_to_present_in_steps() {
     let mut flow = list(&["x"]);
     let (id, generation) = bring(&mut flow, UP, 100, at(0));
     assert_eq!(flow.state(id), ObjectState::Whole { size: ByteCount(100) });
-    let create = Action::Create { id, generation, size: ByteCount(100) };
-    assert_eq!(actions(&mut flow), [create, Action::Commit { id, generation, root: None }]);
+    let create = Action::Create { id, generation, size: Some(ByteCount(100)) };
+    assert_eq!(actions(&mut flow), [create, Action::Commit { id, generation, root: None, size: ByteCount(100) }]);
     assert!(!flow.is_complete());
     flow.handle_committed(id, generation, at(1));
     assert!(flow.is_complete());

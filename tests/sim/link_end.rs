@@ -86,7 +86,10 @@ impl World {
                 match action {
                     Action::Create { id: object, generation, size } => {
                         let attempt = Attempt { flow: id, id: object, generation };
-                        this.disk.push(Job::Create { attempt, size: size.0 as usize });
+                        this.disk.push(Job::Create {
+                            attempt,
+                            size: size.expect("every peer tells how long its objects are").0 as usize,
+                        });
                     }
                     Action::Abandon { id: object, generation } => {
                         this.disk.push(Job::Abandon { attempt: Attempt { flow: id, id: object, generation } });

@@ -226,15 +226,16 @@ impl Node {
             let flow = self.flows.at(id);
             while let Some(action) = flow.poll_action() {
                 match action {
-                    Action::Create { id: object, generation, size }
+                    Action::Create { id: object, generation, size: Some(size) }
                     | Action::OpenPart { id: object, generation, size, .. } => {
                         self.parts.insert((id, object, generation), vec![0; size.0 as usize]);
                         flow.handle_created(object, generation);
                     }
+                    Action::Create { size: None, .. } => panic!("every peer tells how long its objects are"),
                     Action::Abandon { id: object, generation } => {
                         self.parts.remove(&(id, object, generation));
                     }
-                    Action::Commit { id: object, generation, root } => {
+                    Action::Commit { id: object, generation, root, .. } => {
                         let part = self.parts.remove(&(id, object, generation)).expect("a part stands");
                         if root.is_some_and(|root| root.0 != *blake3::hash(&part).as_bytes()) {
                             flow.handle_root_failed(object, generation, now);

@@ -224,3 +224,28 @@ fn removing_takes_the_marker_along() {
     assert!(site.path.exists());
     site.root.remove(&name("a/b")).expect("gone already");
 }
+
+#[test]
+fn a_part_that_grows_is_cut_to_the_length_that_is_told_last() {
+    let site = Site::new();
+    for (text, size) in [("some", 150_u64), ("all", 200), ("none", 0)] {
+        let part = site.root.create_growing_part(&name(text)).expect("made");
+        part.write_vectored_at(&[IoSlice::new(&[7; 100]), IoSlice::new(&[8; 100])], Offset(0)).expect("written");
+        part.cut(ByteCount(size)).expect("cut");
+        let beyond = part.write_vectored_at(&[IoSlice::new(b"x")], Offset(size));
+        assert!(matches!(beyond, Err(StoreError::BeyondEnd { .. })), "{beyond:?}");
+        let outcome = Committer::commit_batch(&site.root, vec![((), Arc::new(part))]);
+        assert!(matches!(outcome[..], [((), Ok(()))]), "{outcome:?}");
+        let expected: Vec<u8> = [[7; 100], [8; 100]].concat()[..size as usize].to_vec();
+        assert_eq!(site.read(text).expect("stands"), expected);
+        assert_eq!(site.root.is_done(&name(text)).expect("readable"), Done::Yes(ByteCount(size)));
+    }
+}
+
+#[test]
+fn a_part_of_known_size_is_not_cut() {
+    let site = Site::new();
+    let part = site.part("whole", b"abc");
+    part.cut(ByteCount(1)).expect("nothing to do");
+    assert_eq!(part.size(), ByteCount(3));
+}
