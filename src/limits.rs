@@ -165,8 +165,6 @@ pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
 pub const SESSION_KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// A connection of a session over which nothing came for so long is given up.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Connections of one session.
-pub const SESSION_CONNECTIONS_MAX: usize = 64;
 /// Sessions that a node serves at once.
 pub const SESSIONS_MAX: usize = 256;
 /// Entries that a sender announces at once: few first, so that bytes flow soon, ...
@@ -189,6 +187,10 @@ pub const ENTRY_BYTES: usize = 128;
 pub const SESSION_BURST: Duration = Duration::from_millis(50);
 /// A client looks this often whether it should replace a connection that was lost.
 pub const SESSION_REDIAL_EVERY: Duration = Duration::from_millis(500);
+/// A client looks this often whether it is to stop, and tells how far it is.
+pub const SESSION_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A session that has ended looks this often whether its last words are sent.
+pub const SESSION_LINGER: Duration = Duration::from_millis(1);
 /// Pieces of files that one train of a session is made of.
 pub const RUNS_PER_TRAIN_MAX: usize = 128;
 // -- trees ---------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ use receiving::Receiving;
 use sending::Sending;
 pub use sending::{Announcement, Run};
 
-use crate::units::{ByteCount, FileId, LinkId, RangeSet, Rate, Time};
+use crate::units::{ByteCount, FileId, LinkId, PathError, RangeSet, Rate, Time, TreePath};
 use crate::wire::session::{
     self, Again, EntryError, ErrorCode, FileChange, Message, MessageKind, MessageNumber, Read, What, WireError,
 };
@@ -63,6 +63,9 @@ pub enum SessionError {
     /// An entry is announced that could never be written.
     #[error("the peer announces what it must not: {0}")]
     Entry(EntryError),
+    /// A path that is none.
+    #[error("the peer names what is no path: {0}")]
+    Path(PathError),
     /// What came is not what may come now.
     #[error("the peer sent {what}, and {why}")]
     OutOfPlace {
@@ -100,7 +103,7 @@ impl SessionError {
     /// the connection does.
     pub fn ends_session(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Entry(_) | Self::OutOfPlace { .. } => true,
+            Self::Refused { .. } | Self::Entry(_) | Self::Path(_) | Self::OutOfPlace { .. } => true,
             // What is malformed under a right checksum was made so; a type that nobody knows may be damage.
             Self::Wire(WireError::Malformed { .. }) => true,
             Self::Wire(WireError::UnknownType { .. }) | Self::Silent | Self::TooMuchDamage => false,
@@ -127,7 +130,7 @@ pub enum Event {
     /// The receiver removed something, or would.
     Deleted {
         /// What.
-        path: Vec<u8>,
+        path: TreePath,
     },
     /// The peer cannot send or write an entry.
     Failed {
@@ -427,7 +430,7 @@ impl Session {
     }
 
     /// Attributes of directories are set, and `deleted` is gone.
-    pub fn handle_ended(&mut self, deleted: &[Vec<u8>]) {
+    pub fn handle_ended(&mut self, deleted: &[TreePath]) {
         if let End::Receiving(receiving) = &mut self.end {
             receiving.handle_ended(&mut self.channel, deleted);
         }

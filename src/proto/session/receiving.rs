@@ -7,7 +7,7 @@ use super::channel::Channel;
 use super::{Event, NO_ENTRY, SessionError};
 use crate::limits;
 use crate::transfer::batch::{Arrivals, Batch};
-use crate::units::{BlockSeq, ByteCount, Entry, FileId, Kind as EntryKind, LinkId, Offset, RangeSet};
+use crate::units::{BlockSeq, ByteCount, Entry, FileId, Kind as EntryKind, LinkId, Offset, RangeSet, TreePath};
 use crate::wire::session::{Again, BlockRun, ChangesBuf, FileChange, FileInfo, Message, RunsBuf, What};
 
 /// What is to be done with what came in, in this order.
@@ -333,9 +333,9 @@ impl Receiving {
         self.phase = Phase::Idle;
     }
 
-    pub(super) fn handle_ended(&mut self, channel: &mut Channel, deleted: &[Vec<u8>]) {
+    pub(super) fn handle_ended(&mut self, channel: &mut Channel, deleted: &[TreePath]) {
         assert_eq!(self.phase, Phase::Ending, "the end was announced");
-        deleted.iter().for_each(|path| channel.push(&Message::Deleted { path }));
+        deleted.iter().for_each(|path| channel.push(&Message::Deleted { path: path.as_bytes() }));
         channel.push(&Message::Verify);
         self.phase = Phase::Over;
     }

@@ -7,7 +7,7 @@ use super::channel::{Channel, put};
 use super::{Event, SessionError};
 use crate::limits;
 use crate::transfer::batch::Batch;
-use crate::units::{BlockSeq, ByteCount, FileId, LinkId, Offset, Rate, Time};
+use crate::units::{BlockSeq, ByteCount, FileId, LinkId, Offset, Rate, Time, TreePath};
 use crate::wire::session::{Again, DATA_HEAD_BYTES, Message, MessageKind, Round, Runs};
 
 /// Blocks of one file that are to go out over a connection.
@@ -165,7 +165,10 @@ impl Sending {
             }
             (Message::Retransmit(Again::Control { number, .. }), _) => channel.resend(link, *number)?,
             (Message::Change(changes), _) => events.extend(changes.iter().map(Event::Changed)),
-            (Message::Deleted { path }, _) => events.push_back(Event::Deleted { path: path.to_vec() }),
+            (Message::Deleted { path }, _) => {
+                let path = TreePath::new(path).map_err(SessionError::Path)?;
+                events.push_back(Event::Deleted { path });
+            }
             (Message::Failed { file, text }, _) => {
                 // It wants no more of it.
                 self.failed.insert(*file);

@@ -41,7 +41,7 @@ struct World {
     landed: BTreeSet<usize>,
     had: BTreeMap<usize, RangeSet>,
     data_sent: u64,
-    deleted: Vec<Vec<u8>>,
+    deleted: Vec<TreePath>,
     failed: Vec<(FileId, String)>,
     finished: bool,
 }
@@ -209,7 +209,7 @@ impl World {
                     self.landed.extend(self.batch.clone());
                     self.receiver.handle_batch_stands();
                 }
-                Received::End => self.receiver.handle_ended(&[b"gone".to_vec()]),
+                Received::End => self.receiver.handle_ended(&[TreePath::new(b"gone").expect("valid")]),
                 Received::Hole { .. } | Received::GiveUp { .. } | Received::Incomplete => {}
             }
             self.follow(&[], more);
@@ -236,7 +236,7 @@ impl World {
             assert!(self.held.get(&index) == Some(file), "file {index} differs");
         }
         assert_eq!(self.landed.len(), self.files.len());
-        assert_eq!(self.deleted, [b"gone".to_vec()]);
+        assert_eq!(self.deleted, [TreePath::new(b"gone").expect("valid")]);
     }
 }
 
