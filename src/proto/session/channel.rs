@@ -203,7 +203,9 @@ impl Channel {
             let asked: Vec<(u32, MessageKind)> = self.asked.iter().map(|(&number, &kind)| (number, kind)).collect();
             asked.into_iter().for_each(|(number, kind)| self.ask(kind, number));
         } else if kind.is_control() {
-            self.is_carrier(link)?;
+            if self.carrier != Some(link) {
+                return Err(SessionError::OutOfStep);
+            }
             let number = self.arriving;
             self.arriving += 1;
             self.asked.insert(number, kind);
@@ -268,10 +270,7 @@ impl Channel {
     /// The peer asks for a control message again.
     pub(super) fn resend(&mut self, link: LinkId, number: MessageNumber) -> Result<(), SessionError> {
         if number.0 >= self.count() {
-            return Err(SessionError::OutOfPlace {
-                what: "RETRANSMIT",
-                why: "it asks for a message that is not there",
-            });
+            return Err(SessionError::OutOfStep);
         }
         // What is forgotten has come since it was asked for, over another connection; what is not sent yet will come.
         let index = number.0.checked_sub(self.base).filter(|_| number.0 < self.next);

@@ -77,6 +77,10 @@ pub enum SessionError {
     /// Nothing came for [`limits::SESSION_SILENCE_MAX`](crate::limits::SESSION_SILENCE_MAX).
     #[error("nothing came for {} s", crate::limits::SESSION_SILENCE_MAX.as_secs())]
     Silent,
+    /// The length of something that came was damaged, or that of what the peer got, so that messages and what only looks like
+    /// them cannot be told apart any more.
+    #[error("what comes over it is out of step: the length of a message was damaged")]
+    OutOfStep,
     /// Too much came damaged.
     #[error("too many damaged messages came over it one after the other")]
     TooMuchDamage,
@@ -106,7 +110,7 @@ impl SessionError {
             Self::Refused { .. } | Self::Entry(_) | Self::Path(_) | Self::OutOfPlace { .. } => true,
             // What is malformed under a right checksum was made so; a type that nobody knows may be damage.
             Self::Wire(WireError::Malformed { .. }) => true,
-            Self::Wire(WireError::UnknownType { .. }) | Self::Silent | Self::TooMuchDamage => false,
+            Self::Wire(WireError::UnknownType { .. }) | Self::Silent | Self::OutOfStep | Self::TooMuchDamage => false,
         }
     }
 }

@@ -393,10 +393,22 @@ fn hostile_receivers_are_refused() {
     check("ready for nothing", &[Message::Ready]);
     check("a batch of its own", &[Message::FileCount(1)]);
     check("done with nothing", &[Message::Verify]);
-    let again = Again::Control { kind: MessageKind::FileInfo, number: MessageNumber(77) };
-    check("a message that never was", &[Message::Retransmit(again)]);
     check("control over what was never sent", &[Message::Control { next: MessageNumber(5) }]);
     check("data", &[Message::Data { file: FileId(0), seq: BlockSeq(0), data: b"x" }]);
+}
+
+/// A damaged length looks like anything: the connection ends, and the session goes on over others.
+#[test]
+fn what_may_come_of_a_damaged_length_ends_the_connection_alone() {
+    let mut sender = Session::sender(Side::Server, BLOCK, None);
+    let again = Again::Control { kind: MessageKind::FileInfo, number: MessageNumber(77) };
+    let error = feed(&mut sender, &[Message::Retransmit(again)]).expect_err("there is no such message");
+    assert!(!error.ends_session(), "{error}");
+    sender.handle_connected(LinkId(2), Time::default());
+    for garbage in [&[0xff; 20][..], &[MessageKind::Ready.code(); 50], &[MessageKind::Session.code(); 50]] {
+        let error = sender.handle_bytes(LinkId(2), garbage, Time::default(), &mut Vec::new()).expect_err("garbage");
+        assert!(!error.ends_session(), "{error}");
+    }
 }
 
 #[test]
