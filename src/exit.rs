@@ -8,9 +8,9 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line was wrong.
 pub const USAGE: u8 = 2;
-/// The node works but is not done, or works with less than it was given.
+/// The node works but is not done, or works with less than it was given; or a transfer is to be run again.
 pub const INCOMPLETE: u8 = 3;
-/// No daemon answered on the control socket.
+/// No daemon answered on the control socket, or no host at the other end of a transfer.
 pub const UNREACHABLE: u8 = 4;
 /// `wait` ended before what it waited for came true.
 pub const TIMED_OUT: u8 = 5;

@@ -113,6 +113,80 @@ fn a_wrong_command_line_is_usage() {
     check(&["demo", "--link-rate", "fast"], "as 500MB");
 }
 
+fn ctl(args: &[&str]) -> Said {
+    say(Command::new(SUPERSYNCCTL).args(args).stdin(Stdio::null()))
+}
+
+#[test]
+fn the_help_of_a_transfer_tells_the_rule_of_the_slash_and_every_option() {
+    ctl(&["--help"]).expect(0, &["push", "pull", "4 daemon or host"]);
+    let options = [
+        "--port",
+        "--connections",
+        "--dry-run",
+        "--delete",
+        "--exclude",
+        "--include",
+        "--bwlimit",
+        "--checksum",
+        "--no-resume",
+        "--numeric-ids",
+        "--xattrs",
+        "--fsync",
+        "--quiet",
+        "--json",
+        "Exit status: 0 all is there",
+    ];
+    for (command, example) in [("push", "push dir/ host:data/x"), ("pull", "pull host:data/dir/ x")] {
+        ctl(&[command, "--help"]).expect(0, &options).expect(0, &["As with rsync", example, "supersync://HOST:PORT/"]);
+    }
+}
+
+#[test]
+fn a_wrong_transfer_is_usage() {
+    let check = |args: &[&str], wanted: &str| {
+        let said = ctl(args).expect(2, &[wanted]);
+        assert!(said.out.is_empty(), "{said:#?}");
+    };
+    check(&["push"], "SRC... REMOTE");
+    check(&["push", "a"], "whereto a is to be sent is missing");
+    check(&["push", "h:data"], "what is to be sent to h:data is missing");
+    check(&["push", "a", "b"], "b: there is no host in it: write HOST:MODULE/PATH");
+    check(&["pull", "a", "b"], "there is no host in it");
+    check(&["pull", "h:/srv", "b"], "should with the name of a module");
+    check(&["pull", "h:7402:data", "b"], "--port 7402");
+    check(&["pull", "--port", "1", "supersync://h:2/data", "b"], "write one of them");
+    check(&["pull", "--connections", "65", "h:data", "b"], "from 1 to 64");
+    check(&["pull", "--bwlimit", "fast", "h:data", "b"], "1.5MB");
+    check(&["pull", "h:data", ""], "DST");
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_transfer_is_told_by_its_exit_status() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let here = text(dir.path());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("bound");
+    let url = format!("supersync://{closed}/data");
+    let wanted = ["127.0.0.1 does not answer", "protocol = \"session\"", "--port"];
+    ctl(&["push", here, &url]).expect(4, &wanted);
+    let said = ctl(&["--json", "pull", &url, here]).expect(4, &wanted);
+    let event: serde_json::Value = serde_json::from_str(&said.out).expect("one object");
+    assert_eq!((&event["schema"], &event["event"]), (&"supersync.transfer/1".into(), &"summary".into()));
+    assert_eq!((&event["result"], &event["exit_status"]), (&"failed".into(), &4.into()));
+    ctl(&["pull", "no-such-host.invalid:data", here]).expect(4, &["cannot find no-such-host.invalid"]);
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    ctl(&["pull", &url, text(&file)]).expect(1, &["file", "ot a directory"]);
+    ctl(&["push", text(&dir.path().join("gone")), &url]).expect(1, &["gone", "No such file"]);
+    if !geteuid().is_root() {
+        let closed = dir.path().join("closed");
+        fs::create_dir(&closed).expect("made");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("it is ours");
+        ctl(&["push", text(&closed.join("x")), &url]).expect(77, &["closed"]);
+    }
+}
+
 #[test]
 fn init_writes_a_config_that_parses() {
     for (role, parsed) in [("trader", Role::Trader), ("exchange", Role::Exchange)] {

@@ -1,10 +1,13 @@
 //! `supersyncctl`: command line in, text and exit status out.
 //!
-//! Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon unreachable, 5 wait timed out,
+//! Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon or host unreachable, 5 wait timed out,
 //! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is coloured on a terminal
 //! unless `NO_COLOR` is set.
 
+mod progress;
+mod remote;
 mod render;
+mod transfer;
 mod verify;
 
 use std::ffi::OsString;
@@ -18,16 +21,17 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::ConfigError;
 use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status};
+use crate::engine::session::SessionError;
 use crate::store::StoreError;
 use crate::{exit, limits};
 
 pub use render::{Colour, links, objects, reload, status, why_slow};
 
-/// Asks a running supersyncd how it is, and tells it what to do.
+/// Asks a running supersyncd how it is, tells it what to do, and moves directory trees between hosts.
 #[derive(Debug, Parser)]
 #[command(name = "supersyncctl", version, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon unreachable, \
-                        5 wait timed out, 6 damaged objects (verify), 77 permission, 78 config.")]
+#[command(after_help = "Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon or host \
+                        unreachable, 5 wait timed out, 6 damaged objects (verify), 77 permission, 78 config.")]
 pub struct Cli {
     #[command(flatten)]
     target: Target,
@@ -81,6 +85,10 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = seconds)]
         timeout: Option<Duration>,
     },
+    /// Send files and directories of this host to a module of another; exits with 3 if it is to be run again
+    Push(transfer::Push),
+    /// Fetch a file or directory from a module of another host; exits with 3 if it is to be run again
+    Pull(transfer::Pull),
     /// Read all that was fetched again and hold it against its markers; exits with 6 where something is damaged, with 3
     /// where something has no marker or is not as at the far trader
     Verify(verify::Options),
@@ -107,6 +115,21 @@ enum CtlError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot find {host}: {source}. Is its name spelled right?")]
+    Resolve { host: String, source: io::Error },
+    #[error(
+        "{host} does not answer at port {port}: {source}. Its config needs a [[listen]] with protocol = \"session\"; \
+         another port goes with --port"
+    )]
+    NoAnswer { host: String, port: u16, source: io::Error },
+    #[error("{lead}{source}{hint}")]
+    Session { lead: String, source: SessionError, hint: String },
+    #[error("{remote}: {failed} of {entries} entries failed. Run the same command again to try them again")]
+    Incomplete { remote: String, failed: u64, entries: u64 },
+    #[error("interrupted. Run the same command again to go on")]
+    Interrupted,
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -115,7 +138,10 @@ impl CtlError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::NoDaemon(_) | Self::Client(ClientError::Unreachable { .. }) => exit::UNREACHABLE,
-            Self::SeveralDaemons(_) | Self::NoStore => exit::USAGE,
+            Self::SeveralDaemons(_) | Self::NoStore | Self::Usage(_) => exit::USAGE,
+            Self::Resolve { .. } | Self::NoAnswer { .. } => exit::UNREACHABLE,
+            Self::Session { source, .. } => session_status(source),
+            Self::Incomplete { .. } | Self::Interrupted => exit::INCOMPLETE,
             Self::Config(_) => exit::CONFIG,
             Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
             Self::Client(ClientError::Permission { .. }) => exit::PERMISSION,
@@ -124,6 +150,20 @@ impl CtlError {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
             Self::Search { .. } | Self::Client(_) | Self::Store(_) | Self::Output(_) => exit::FAILED,
         }
+    }
+}
+
+fn session_status(error: &SessionError) -> u8 {
+    match error {
+        SessionError::Unreachable { .. } => exit::UNREACHABLE,
+        SessionError::Lost { .. } | SessionError::Interrupted => exit::INCOMPLETE,
+        SessionError::Options(_) => exit::USAGE,
+        SessionError::Local { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
+        SessionError::Local { .. }
+        | SessionError::Refused { .. }
+        | SessionError::Protocol { .. }
+        | SessionError::Died
+        | SessionError::NotAvailable => exit::FAILED,
     }
 }
 
@@ -164,6 +204,8 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
     let client = || cli.target.socket(Path::new(RUN_DIR)).map(Client::new);
     let screen = Screen::of_stdout(cli.json);
     match cli.command {
+        Command::Push(options) => transfer::push(options, screen).await,
+        Command::Pull(options) => transfer::pull(options, screen).await,
         Command::Verify(options) => verify::run(options, client, &screen).await,
         Command::Status { watch: true } => watch(&client()?, &screen).await,
         Command::Status { watch: false } => {
@@ -285,6 +327,7 @@ fn only_socket(run_dir: &Path) -> Result<PathBuf, CtlError> {
 }
 
 /// Where answers go.
+#[derive(Debug, Clone, Copy)]
 struct Screen {
     json: bool,
     is_terminal: bool,

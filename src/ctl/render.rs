@@ -259,11 +259,11 @@ fn table(indent: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>,
 }
 
 /// Decimal units, as links and disks are sold.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     ByteSize(bytes).display().si().to_string()
 }
 
-fn rate(bytes_per_second: f64) -> String {
+pub(super) fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", size(bytes_per_second.round() as u64))
 }
 
