@@ -49,6 +49,9 @@ use crate::units::{ByteCount, ObjectName, Offset, RangeSet, Root256};
 
 const KIND: LogKind = LogKind { entry: "journal", temporary: "journal.new", magic: b"supersync journal 1\n" };
 
+/// What a journal is called in the private directory, and while it is rewritten.
+pub(super) const ENTRIES: [&str; 2] = [KIND.entry, KIND.temporary];
+
 /// The boot in which the records that follow were written.
 const BOOT: u8 = 1;
 /// A part, and the serial by which the records that follow name it.
@@ -403,6 +406,11 @@ impl Confirmed {
     pub fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(|error| StoreError::io(&self.path, None, "flush", errno_of(&error)))
     }
+}
+
+/// Whether an entry of the private directory is a journal's.
+pub(super) fn owns(entry: &[u8]) -> bool {
+    ENTRIES.iter().any(|known| known.as_bytes() == entry)
 }
 
 /// Whether a private directory has a journal.

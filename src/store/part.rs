@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
@@ -26,6 +26,15 @@ use super::root::{Shared, Writer};
 use super::source::{FileMode, Origin, Source, Stamp};
 use crate::limits;
 use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
+
+/// When a part takes its room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// When it is made, so that a full disk shows before any byte was fetched.
+    Reserved,
+    /// As it is written: of a file with holes.
+    AsWritten,
+}
 
 /// A file that is arriving. Writes of disjoint ranges may run at the same time.
 #[derive(Debug)]
@@ -44,7 +53,7 @@ impl Part {
         shared.check_room(name, size)?;
         let file = PrivateFile::create(shared, name)?;
         let part = Self::new(name, size, None, Arc::new(file));
-        part.reserve()?;
+        part.reserve(Room::Reserved)?;
         Ok(part)
     }
 
@@ -60,6 +69,7 @@ impl Part {
         name: &ObjectName,
         size: ByteCount,
         root: Root256,
+        room: Room,
     ) -> Result<Self, StoreError> {
         let stem = PartStem::of(name, &root);
         let mut lasting = shared.writer()?.lasting();
@@ -73,14 +83,16 @@ impl Part {
             lasting.remove(&stem);
             let _ = unlinkat(shared.writer()?.parts.as_fd(), stale.entry().as_str(), UnlinkatFlags::NoRemoveDir);
         }
-        shared.check_room(name, size)?;
+        if room == Room::Reserved {
+            shared.check_room(name, size)?;
+        }
         // No two files of a root ever have the same number, so that what is known of one is never taken for the other's.
         let id = PartId { stem, number: rand::random() };
         let file = Arc::new(PrivateFile::create_as(shared, name, id.entry(), Some(id))?);
         lasting.insert(stem, Lasting { number: id.number, open: Arc::downgrade(&file) });
         drop(lasting);
         let part = Self::new(name, size, Some(root), file);
-        part.reserve().inspect_err(|_| part.abandon())?;
+        part.reserve(room).inspect_err(|_| part.abandon())?;
         Ok(part)
     }
 
@@ -216,7 +228,7 @@ impl Part {
 
     /// Takes the space for all of it, so that a full disk shows before any byte was fetched; for little, its first write
     /// shows that as soon, and costs less.
-    fn reserve(&self) -> Result<(), StoreError> {
+    fn reserve(&self, room: Room) -> Result<(), StoreError> {
         let shared = &self.file.shared;
         let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);
         let length = i64::try_from(self.size().0).map_err(|_| io("make a file of that size for", Errno::EFBIG))?;
@@ -224,7 +236,7 @@ impl Part {
             return Ok(());
         }
         let reserved = loop {
-            if self.size().0 < limits::RESERVE_BYTES_MIN {
+            if room == Room::AsWritten || self.size().0 < limits::RESERVE_BYTES_MIN {
                 break ftruncate(&self.file.fd, length);
             }
             match fallocate(&self.file.fd, FallocateFlags::empty(), 0, length) {
@@ -348,6 +360,15 @@ impl PrivateFile {
     pub(super) fn create(shared: &Arc<Shared>, name: &ObjectName) -> Result<Self, StoreError> {
         let entry = shared.writer()?.next_entry();
         Self::create_as(shared, name, entry, None)
+    }
+
+    /// Makes one with the permissions that are given, as far as the process may give them.
+    pub(super) fn create_plain(shared: &Arc<Shared>, mode: Mode) -> nix::Result<Self> {
+        let writer = shared.writer().map_err(|_| Errno::EROFS)?;
+        let entry = writer.next_entry();
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let fd = openat(&writer.parts, entry.as_str(), flags, mode)?;
+        Ok(Self::new(shared, fd, entry, None))
     }
 
     fn create_as(

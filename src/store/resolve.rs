@@ -50,12 +50,17 @@ pub(super) fn open_directory(root: BorrowedFd<'_>, path: &[u8], links: Links) ->
 
 /// Opens the directory `path`, making what is missing of it. The directories that got a new entry are
 /// appended to `touched`: they must be flushed before the new ones are durable.
-pub(super) fn make_directory(root: BorrowedFd<'_>, path: &[u8], touched: &mut Vec<Vec<u8>>) -> nix::Result<OwnedFd> {
-    match open_directory(root, path, Links::Follow) {
+pub(super) fn make_directory(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    links: Links,
+    touched: &mut Vec<Vec<u8>>,
+) -> nix::Result<OwnedFd> {
+    match open_directory(root, path, links) {
         Err(Errno::ENOENT) => {}
         outcome => return outcome,
     }
-    let mut above = open_directory(root, b"", Links::Follow)?;
+    let mut above = open_directory(root, b"", links)?;
     let mut start = 0;
     loop {
         let end = path[start..].iter().position(|&b| b == b'/').map_or(path.len(), |length| start + length);
@@ -64,7 +69,7 @@ pub(super) fn make_directory(root: BorrowedFd<'_>, path: &[u8], touched: &mut Ve
             Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }
-        above = open_directory(root, &path[..end], Links::Follow)?;
+        above = open_directory(root, &path[..end], links)?;
         if end == path.len() {
             return Ok(above);
         }

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
@@ -22,11 +22,16 @@ use super::error::{SourceError, StoreError, check_name};
 use super::hash::hash_source;
 use super::journal;
 use super::marker::Marker;
-use super::part::{Lasting, Part, PartId, PartStem, errno_of};
+use super::part::{Lasting, Part, PartId, PartStem, Room, errno_of};
 use super::resolve::{self, Links};
 use super::source::{Origin, Source, Stamp};
 use crate::limits;
 use crate::units::{ByteCount, ObjectName, Root256};
+
+/// What the private directory of every root has: the lock, ...
+const LOCK: &str = "lock";
+/// ... and the directory of parts.
+const PARTS: &str = "parts";
 
 /// A root directory. Every name is resolved beneath it; shared as `Arc<Root>`.
 #[derive(Debug)]
@@ -151,7 +156,7 @@ impl Root {
     /// a journal, none. A full disk shows here, as [`StoreError::Full`].
     pub fn open_part(&self, name: &ObjectName, size: ByteCount, root: Root256) -> Result<Part, StoreError> {
         self.shared.check(name)?;
-        Part::open(&self.shared, name, size, root)
+        Part::open(&self.shared, name, size, root, Room::Reserved)
     }
 
     /// Removes an object with its marker, and the directories that are empty then. Nothing to remove is fine.
@@ -328,11 +333,12 @@ impl Shared {
         touched: &mut Vec<Vec<u8>>,
     ) -> Result<(OwnedFd, &'n [u8]), StoreError> {
         let (parent, entry) = resolve::split(name.as_bytes());
-        let directory = resolve::make_directory(self.dir.as_fd(), parent, touched).map_err(|errno| match errno {
-            Errno::EXDEV => StoreError::of_name(&self.path, name, "make the directory of", errno),
-            Errno::ENOSPC | Errno::EDQUOT => self.full(name, ByteCount(0)),
-            _ => StoreError::io(&self.path, Some(name), "make the directory of", errno),
-        })?;
+        let directory =
+            resolve::make_directory(self.dir.as_fd(), parent, Links::Follow, touched).map_err(|errno| match errno {
+                Errno::EXDEV => StoreError::of_name(&self.path, name, "make the directory of", errno),
+                Errno::ENOSPC | Errno::EDQUOT => self.full(name, ByteCount(0)),
+                _ => StoreError::io(&self.path, Some(name), "make the directory of", errno),
+            })?;
         Ok((directory, entry))
     }
 
@@ -379,6 +385,29 @@ impl Shared {
         }
     }
 
+    /// Removes the private directory, unless a part, or anything that only a node has there, is left in it. To be called
+    /// when nothing more will be written; the lock holds until the root is dropped.
+    pub(super) fn remove_private(&self) -> nix::Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let (private, mut is_strange) = (writer.private.as_fd(), false);
+        resolve::list(resolve::open_directory(private, b"", Links::Refuse)?, |_, entry, _| {
+            is_strange |= entry != LOCK.as_bytes() && entry != PARTS.as_bytes() && !journal::owns(entry);
+            std::ops::ControlFlow::Continue(())
+        })?;
+        if is_strange {
+            return Ok(());
+        }
+        match unlinkat(private, PARTS, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => return Ok(()),
+            outcome => outcome?,
+        }
+        for entry in journal::ENTRIES {
+            remove_entry(private, entry.as_bytes())?;
+        }
+        remove_entry(private, LOCK.as_bytes())?;
+        unlinkat(&self.dir, limits::PRIVATE_DIR, UnlinkatFlags::RemoveDir)
+    }
+
     /// Removes `path` and the directories above it, as long as they are empty.
     pub(super) fn prune(&self, mut path: &[u8], durable: &mut BTreeSet<Vec<u8>>) {
         while !path.is_empty() {
@@ -415,9 +444,20 @@ pub(super) struct Writer {
 impl Writer {
     fn open(path: &Path, root: BorrowedFd<'_>) -> Result<Self, StoreError> {
         let io = |operation| move |errno| StoreError::io(path, None, operation, errno);
-        let private = make_private(root, limits::PRIVATE_DIR).map_err(io("make the private directory"))?;
-        let lock = take_lock(path, private.as_fd())?;
-        let parts = make_private(private.as_fd(), "parts").map_err(io("make the private directory"))?;
+        let mut tries = limits::RESOLVE_TRIES_MAX;
+        let (private, lock) = loop {
+            tries -= 1;
+            let private = make_private(root, limits::PRIVATE_DIR).map_err(io("make the private directory"))?;
+            match take_lock(path, private.as_fd()) {
+                Ok(lock) if lock_stands(root, private.as_fd(), lock.as_fd()) => break (private, lock),
+                // Who had it removed the directory in passing.
+                Ok(_) if tries > 0 => {}
+                Err(StoreError::Io { cause, .. }) if tries > 0 && errno_of(&cause) == Errno::ENOENT => {}
+                Ok(_) => return Err(io("lock the directory")(Errno::EAGAIN)),
+                Err(error) => return Err(error),
+            }
+        };
+        let parts = make_private(private.as_fd(), PARTS).map_err(io("make the private directory"))?;
         let listing = resolve::open_directory(parts.as_fd(), b"", Links::Refuse).map_err(io("list the parts"))?;
         let journaled = journal::stands_in(private.as_fd());
         let leftovers = remove_leftovers(listing, |entry| journaled && PartId::of_entry(entry).is_some())
@@ -508,7 +548,7 @@ fn make_private(above: BorrowedFd<'_>, entry: &str) -> nix::Result<OwnedFd> {
 fn take_lock(path: &Path, private: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, StoreError> {
     let io = |errno| StoreError::io(path, None, "lock the directory", errno);
     let flags = OFlag::O_RDWR | OFlag::O_CREAT;
-    let file = resolve::open_beneath(private, b"lock", flags, Links::Refuse).map_err(io)?;
+    let file = resolve::open_beneath(private, LOCK.as_bytes(), flags, Links::Refuse).map_err(io)?;
     let mut note = File::from(file.try_clone().map_err(|error| io(errno_of(&error)))?);
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
@@ -527,6 +567,16 @@ fn take_lock(path: &Path, private: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, Sto
         }
         Err((_, errno)) => Err(io(errno)),
     }
+}
+
+/// Whether a lock that was taken is the one that others find.
+fn lock_stands(root: BorrowedFd<'_>, private: BorrowedFd<'_>, lock: BorrowedFd<'_>) -> bool {
+    let is_same = |above, entry, fd| -> nix::Result<bool> {
+        let (found, held) = (fstatat(above, entry, AtFlags::AT_SYMLINK_NOFOLLOW)?, fstat(fd)?);
+        Ok((found.st_dev, found.st_ino) == (held.st_dev, held.st_ino))
+    };
+    let stands = is_same(root, limits::PRIVATE_DIR, private).and_then(|same| Ok(same && is_same(private, LOCK, lock)?));
+    stands.unwrap_or(false)
 }
 
 /// Unlinks the files in the parts' directory that are not to be kept; how many.
