@@ -99,6 +99,11 @@ impl TreePath {
         Ok(Self(joined.into()))
     }
 
+    /// The same for a path that is checked already; only the length can be refused.
+    pub fn append(&self, path: &Self) -> Result<Self, PathError> {
+        if self.is_top() { Ok(path.clone()) } else { self.join(path.as_bytes()) }
+    }
+
     /// The directory that it lies in; `None` for the top.
     pub fn parent(&self) -> Option<Self> {
         (!self.is_top()).then(|| Self(self.split().0.into()))

@@ -1,12 +1,9 @@
 //! What a walk tells, what it leaves out, and how its files are read.
 
-use std::ffi::OsStr;
 use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 
 use super::*;
-use crate::units::{ByteCount, FileTime, Offset};
 
 #[test]
 fn a_walk_tells_what_the_file_system_keeps() {

@@ -1,0 +1,336 @@
+//! Entries get their names: whole files, directories, symbolic and hard links, each at once and dressed.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, linkat, symlinkat, unlinkat};
+
+use super::super::part::{Part, PrivateFile, Room};
+use super::super::root::remove_entry;
+use super::error::TreeError;
+use super::landing::{Change, Examined, Landing, State, Wanted};
+use super::walk::kind_of;
+use crate::limits;
+use crate::units::{ByteCount, Entry, Kind, Offset, TreePath};
+
+impl Landing {
+    /// Gives a wanted file that is whole its attributes and its name, in place of whatever has that name; a directory goes
+    /// only when it is empty or what was not sent is to be deleted.
+    ///
+    /// [`TreeError::NotWhole`] when some of it has not come; it can still come then.
+    pub fn finish(&mut self, id: u16) -> Result<(), TreeError> {
+        let Some(wanted) = self.take_wanted(id) else { return Err(TreeError::UnknownFile(id)) };
+        let size = wanted.entry.size;
+        if !wanted.here.is_full(size) {
+            let missing = ByteCount(size.0 - wanted.here.total().0);
+            let (root, path) = (self.tree.path().to_path_buf(), wanted.path.clone());
+            self.put_wanted_back(id, wanted);
+            return Err(TreeError::NotWhole { root, path, missing });
+        }
+        let Wanted { entry, path, state, .. } = wanted;
+        match state {
+            State::Waiting => {
+                let file = self.create(&path, &entry)?;
+                if size.0 > 0 {
+                    let length = i64::try_from(size.0).unwrap_or(i64::MAX);
+                    ftruncate(&file, length).map_err(|errno| self.fail(&path, "make a file for", errno))?;
+                }
+                self.dress(&file, &path, &entry, true)?;
+                self.rename(&file, &path)
+            }
+            State::Whole(file) => {
+                self.dress(&file, &path, &entry, true)?;
+                self.rename(&file, &path)
+            }
+            State::Part { claim, part } => {
+                let of_store = |error| TreeError::of_store(&path, error);
+                let part: Part = match part {
+                    Some(part) => part,
+                    None => self.tree.open_part(&claim, size, Room::AsWritten).map_err(of_store)?,
+                };
+                self.dress(part.file(), &path, &entry, false)?;
+                self.rename(part.file(), &path)?;
+                self.tree.with_journal(|journal| {
+                    journal.forget(&part);
+                    Ok(())
+                })?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a batch: makes its hard links, and tells which could not be made. Wanted files that were not finished are
+    /// given no name; what can be gone on with stays.
+    pub fn end_batch(&mut self) -> Vec<(u16, TreeError)> {
+        let links = std::mem::take(&mut self.links);
+        let mut failed = Vec::new();
+        for (id, entry) in links {
+            if let Err(error) = self.link(&entry) {
+                failed.push((id, error));
+            }
+        }
+        self.clear_batch();
+        failed
+    }
+
+    /// Writes a file that came in one piece.
+    pub(super) fn write_whole(&mut self, id: u16, slices: &[IoSlice<'_>]) -> Result<PrivateFile, TreeError> {
+        let wanted = self.wanted.get(&id).ok_or(TreeError::UnknownFile(id))?;
+        let file = self.create(&wanted.path, &wanted.entry)?;
+        let fail = |errno| self.fail_of_size(&wanted.path, "write", wanted.entry.size, errno);
+        let mut copy = slices.to_vec();
+        let mut rest = &mut copy[..];
+        let mut offset = Offset(0);
+        while offset.0 < wanted.entry.size.0 {
+            let some = &rest[..rest.len().min(limits::TRAIN_IOVECS_MAX)];
+            match nix::sys::uio::pwritev(&file, some, offset.0 as i64) {
+                Ok(0) => return Err(fail(Errno::EIO)),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut rest, written);
+                    offset.0 += written as u64;
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
+        Ok(file)
+    }
+
+    fn create(&self, path: &TreePath, entry: &Entry) -> Result<PrivateFile, TreeError> {
+        let mode = Mode::from_bits_truncate(u32::from(entry.mode & 0o777));
+        PrivateFile::create_plain(self.tree.shared()?, mode)
+            .map_err(|errno| self.fail_of_size(path, "make a file for", entry.size, errno))
+    }
+
+    /// Gives a file that is whole its attributes; `is_plain` when it was made with its permissions.
+    fn dress(&mut self, file: &PrivateFile, path: &TreePath, entry: &Entry, is_plain: bool) -> Result<(), TreeError> {
+        let made = self.tree.made();
+        let created = is_plain.then_some(entry.mode & 0o777 & !made.masked);
+        let dressed = self.dresser.dress_new(file, entry, created, made);
+        dressed.map_err(|errno| self.fail(path, "set the attributes of", errno))?;
+        if self.options.fsync {
+            fsync(file).map_err(|errno| self.fail(path, "flush", errno))?;
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, file: &PrivateFile, path: &TreePath) -> Result<(), TreeError> {
+        self.put(path, "file", |directory, name| file.rename_to(directory, name))
+    }
+
+    /// Does the step that puts something under its name; where the way is not clear, clears it and tries again.
+    fn put(
+        &mut self,
+        path: &TreePath,
+        wanted: &'static str,
+        mut step: impl FnMut(BorrowedFd<'_>, &[u8]) -> nix::Result<()>,
+    ) -> Result<(), TreeError> {
+        let (above, name) = path.split();
+        let mut attempt = |landing: &mut Self| {
+            let directory = landing.directories.make(above)?;
+            step(directory.as_fd(), name)
+        };
+        let mut outcome = attempt(self);
+        if outcome == Err(Errno::EACCES) && self.directories.loosen(above) {
+            outcome = attempt(self);
+        }
+        // The directory was removed while it was held open.
+        if outcome == Err(Errno::ENOENT) {
+            self.directories.close();
+            outcome = attempt(self);
+        }
+        if matches!(outcome, Err(Errno::EISDIR | Errno::EEXIST | Errno::ENOTEMPTY)) {
+            self.clear_way(path, wanted)?;
+            outcome = attempt(self);
+        }
+        outcome.map_err(|errno| self.fail(path, "put in place", errno))
+    }
+
+    /// Removes the directory that stands at `path`.
+    fn clear_way(&mut self, path: &TreePath, wanted: &'static str) -> Result<(), TreeError> {
+        self.directories.close();
+        let (directory, name) = self.parent_of(path).map_err(|errno| self.fail(path, "open", errno))?;
+        match unlinkat(&directory, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.options.delete => self.remove_in_way(path)?,
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            Err(errno) => return Err(self.fail(path, "remove", errno)),
+        }
+        match self.look(path)? {
+            Some(stat) if kind_of(&stat) == SFlag::S_IFDIR => {
+                Err(TreeError::InTheWay { root: self.tree.path().to_path_buf(), path: path.clone(), wanted })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn examine_directory(
+        &mut self,
+        path: TreePath,
+        entry: Entry,
+        stat: Option<&FileStat>,
+    ) -> Result<Examined, TreeError> {
+        if self.listed.len() >= limits::OBJECTS_MAX {
+            return Err(self.too_many("directories"));
+        }
+        let is_dir = stat.is_some_and(|stat| kind_of(stat) == SFlag::S_IFDIR);
+        let examined = match stat {
+            Some(stat) if is_dir => {
+                let differs = match path.is_top() {
+                    true => self.tree.dir().map(|dir| !self.dresser.difference(dir, b".", stat, &entry).is_none()),
+                    false => self.parent_of(&path).map(|(directory, name)| {
+                        !self.dresser.difference(directory.as_fd(), name, stat, &entry).is_none()
+                    }),
+                };
+                let differs = differs.map_err(|errno| self.fail(&path, "look at", errno))?;
+                if differs { Examined::Made(Change::Attributes) } else { Examined::Same }
+            }
+            _ => Examined::Made(Change::New),
+        };
+        if !self.options.dry_run && !is_dir {
+            if stat.is_some() {
+                self.remove_file(&path)?;
+            }
+            let mode = Mode::from_bits_truncate(u32::from(entry.mode & 0o777) | 0o700);
+            self.put(&path, "directory", |directory, name| match mkdirat(directory, name, mode) {
+                // The tree's own directory, or one that another session made.
+                Err(Errno::EEXIST | Errno::ENOENT) if name.is_empty() => Ok(()),
+                Err(Errno::EEXIST) => Ok(()),
+                outcome => outcome,
+            })?;
+        }
+        self.listed.insert(path, entry);
+        Ok(examined)
+    }
+
+    pub(super) fn examine_symlink(
+        &mut self,
+        path: &TreePath,
+        target: &[u8],
+        entry: &Entry,
+        stat: Option<&FileStat>,
+    ) -> Result<Examined, TreeError> {
+        let is_link = stat.is_some_and(|stat| kind_of(stat) == SFlag::S_IFLNK);
+        if let Some(stat) = stat.filter(|_| is_link) {
+            let (directory, name) = self.parent_of(path).map_err(|errno| self.fail(path, "look at", errno))?;
+            let found = readlinkat(&directory, name).map_err(|errno| self.fail(path, "read", errno))?;
+            if std::os::unix::ffi::OsStrExt::as_bytes(found.as_os_str()) == target {
+                return self.correct(path, entry, stat);
+            }
+        }
+        if stat.is_some_and(|stat| kind_of(stat) == SFlag::S_IFDIR) {
+            self.check_way(path, "symbolic link")?;
+        }
+        if !self.options.dry_run {
+            let tree = Arc::clone(&self.tree);
+            let writer = tree.shared()?.writer()?;
+            if stat.is_none() {
+                self.put(path, "symbolic link", |directory, name| symlinkat(target, directory, name))?;
+            } else {
+                let temporary = writer.next_entry();
+                let made = symlinkat(target, &writer.parts, temporary.as_str());
+                made.map_err(|errno| self.fail(path, "make a symbolic link for", errno))?;
+                let put = self.put(path, "symbolic link", |directory, name| {
+                    renameat(&writer.parts, temporary.as_str(), directory, name)
+                });
+                if put.is_err() {
+                    // What is left is removed when the tree is opened again.
+                    let _ = remove_entry(writer.parts.as_fd(), temporary.as_bytes());
+                }
+                put?;
+            }
+            let stat = self.look(path)?.ok_or_else(|| self.fail(path, "look at", Errno::ENOENT))?;
+            self.correct(path, entry, &stat)?;
+        }
+        Ok(Examined::Made(if is_link { Change::Content } else { Change::New }))
+    }
+
+    /// Corrects the attributes of what has the right content already.
+    pub(super) fn correct(&mut self, path: &TreePath, entry: &Entry, stat: &FileStat) -> Result<Examined, TreeError> {
+        let (directory, name) = self.parent_of(path).map_err(|errno| self.fail(path, "look at", errno))?;
+        let difference = self.dresser.difference(directory.as_fd(), name, stat, entry);
+        if difference.is_none() {
+            return Ok(Examined::Same);
+        }
+        if !self.options.dry_run {
+            let corrected = self.dresser.correct(directory.as_fd(), name, &difference, entry);
+            corrected.map_err(|errno| self.fail(path, "set the attributes of", errno))?;
+        }
+        Ok(Examined::Made(Change::Attributes))
+    }
+
+    /// Makes an entry another name of a file that landed before.
+    fn link(&mut self, entry: &Entry) -> Result<(), TreeError> {
+        let Kind::HardLink(target) = &entry.kind else { return Ok(()) };
+        let refused = |reason: crate::units::PathError| TreeError::Refused {
+            root: self.tree.path().to_path_buf(),
+            path: entry.path.clone(),
+            reason: reason.into(),
+        };
+        let path = self.base.append(&entry.path).map_err(refused)?;
+        let first = self.base.append(target).map_err(refused)?;
+        let missing =
+            TreeError::NoLinkTarget { root: self.tree.path().to_path_buf(), path: path.clone(), target: first.clone() };
+        let Some(stat) = self.look(&first)?.filter(|stat| kind_of(stat) == SFlag::S_IFREG) else {
+            return Err(missing);
+        };
+        let (from, from_name) = self.parent_of(&first).map_err(|errno| self.fail(&first, "look at", errno))?;
+        match self.look(&path)? {
+            // Renaming one name of a file over another does nothing (rename(2)).
+            Some(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => Ok(()),
+            None => self
+                .put(&path, "hard link", |directory, name| linkat(&from, from_name, directory, name, AtFlags::empty())),
+            Some(_) => {
+                let tree = Arc::clone(&self.tree);
+                let writer = tree.shared()?.writer()?;
+                let temporary = writer.next_entry();
+                linkat(&from, from_name, &writer.parts, temporary.as_str(), AtFlags::empty())
+                    .map_err(|errno| self.fail(&path, "make a hard link for", errno))?;
+                let put = self.put(&path, "hard link", |directory, name| {
+                    renameat(&writer.parts, temporary.as_str(), directory, name)
+                });
+                // Gone when it was put in place; what is left is removed when the tree is opened again.
+                let _ = remove_entry(writer.parts.as_fd(), temporary.as_bytes());
+                put
+            }
+        }
+    }
+
+    /// Removes what stands where a directory is to be.
+    fn remove_file(&mut self, path: &TreePath) -> Result<(), TreeError> {
+        let (directory, name) = self.parent_of(path).map_err(|errno| self.fail(path, "remove", errno))?;
+        let mut removed = remove_entry(directory.as_fd(), name);
+        if removed == Err(Errno::EACCES) && self.directories.loosen(path.split().0) {
+            removed = remove_entry(directory.as_fd(), name);
+        }
+        removed.map(drop).map_err(|errno| self.fail(path, "remove", errno))
+    }
+
+    /// Sets the attributes of a directory, now that nothing more changes in it.
+    pub(super) fn dress_directory(&mut self, path: &TreePath, entry: &Entry) -> Result<(), TreeError> {
+        let fail = |landing: &Self, errno| landing.fail(path, "set the attributes of", errno);
+        if path.is_top() {
+            let dir = self.tree.dir().map_err(|errno| fail(self, errno))?;
+            let stat = nix::sys::stat::fstat(dir).map_err(|errno| fail(self, errno))?;
+            let difference = self.dresser.difference(dir, b".", &stat, entry);
+            return self.dresser.correct(dir, b".", &difference, entry).map_err(|errno| fail(self, errno));
+        }
+        let (directory, name) = self.parent_of(path).map_err(|errno| fail(self, errno))?;
+        let stat = fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|errno| fail(self, errno))?;
+        if kind_of(&stat) != SFlag::S_IFDIR {
+            return Err(fail(self, Errno::ENOTDIR));
+        }
+        let difference = self.dresser.difference(directory.as_fd(), name, &stat, entry);
+        let corrected = self.dresser.correct(directory.as_fd(), name, &difference, entry);
+        corrected.map_err(|errno| fail(self, errno))
+    }
+}
+
+/// Flushes a directory's file system, or says that it could not.
+pub(super) fn sync_all(directory: BorrowedFd<'_>) -> nix::Result<()> {
+    nix::unistd::syncfs(directory).or_else(|_| fdatasync(directory))
+}

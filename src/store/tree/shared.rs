@@ -1,0 +1,225 @@
+//! A directory that trees land in: what all sessions that write below it share.
+//!
+//! It is a root like any other: one process writes it, unfinished files lie in its private directory, and a journal
+//! says what is there of them. When nothing unfinished is left the private directory goes, and the directory's own time is
+//! put back to what it was, so that a session that had nothing to do leaves no trace.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, Mode, fstat, futimens};
+use nix::sys::time::TimeSpec;
+
+use super::super::error::StoreError;
+use super::super::journal::{self, Journal, Unmarked};
+use super::super::part::{Part, PrivateFile, Room};
+use super::super::root::{Root, Shared};
+use super::error::TreeError;
+use crate::units::{ByteCount, Entry, ObjectName, RangeSet, Root256, TreePath};
+
+/// A directory that trees land in. Shared by the sessions that write below it.
+#[derive(Debug)]
+pub struct Tree {
+    path: Arc<Path>,
+    /// Opened when the first part is made, or when an earlier run left one.
+    journal: Mutex<Option<Journal>>,
+    /// The versions that are arriving, so that no two sessions write to one.
+    arriving: Mutex<BTreeSet<Root256>>,
+    made: Made,
+    /// `None` when there is no such directory, and nothing is to be written.
+    root: Option<Root>,
+}
+
+/// What becomes of the attributes of a file that is made here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Made {
+    /// The permissions that it does not get.
+    pub(super) masked: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Tree {
+    /// Opens a directory for writing, making it where it is missing: takes its lock, and finds what an interrupted run
+    /// left. A [`StoreError::Locked`] when another process writes it.
+    pub fn open(path: &Path) -> Result<Arc<Self>, TreeError> {
+        let before = nix::sys::stat::stat(path).ok();
+        let root = Root::create(path)?;
+        let shared = root.shared();
+        let io = |operation| move |errno| StoreError::io(path, None, operation, errno);
+        let all = Mode::from_bits_truncate(0o777);
+        let probe = PrivateFile::create_plain(shared, all).map_err(io("make a file in the private directory of"))?;
+        let stat = fstat(&probe).map_err(io("look at"))?;
+        let made = Made { masked: !(stat.st_mode as u16) & 0o777, uid: stat.st_uid, gid: stat.st_gid };
+        drop(probe);
+        let journal = if journal::stands_in(shared.writer()?.private.as_fd()) {
+            Some(Journal::open(&root, Unmarked::Keep)?.0)
+        } else {
+            None
+        };
+        if let Some(before) = before {
+            put_time_back(shared.dir.as_fd(), &before);
+        }
+        let (journal, arriving) = (Mutex::new(journal), Mutex::new(BTreeSet::new()));
+        Ok(Arc::new(Self { path: path.into(), journal, arriving, made, root: Some(root) }))
+    }
+
+    /// Opens a directory to look at what would be done in it, whether or not it exists; nothing can land there.
+    pub fn look(path: &Path) -> Result<Arc<Self>, TreeError> {
+        let root = match Root::open(path) {
+            Ok(root) => Some(root),
+            Err(StoreError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let (journal, arriving) = (Mutex::new(None), Mutex::new(BTreeSet::new()));
+        Ok(Arc::new(Self { path: path.into(), journal, arriving, made: Made::default(), root }))
+    }
+
+    /// Where it was opened; for messages only.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What this process may still write to the file system.
+    pub fn free_bytes(&self) -> Result<ByteCount, TreeError> {
+        Ok(self.shared()?.free()?)
+    }
+
+    pub(super) fn made(&self) -> Made {
+        self.made
+    }
+
+    pub(super) fn dir(&self) -> nix::Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(|root| root.shared().dir.as_fd()).ok_or(Errno::ENOENT)
+    }
+
+    /// The writing side; an error where there is none.
+    pub(super) fn shared(&self) -> Result<&Arc<Shared>, StoreError> {
+        self.root.as_ref().map(Root::shared).ok_or_else(|| StoreError::ReadOnly { root: self.path.to_path_buf() })
+    }
+
+    /// Notes that a version is arriving, until the claim is dropped; `None` while another session has it.
+    pub(super) fn claim(self: &Arc<Self>, version: Version) -> Option<Claim> {
+        let claimed = self.lock_arriving().insert(version.0);
+        claimed.then(|| Claim { tree: Arc::clone(self), version })
+    }
+
+    /// What an earlier run left of a version.
+    pub(super) fn left(&self, version: Version, size: ByteCount) -> Result<Option<RangeSet>, StoreError> {
+        let mut journal = self.lock_journal();
+        let (Some(root), Some(journal)) = (&self.root, &mut *journal) else { return Ok(None) };
+        let name = version.name();
+        if !root.shared().writer()?.lasting().contains_key(&super::super::part::PartStem::of(&name, &version.0)) {
+            return Ok(None);
+        }
+        let part = Part::open(root.shared(), &name, size, version.0, Room::AsWritten)?;
+        Ok(Some(journal.ranges(&part)))
+    }
+
+    /// Finds the part of a version, or begins it; room is reserved for one without holes.
+    pub(super) fn open_part(&self, claim: &Claim, size: ByteCount, room: Room) -> Result<Part, StoreError> {
+        // Parts are only made when there is a journal.
+        self.with_journal(|_| Ok(()))?;
+        Part::open(self.shared()?, &claim.version.name(), size, claim.version.0, room)
+    }
+
+    /// Removes what there is of a version.
+    pub(super) fn discard(&self, claim: &Claim, size: ByteCount) -> Result<(), StoreError> {
+        let part = self.open_part(claim, size, Room::AsWritten)?;
+        part.abandon();
+        self.with_journal(|journal| {
+            journal.forget(&part);
+            Ok(())
+        })
+    }
+
+    /// Does `step` with the journal, which is opened where it is not yet.
+    pub(super) fn with_journal<R>(
+        &self,
+        step: impl FnOnce(&mut Journal) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let mut journal = self.lock_journal();
+        if journal.is_none() {
+            let root = self.root.as_ref();
+            let root = root.ok_or_else(|| StoreError::ReadOnly { root: self.path.to_path_buf() })?;
+            *journal = Some(Journal::open(root, Unmarked::Keep)?.0);
+        }
+        step(journal.as_mut().expect("it was just opened"))
+    }
+
+    /// Puts what was recorded to the journal's file, so that it survives this process.
+    pub(super) fn write_journal(&self) -> Result<(), StoreError> {
+        self.lock_journal().as_mut().map_or(Ok(()), Journal::write)
+    }
+
+    fn lock_journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        // A journal that a thread panicked with says less than there is, never more.
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_arriving(&self) -> MutexGuard<'_, BTreeSet<Root256>> {
+        // Each change is one insertion or removal.
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // What is not written is fetched again.
+        let _ = self.write_journal();
+        let Some(root) = &self.root else { return };
+        let shared = root.shared();
+        if shared.writer().is_ok() {
+            let before = fstat(&shared.dir);
+            // What cannot be removed now is found, and removed, by the next who opens it.
+            let _ = shared.remove_private();
+            if let Ok(before) = before {
+                put_time_back(shared.dir.as_fd(), &before);
+            }
+        }
+    }
+}
+
+/// One version of one file of a tree: a digest of where it lies, its size, its time and, where that is told, its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version(Root256);
+
+impl Version {
+    pub(super) fn of(path: &TreePath, entry: &Entry) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&entry.size.0.to_le_bytes()).update(&entry.mtime.0.to_le_bytes());
+        hasher.update(entry.hash.as_ref().map_or(&[], |hash| &hash.0[..])).update(b"/").update(path.as_bytes());
+        Self(Root256(*hasher.finalize().as_bytes()))
+    }
+
+    /// What its part is called: any byte may be in a path, and few in an object's name.
+    fn name(self) -> ObjectName {
+        ObjectName::new(self.0.to_string().as_bytes()).expect("hexadecimal digits are a name")
+    }
+}
+
+/// A version that one session has to itself.
+#[derive(Debug)]
+pub(super) struct Claim {
+    tree: Arc<Tree>,
+    version: Version,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.tree.lock_arriving().remove(&self.version.0);
+    }
+}
+
+/// The private directory came or went; nobody else is to take that for a change.
+fn put_time_back(dir: BorrowedFd<'_>, before: &FileStat) {
+    let Ok(now) = fstat(dir) else { return };
+    if (now.st_mtime, now.st_mtime_nsec) != (before.st_mtime, before.st_mtime_nsec) {
+        // Of another user's directory it stays as it is.
+        let mtime = TimeSpec::new(before.st_mtime, before.st_mtime_nsec);
+        let _ = futimens(dir, &TimeSpec::UTIME_OMIT, &mtime);
+    }
+}

@@ -1,0 +1,340 @@
+//! What a landed tree looks like, beside the one that was sent.
+
+use std::os::unix::fs::FileExt as _;
+
+use super::*;
+
+fn owning() -> LandingOptions {
+    LandingOptions { owner: true, xattrs: true, resume: true, ..LandingOptions::default() }
+}
+
+/// A tree with something of everything.
+fn rich() -> Site {
+    let site = Site::new();
+    let names: Vec<u8> = (1..=255).filter(|&b| b != b'/').collect();
+    for (seed, name) in [&names[..127], &names[127..]].into_iter().enumerate() {
+        site.write(OsStr::from_bytes(name), &bytes(100, seed as u8));
+    }
+    site.write("empty", b"");
+    site.write("a.success", b"an ordinary file");
+    site.write("deep/er/est/small", &bytes(4_096, 3));
+    site.write("deep/big", &bytes(300_000, 4));
+    let file = site.write("odd/setuid", b"#!");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o6711)).expect("set");
+    let _ = xattr::set(&file, "user.note", b"a\0b");
+    let file = site.write("odd/unreadable", b"secret");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o400)).expect("set");
+    set_mtime(&file, -5, 999_999_999);
+    fs::create_dir(site.from().join("odd/empty-dir")).expect("made");
+    symlink("no/such\nplace", site.from().join("odd/link")).expect("linked");
+    fs::hard_link(site.from().join("deep/big"), site.from().join("odd/big-too")).expect("linked");
+    fs::hard_link(site.from().join("deep/big"), site.from().join("big-again")).expect("linked");
+    let sparse = site.write("sparse", b"");
+    let file = fs::OpenOptions::new().write(true).open(sparse).expect("opened");
+    file.set_len(8 << 20).expect("set");
+    file.write_all_at(&[7; 10_000], 4 << 20).expect("written");
+    let hole = site.write("hole", b"");
+    fs::OpenOptions::new().write(true).open(hole).expect("opened").set_len(1 << 20).expect("set");
+    let sealed = site.write("sealed/file", b"within");
+    let _ = xattr::set(sealed.parent().expect("a directory"), "user.dir", b"x");
+    set_mtime(sealed.parent().expect("a directory"), 1_000, 7);
+    fs::set_permissions(sealed.parent().expect("a directory"), PermissionsExt::from_mode(0o555)).expect("set");
+    set_mtime(&site.from(), 2_000, 8);
+    site
+}
+
+#[test]
+fn a_landed_tree_is_the_one_that_was_sent() {
+    let site = rich();
+    let (changes, ended) = site.send(&[], &owning());
+    assert!(ended.failed.is_empty() && ended.deleted.is_empty(), "{ended:?}");
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+    let (from, to) = (fs::metadata(site.from()).expect("stands"), fs::metadata(site.to()).expect("stands"));
+    assert_eq!((to.mtime(), to.mtime_nsec(), to.mode()), (from.mtime(), from.mtime_nsec(), from.mode()));
+    let inode = |name: &str| fs::metadata(site.to().join(name)).expect("stands").ino();
+    assert!(inode("deep/big") == inode("odd/big-too") && inode("deep/big") == inode("big-again"));
+    let blocks = |top: PathBuf| fs::metadata(top.join("sparse")).expect("stands").blocks();
+    assert!(blocks(site.to()) <= blocks(site.from()) + 64, "{} blocks", blocks(site.to()));
+    assert_eq!(fs::metadata(site.to().join("hole")).expect("stands").blocks(), 0);
+    assert_eq!(changes["deep/big"], Change::New);
+    assert!(!site.to().join(".supersync").exists());
+}
+
+#[test]
+fn a_second_run_touches_nothing() {
+    let site = rich();
+    site.send(&[], &owning());
+    let ctimes = |top: PathBuf| -> BTreeMap<PathBuf, (i64, i64)> {
+        let ctime = |path: &PathBuf| {
+            let metadata = fs::symlink_metadata(top.join(path)).expect("stands");
+            (metadata.ctime(), metadata.ctime_nsec())
+        };
+        picture(&top).into_keys().map(|path| (path.clone(), ctime(&path))).collect()
+    };
+    let before = ctimes(site.to());
+    let (changes, ended) = site.send(&[], &LandingOptions { delete: true, ..owning() });
+    assert_eq!(changes, BTreeMap::new());
+    assert!(ended.failed.is_empty() && ended.deleted.is_empty(), "{ended:?}");
+    assert_eq!(ctimes(site.to()), before);
+    let (changes, _) = site.send(&[], &LandingOptions { checksum: true, ..owning() });
+    assert_eq!((changes, ctimes(site.to())), (BTreeMap::new(), before));
+}
+
+#[test]
+fn only_what_differs_is_changed() {
+    let site = rich();
+    site.send(&[], &owning());
+    site.write("deep/er/est/small", &bytes(4_096, 9));
+    fs::set_permissions(site.from().join("empty"), PermissionsExt::from_mode(0o600)).expect("set");
+    set_mtime(&site.from().join("a.success"), 77, 1);
+    fs::remove_file(site.from().join("odd/link")).expect("removed");
+    symlink("elsewhere", site.from().join("odd/link")).expect("linked");
+    let (changes, ended) = site.send(&[], &owning());
+    assert!(ended.failed.is_empty(), "{ended:?}");
+    assert_eq!(changes["deep/er/est/small"], Change::Content);
+    assert_eq!(changes["empty"], Change::Attributes);
+    assert_eq!(changes["odd/link"], Change::Content);
+    // Its size is what it was: without a look at the content the time tells.
+    assert_eq!(changes["a.success"], Change::Content);
+    assert!(!changes.contains_key("deep/big") && !changes.contains_key("odd/big-too"), "{changes:?}");
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+
+    set_mtime(&site.from().join("a.success"), 78, 1);
+    let (changes, _) = site.send(&[], &LandingOptions { checksum: true, ..owning() });
+    assert_eq!(changes["a.success"], Change::Attributes);
+    // A change that neither size nor time show.
+    let times = fs::metadata(site.from().join("deep/big")).expect("stands");
+    site.write("deep/big", &bytes(300_000, 5));
+    set_mtime(&site.from().join("deep/big"), times.mtime(), times.mtime_nsec());
+    let (changes, _) = site.send(&[], &owning());
+    assert!(!changes.contains_key("deep/big"), "{changes:?}");
+    let (changes, _) = site.send(&[], &LandingOptions { checksum: true, ..owning() });
+    assert_eq!(changes["deep/big"], Change::Content);
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+}
+
+#[test]
+fn a_replaced_file_keeps_its_other_names() {
+    let site = rich();
+    site.send(&[], &owning());
+    // Another content under one name of three: all three are again one file.
+    site.write("deep/big", &bytes(300_001, 6));
+    let (_, ended) = site.send(&[], &owning());
+    assert!(ended.failed.is_empty(), "{ended:?}");
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+}
+
+#[test]
+fn what_is_in_the_way_is_replaced() {
+    let site = Site::new();
+    site.write("dir/file", b"x");
+    site.write("plain", b"y");
+    site.write("other", b"z");
+    symlink("nowhere", site.from().join("link")).expect("linked");
+    let outside = site.dir.path().join("outside");
+    fs::create_dir(&outside).expect("made");
+    fs::write(outside.join("plain"), "keep").expect("written");
+    fs::create_dir(site.to()).expect("made");
+    symlink(&outside, site.to().join("dir")).expect("linked");
+    symlink(outside.join("plain"), site.to().join("plain")).expect("linked");
+    fs::create_dir(site.to().join("other")).expect("made");
+    fs::write(site.to().join("link"), "a file").expect("written");
+    let (_, ended) = site.send(&[], &owning());
+    assert!(ended.failed.is_empty(), "{ended:?}");
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+    assert_eq!(fs::read_dir(&outside).expect("a directory").count(), 1);
+    assert_eq!(fs::read(outside.join("plain")).expect("stands"), b"keep");
+}
+
+#[test]
+fn a_directory_that_is_not_empty_is_only_replaced_when_asked() {
+    let site = Site::new();
+    site.write("name", b"a file");
+    fs::create_dir_all(site.to().join("name/below")).expect("made");
+    fs::write(site.to().join("name/below/x"), "x").expect("written");
+    let entry = by_path(&all(&mut site.walk(&[], WalkOptions::default()), 9))["name"].entry.clone();
+    let error = site.landing(owning()).examine(0, entry).expect_err("it is not empty");
+    assert!(matches!(error, TreeError::InTheWay { .. }), "{error}");
+    let (_, ended) = site.send(&[], &LandingOptions { delete: true, ..owning() });
+    assert_eq!(
+        ended.deleted.iter().map(|path| path.to_string()).collect::<Vec<_>>(),
+        ["name/below/x", "name/below", "name"]
+    );
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+}
+
+#[test]
+fn a_link_swapped_into_the_way_is_refused() {
+    let site = Site::new();
+    site.write("dir/file", &bytes(20_000, 1));
+    let outside = site.dir.path().join("outside");
+    fs::create_dir(&outside).expect("made");
+    let mut walk = site.walk(&[], WalkOptions::default());
+    let found = all(&mut walk, 9);
+    let mut landing = site.landing(owning());
+    for (id, found) in (0..).zip(&found) {
+        landing.examine(id, found.entry.clone()).expect("examined");
+    }
+    assert!(landing.end_batch().is_empty());
+    fs::rename(site.to().join("dir"), site.to().join("moved")).expect("moved");
+    symlink(&outside, site.to().join("dir")).expect("linked");
+    let entry = by_path(&found)["dir/file"].entry.clone();
+    let error = landing.examine(0, entry).expect_err("the way leads elsewhere");
+    assert!(matches!(error, TreeError::ThroughLink { .. }), "{error}");
+    assert_eq!(fs::read_dir(&outside).expect("a directory").count(), 0);
+}
+
+#[test]
+fn names_that_are_reserved_and_tops_that_are_files_are_refused() {
+    let site = Site::new();
+    let mut landing = site.landing(owning());
+    let mut refused = |path: &str, kind: Kind| {
+        let entry = Entry::new(TreePath::new(path.as_bytes()).expect("valid"), kind);
+        matches!(landing.examine(0, entry), Err(TreeError::Refused { .. }))
+    };
+    assert!(refused(".supersync/parts/x", Kind::File));
+    assert!(refused(".supersync", Kind::Symlink((*b"x").into())));
+    assert!(refused("", Kind::File));
+    assert!(refused("x", Kind::HardLink(path(".supersync/lock"))));
+    assert!(!refused("a/.supersync", Kind::Directory));
+}
+
+#[test]
+fn a_link_to_what_did_not_come_is_told() {
+    let site = Site::new();
+    let mut landing = site.landing(owning());
+    let entry = Entry::new(path("other"), Kind::HardLink(path("first")));
+    assert_eq!(landing.examine(3, entry).expect("examined"), Examined::Made(Change::New));
+    let failed = landing.end_batch();
+    assert!(matches!(failed[..], [(3, TreeError::NoLinkTarget { .. })]), "{failed:?}");
+}
+
+#[test]
+fn a_file_gets_no_name_before_it_is_whole() {
+    let site = Site::new();
+    let mut landing = site.landing(owning());
+    let entry = Entry { size: ByteCount(10), mode: 0o644, ..Entry::new(path("file"), Kind::File) };
+    landing.examine(0, entry).expect("examined");
+    landing.write(0, Offset(2), &[IoSlice::new(b"cdefg")]).expect("written");
+    assert!(matches!(landing.finish(0), Err(TreeError::NotWhole { missing: ByteCount(5), .. })));
+    assert!(matches!(landing.write(0, Offset(8), &[IoSlice::new(b"xyz")]), Err(TreeError::BeyondEnd { .. })));
+    assert!(matches!(landing.write(0, Offset(u64::MAX), &[IoSlice::new(b"x")]), Err(TreeError::BeyondEnd { .. })));
+    assert!(matches!(landing.write(1, Offset(0), &[IoSlice::new(b"x")]), Err(TreeError::UnknownFile(1))));
+    assert!(!site.to().join("file").exists());
+    landing.write(0, Offset(0), &[IoSlice::new(b"abc")]).expect("written");
+    landing.write(0, Offset(7), &[IoSlice::new(b"h"), IoSlice::new(b"ij")]).expect("written");
+    landing.finish(0).expect("whole");
+    assert_eq!(fs::read(site.to().join("file")).expect("stands"), b"abcdefghij");
+    assert!(matches!(landing.finish(0), Err(TreeError::UnknownFile(0))));
+}
+
+#[test]
+fn more_files_arrive_at_once_than_are_open() {
+    let site = Site::new();
+    let mut landing = site.landing(owning());
+    let count = crate::limits::ARRIVING_OPEN_MAX as u16 + 40;
+    for id in 0..count {
+        let name = format!("f{id}");
+        let entry = Entry { size: ByteCount(4), mode: 0o600, ..Entry::new(path(&name), Kind::File) };
+        landing.examine(id, entry).expect("examined");
+    }
+    for part in 0..4 {
+        for id in 0..count {
+            landing.write(id, Offset(part), &[IoSlice::new(&[part as u8 + id as u8])]).expect("written");
+        }
+    }
+    for id in 0..count {
+        landing.finish(id).expect("whole");
+        let expected: Vec<_> = (0..4).map(|part| part + id as u8).collect();
+        assert_eq!(fs::read(site.to().join(format!("f{id}"))).expect("stands"), expected);
+    }
+}
+
+#[test]
+fn entries_land_below_their_base_and_missing_directories_are_made() {
+    let site = Site::new();
+    let tree = Tree::open(&site.to()).expect("opened");
+    let mut landing = Landing::new(tree, path("a/b"), owning());
+    let entry = Entry { mode: 0o600, ..Entry::new(path("c/d/file"), Kind::File) };
+    assert_eq!(landing.examine(0, entry).expect("examined"), Examined::Made(Change::New));
+    assert!(site.to().join("a/b/c/d/file").exists());
+}
+
+#[test]
+fn a_dry_run_touches_nothing() {
+    let site = rich();
+    let look = LandingOptions { dry_run: true, delete: true, ..owning() };
+    let mut landing = Landing::new(Tree::look(&site.to()).expect("opened"), TreePath::top(), look.clone());
+    let dry = |landing: &mut Landing| {
+        let mut changes = BTreeMap::new();
+        for (id, found) in (0..).zip(all(&mut site.walk(&[], WalkOptions::default()), 1000)) {
+            let change = match landing.examine(id, found.entry.clone()).expect("examined") {
+                Examined::Same => continue,
+                Examined::Made(change) | Examined::Wanted { change, .. } => change,
+            };
+            changes.insert(found.entry.path.to_string(), change);
+        }
+        assert!(landing.end_batch().is_empty());
+        changes
+    };
+    let changes = dry(&mut landing);
+    assert!(changes.len() > 20 && changes.values().all(|change| *change == Change::New), "{changes:?}");
+    assert!(landing.end(true).failed.is_empty() && !site.to().exists());
+
+    site.send(&[], &owning());
+    site.write("empty", b"not any more");
+    fs::write(site.to().join("deep/extra"), "x").expect("written");
+    set_mtime(&site.to().join("deep"), 5, 5);
+    let before = picture(&site.to());
+    let mut landing = Landing::new(Tree::open(&site.to()).expect("opened"), TreePath::top(), look);
+    let changes = dry(&mut landing);
+    assert_eq!(changes["empty"], Change::Content);
+    assert_eq!(changes["deep"], Change::Attributes);
+    assert_eq!(landing.end(true).deleted, [path("deep/extra")]);
+    drop(landing);
+    assert_eq!(picture(&site.to()), before);
+}
+
+#[test]
+fn owners_are_set_when_that_is_permitted() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root may give files away");
+        return;
+    }
+    let site = Site::new();
+    let file = site.write("file", b"x");
+    let dir = site.from().join("dir");
+    fs::create_dir(&dir).expect("made");
+    symlink("x", site.from().join("link")).expect("linked");
+    for (path, uid, gid) in
+        [(&file, 65_001, 65_002), (&dir, 65_003, 65_004), (&site.from().join("link"), 65_005, 65_006)]
+    {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("given away");
+    }
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o6755)).expect("set");
+    let (_, ended) = site.send(&[], &owning());
+    assert!(ended.failed.is_empty(), "{ended:?}");
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+    std::os::unix::fs::lchown(&file, Some(65_009), Some(65_010)).expect("given away");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o6755)).expect("set");
+    let (changes, _) = site.send(&[], &owning());
+    assert_eq!(changes["file"], Change::Attributes);
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+}
+
+#[test]
+fn the_longest_paths_land() {
+    let site = Site::new();
+    let mut landing = site.landing(owning());
+    let longest = [&b"d/".repeat(2000)[..], &[b'f'; 95]].concat();
+    let entry = Entry {
+        size: ByteCount(4),
+        mode: 0o600,
+        mtime: FileTime(5),
+        ..Entry::new(TreePath::new(&longest).expect("valid"), Kind::File)
+    };
+    landing.examine(0, entry.clone()).expect("examined");
+    landing.write(0, Offset(0), &[IoSlice::new(b"deep")]).expect("written");
+    landing.finish(0).expect("whole");
+    assert_eq!(landing.examine(0, entry).expect("examined"), Examined::Same);
+}

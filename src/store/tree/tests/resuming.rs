@@ -1,0 +1,124 @@
+//! What an interrupted session leaves, and how the next one goes on with it.
+
+use super::*;
+
+fn resuming() -> LandingOptions {
+    LandingOptions { resume: true, ..LandingOptions::default() }
+}
+
+fn big(site: &Site) -> Found {
+    site.write(OsStr::from_bytes(b"sub/big\n\xff"), &bytes(100_000, 1));
+    let found = all(&mut site.walk(&[], WalkOptions::default()), 100);
+    found.into_iter().find(|found| found.entry.kind == Kind::File).expect("there is one")
+}
+
+fn put(landing: &mut Landing, found: &Found, from: u64, to: u64) {
+    let mut bytes = vec![0; (to - from) as usize];
+    found.open().expect("unchanged").read_exact_at(&mut bytes, Offset(from)).expect("read");
+    landing.write(0, Offset(from), &[IoSlice::new(&bytes)]).expect("written");
+}
+
+#[test]
+fn an_interrupted_file_goes_on_where_it_was() {
+    let site = Site::new();
+    let found = big(&site);
+    let mut landing = site.landing(resuming());
+    landing.examine(0, found.entry.clone()).expect("examined");
+    put(&mut landing, &found, 50_000, 70_000);
+    put(&mut landing, &found, 0, 10);
+    drop(landing);
+    assert!(site.to().join(".supersync").exists() && !site.to().join("sub").exists());
+
+    let mut landing = site.landing(resuming());
+    let Examined::Wanted { have, .. } = landing.examine(0, found.entry.clone()).expect("examined") else {
+        panic!("it is not whole");
+    };
+    let expected = [(Offset(0), ByteCount(10)), (Offset(50_000), ByteCount(20_000))];
+    assert_eq!(have.runs().collect::<Vec<_>>(), expected);
+    bring(&mut landing, 0, &found, &have, 7_000);
+    landing.finish(0).expect("whole");
+    assert_eq!(
+        fs::read(site.to().join("sub").join(OsStr::from_bytes(found.entry.path.name()))).expect("stands"),
+        bytes(100_000, 1)
+    );
+    drop(landing);
+    assert!(!site.to().join(".supersync").exists(), "nothing unfinished is left");
+}
+
+#[test]
+fn another_version_is_not_gone_on_with() {
+    let site = Site::new();
+    let found = big(&site);
+    let check = |change: fn(&mut Entry), options: LandingOptions, expected: u64| {
+        let mut landing = site.landing(resuming());
+        landing.examine(0, found.entry.clone()).expect("examined");
+        put(&mut landing, &found, 0, 60_000);
+        drop(landing);
+        let mut landing = site.landing(options);
+        let mut entry = found.entry.clone();
+        change(&mut entry);
+        let Examined::Wanted { have, .. } = landing.examine(0, entry).expect("examined") else {
+            panic!("it is not whole");
+        };
+        assert_eq!(have.total(), ByteCount(expected));
+    };
+    check(|entry| entry.mtime.0 += 1, resuming(), 0);
+    check(|entry| entry.size.0 += 1, resuming(), 0);
+    check(|entry| entry.path = path("elsewhere"), resuming(), 0);
+    check(|_| {}, resuming(), 60_000);
+    check(|_| {}, LandingOptions { resume: false, ..resuming() }, 0);
+}
+
+#[test]
+fn what_is_given_up_leaves_nothing() {
+    let site = Site::new();
+    let found = big(&site);
+    let mut landing = site.landing(resuming());
+    landing.examine(0, found.entry.clone()).expect("examined");
+    put(&mut landing, &found, 0, 60_000);
+    landing.give_up(0);
+    assert!(matches!(landing.finish(0), Err(TreeError::UnknownFile(0))));
+    drop(landing);
+    assert_eq!(fs::read_dir(site.to()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn no_two_sessions_write_one_file() {
+    let site = Site::new();
+    let found = big(&site);
+    let tree = Tree::open(&site.to()).expect("opened");
+    let landing = || Landing::new(std::sync::Arc::clone(&tree), TreePath::top(), resuming());
+    let (mut first, mut second) = (landing(), landing());
+    first.examine(0, found.entry.clone()).expect("examined");
+    second.examine(0, found.entry.clone()).expect("examined");
+    put(&mut first, &found, 0, 60_000);
+    let error = second.write(0, Offset(0), &[IoSlice::new(b"x")]).expect_err("the other one has it");
+    assert!(matches!(error, TreeError::Busy { .. }), "{error}");
+    drop(first);
+    put(&mut second, &found, 0, 10);
+    second.give_up(0);
+}
+
+#[test]
+fn a_tree_has_one_process_and_leaves_its_time_alone() {
+    let site = Site::new();
+    fs::create_dir(site.to()).expect("made");
+    set_mtime(&site.to(), 1_234, 5_678);
+    let tree = Tree::open(&site.to()).expect("opened");
+    let error = Tree::open(&site.to()).expect_err("it is open already");
+    assert!(matches!(error, TreeError::Store(crate::store::StoreError::Locked { .. })), "{error}");
+    drop(tree);
+    drop(Tree::open(&site.to()).expect("opened"));
+    let metadata = fs::metadata(site.to()).expect("stands");
+    assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1_234, 5_678));
+    assert_eq!(fs::read_dir(site.to()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn what_a_node_keeps_beside_its_parts_stays() {
+    let site = Site::new();
+    fs::create_dir_all(site.to().join(".supersync")).expect("made");
+    fs::write(site.to().join(".supersync/hashes"), "a node's").expect("written");
+    drop(Tree::open(&site.to()).expect("opened"));
+    assert!(site.to().join(".supersync/hashes").exists() && site.to().join(".supersync/lock").exists());
+}
