@@ -165,6 +165,10 @@ pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
 pub const SESSION_KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// A connection of a session over which nothing came for so long is given up.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// A session waits so long for a file that another one is bringing in: longer than it takes to notice that one's client is gone.
+pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
+/// A client asks so often for its session where the server closes the connection before it answers, as one does that starts.
+pub const SESSION_ASKS_MAX: usize = 10;
 /// Sessions that a node serves at once.
 pub const SESSIONS_MAX: usize = 256;
 /// Entries that a sender announces at once: few first, so that bytes flow soon, ...
@@ -423,6 +427,7 @@ pub const DEMO_REVIVE_AFTER: Duration = Duration::from_secs(1);
 pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
+    assert!(SESSION_SILENCE_MAX.as_millis() < SESSION_BUSY_WITHIN.as_millis());
     assert!(2 + SESSION_OPTIONS_BYTES_MAX + NAME_BYTES_MAX <= SESSION_PAYLOAD_BYTES_MAX);
     assert!(SESSION_BLOCK_BYTES_DEFAULT >= SESSION_BLOCK_BYTES_MIN);
     assert!(SESSION_BLOCK_BYTES_DEFAULT as usize <= SESSION_DATA_BYTES_MAX);

@@ -162,8 +162,8 @@ fn session_status(error: &SessionError) -> u8 {
         SessionError::Local { .. }
         | SessionError::Refused { .. }
         | SessionError::Protocol { .. }
-        | SessionError::Died
-        | SessionError::NotAvailable => exit::FAILED,
+        | SessionError::Engine(_)
+        | SessionError::Died => exit::FAILED,
     }
 }
 

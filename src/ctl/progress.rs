@@ -15,7 +15,7 @@
 //! | `change` | path, `what`: `new`, `content` or `attributes` |
 //! | `deleted` | path |
 //! | `failed`, `skipped` | path, `reason` |
-//! | `summary` | the last one, where command line and local paths were right: `result` (`ok`, `incomplete` or `failed`), `exit_status`, `error` (text or null), `dry_run`, `entries`, `new`, `changed`, `attributes`, `deleted`, `failed`, `skipped`, `bytes_data`, `bytes_sent` and `bytes_received` (null where they are not counted), `seconds` |
+//! | `summary` | the last one, where command line and local paths were right: `result` (`ok`, `incomplete` or `failed`), `exit_status`, `error` (text or null), `dry_run`, `entries`, `new`, `changed`, `attributes`, `deleted`, `failed`, `skipped`, `bytes_data`, `bytes_sent` and `bytes_received` (null where they are not counted), `damaged` (messages that came damaged here, and came again), `seconds` |
 //!
 //! A path is told under the key `path` where it is UTF-8. Where it is not, the key is `path_percent` instead, and every byte
 //! but ASCII letters, digits, `/`, `.`, `_` and `-` is written as `%` and two hexadecimal digits. The top of the transfer
@@ -157,6 +157,7 @@ struct SummaryBody<'a> {
     bytes_data: u64,
     bytes_sent: Option<u64>,
     bytes_received: Option<u64>,
+    damaged: u64,
     seconds: f64,
 }
 
@@ -265,6 +266,7 @@ impl<O: Write, E: Write> Show<O, E> {
                     bytes_data,
                     bytes_sent,
                     bytes_received,
+                    damaged,
                     seconds,
                 } = *summary;
                 let counted = |bytes: u64| (bytes_sent > 0 || bytes_received > 0).then_some(bytes);
@@ -290,6 +292,7 @@ impl<O: Write, E: Write> Show<O, E> {
                     bytes_data,
                     bytes_sent,
                     bytes_received,
+                    damaged,
                     seconds,
                 };
                 self.event("summary", None, body)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::NewLink;
 use super::connection::LinkStats;
+use super::session::NewConnection;
 use crate::units::{LinkId, Time};
 use crate::uring::Waker;
 
@@ -16,6 +17,8 @@ pub(super) enum Message {
     Wake(LinkId),
     /// A new connection.
     Add(Box<NewLink>, std::sync::Arc<LinkStats>),
+    /// A new connection of a session.
+    AddSession(Box<NewConnection>),
     /// End a link, for a reason.
     Close(LinkId, String),
     /// End all links: each after the train in flight, but no later than this.

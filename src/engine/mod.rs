@@ -28,6 +28,7 @@ mod worker;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -156,9 +157,10 @@ impl Engine {
         self.shared.add_link(link);
     }
 
-    /// Serves a client of sessions, which reaches `modules` and nothing else. `address`: the client's, for people.
-    pub fn serve_session(&self, socket: OwnedFd, address: String, modules: Arc<session::Modules>) {
-        tracing::warn!(address, ?socket, ?modules, "refused: sessions are not available in this version");
+    /// Serves a client of sessions, which reaches `modules` and nothing else. `address`: the client's.
+    pub fn serve_session(&self, socket: OwnedFd, address: SocketAddr, modules: Arc<session::Modules>) {
+        let new = session::called(&self.shared.sessions, socket, address, modules);
+        self.shared.add_session_link(new);
     }
 
     /// Ends a link; a notice follows.
@@ -227,6 +229,7 @@ impl Engine {
         let Some(disk) = threads.len().checked_sub(3) else { return };
         let tail = threads.split_off(disk);
         join(threads);
+        self.shared.sessions.join();
         let mut tail = tail.into_iter();
         self.shared.stop_writer();
         join(tail.next());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
 use super::kept::Kept;
+use super::session::{NewConnection, Sessions};
 use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
@@ -67,6 +68,7 @@ pub(super) struct Shared {
     pub(super) ending: AtomicBool,
     /// Small objects of spools.
     kept: Mutex<Kept>,
+    pub(super) sessions: Sessions,
     /// Bytes of ranges that wait for the writer.
     pub(super) backlog: AtomicUsize,
     /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
@@ -96,6 +98,7 @@ impl Shared {
             committed_bytes: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             kept: Mutex::default(),
+            sessions: Sessions::default(),
             ending: AtomicBool::new(false),
             backlog: AtomicUsize::new(0),
             journals: config.journals.into_iter().map(|journal| journal.map(Mutex::new)).collect(),
@@ -270,6 +273,16 @@ impl Shared {
         links.insert(link.config.id, (worker, Arc::clone(&stats)));
         drop(links);
         self.inboxes[worker].push([Message::Add(Box::new(link), stats)]);
+    }
+
+    /// The worker that has a connection of a session.
+    pub(super) fn worker_of_session(&self, link: LinkId) -> usize {
+        (link.0 % self.inboxes.len() as u64) as usize
+    }
+
+    /// Hands a connection of a session to its worker.
+    pub(super) fn add_session_link(&self, new: NewConnection) {
+        self.inboxes[self.worker_of_session(new.id)].push([Message::AddSession(Box::new(new))]);
     }
 
     pub(super) fn remove_link(&self, link: LinkId) {

@@ -12,8 +12,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::connection::Connection;
+use super::flight::Flight;
 use super::frames;
 use super::inbox::Message;
+use super::session;
 use super::shared::Shared;
 use super::train::{self, Layout, OpenSource};
 use super::writer::WriteJob;
@@ -24,6 +26,30 @@ use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
 use crate::uring::{Buffer, Completion, Gather, Outcome, Pool, Ring, RingError, Token, socket};
 
+/// A connection, by what is spoken over it.
+enum Spoken {
+    /// A link of the node's site.
+    Site(Box<Connection>),
+    /// A session's.
+    Session(Box<session::Connection>),
+}
+
+impl Spoken {
+    fn flight(&self) -> &Flight {
+        match self {
+            Self::Site(connection) => &connection.flight,
+            Self::Session(connection) => &connection.flight,
+        }
+    }
+
+    fn flight_mut(&mut self) -> &mut Flight {
+        match self {
+            Self::Site(connection) => &mut connection.flight,
+            Self::Session(connection) => &mut connection.flight,
+        }
+    }
+}
+
 struct Worker {
     index: usize,
     shared: Arc<Shared>,
@@ -32,7 +58,7 @@ struct Worker {
     pool: Pool,
     /// Small ones, for all others: a link that waits for bytes keeps nobody from receiving.
     idle_pool: Pool,
-    connections: BTreeMap<LinkId, Connection>,
+    connections: BTreeMap<LinkId, Spoken>,
     /// Links that something happened to in this turn.
     touched: BTreeSet<LinkId>,
     /// Links that want to receive and found no buffer.
@@ -110,7 +136,7 @@ impl Worker {
 
     fn next_timeout(&self) -> Duration {
         let now = self.shared.now();
-        let deadline = self.connections.values().map(|connection| connection.flight.deadline).min();
+        let deadline = self.connections.values().map(|connection| connection.flight().deadline).min();
         deadline.into_iter().chain(self.drain_by).min().map_or(limits::KEEPALIVE_EVERY, |at| at.since(now))
     }
 
@@ -118,12 +144,7 @@ impl Worker {
     fn give_up(&mut self, error: &RingError) {
         tracing::error!("a worker's ring failed, its links end: {error}");
         for mut connection in std::mem::take(&mut self.connections).into_values() {
-            let (fetch, serve) = (connection.fetch, connection.serve);
-            let link = &mut connection.link;
-            self.shared.with_flows(|flows, now| {
-                let (fetch, serve) = flows.pair(fetch, serve);
-                link.close(now, fetch, serve);
-            });
+            give_back(&self.shared, &mut connection, &error.to_string());
             self.finish(connection, error.to_string());
         }
     }
@@ -136,7 +157,18 @@ impl Worker {
             Message::Add(new, stats) => {
                 let id = new.config.id;
                 if self.drain_by.is_none() {
-                    self.connections.insert(id, Connection::new(*new, stats, self.shared.now()));
+                    let connection = Connection::new(*new, stats, self.shared.now());
+                    self.connections.insert(id, Spoken::Site(Box::new(connection)));
+                    self.touched.insert(id);
+                }
+            }
+            Message::AddSession(new) => {
+                let id = new.id;
+                let mut connection = session::Connection::new(*new, self.shared.now());
+                if self.drain_by.is_some() {
+                    connection.handle_closed("the node stops");
+                } else {
+                    self.connections.insert(id, Spoken::Session(Box::new(connection)));
                     self.touched.insert(id);
                 }
             }
@@ -153,17 +185,23 @@ impl Worker {
         let due: Vec<LinkId> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.flight.deadline <= now)
+            .filter(|(_, connection)| connection.flight().deadline <= now)
             .map(|(&id, _)| id)
             .collect();
         for id in due {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             self.touched.insert(id);
-            if !connection.flight.receiving && connection.flight.closing.is_none() {
-                connection.link.handle_life(now);
-            }
-            if let Err(error) = connection.link.handle_timeout(now) {
-                self.close(id, error.to_string());
+            let timeout = match connection {
+                Spoken::Session(connection) => connection.handle_timeout(now),
+                Spoken::Site(connection) => {
+                    if !connection.flight.receiving && connection.flight.closing.is_none() {
+                        connection.link.handle_life(now);
+                    }
+                    connection.link.handle_timeout(now).map_err(|error| error.to_string())
+                }
+            };
+            if let Err(reason) = timeout {
+                self.close(id, reason);
             }
         }
         if self.drain_by.is_some_and(|at| at <= now) {
@@ -181,11 +219,12 @@ impl Worker {
         let id = LinkId(completion.token.0);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.touched.insert(id);
+        let is_closing = connection.flight().closing.is_some();
         match completion.outcome {
             Outcome::Received { buffer, result } => {
-                connection.flight.receiving = false;
+                connection.flight_mut().receiving = false;
                 match result {
-                    _ if connection.flight.closing.is_some() => {}
+                    _ if is_closing => {}
                     Ok(0) => self.close(id, "the peer closed the connection".into()),
                     Ok(bytes) => self.handle_received(id, buffer, bytes),
                     Err(error) => self.close(id, format!("cannot receive: {error}")),
@@ -193,12 +232,17 @@ impl Worker {
             }
             Outcome::Sent { train, result } => {
                 let now = self.shared.now();
-                connection.flight.train = Some(train);
+                connection.flight_mut().train = Some(train);
                 match result {
-                    _ if connection.flight.closing.is_some() => {}
+                    _ if is_closing => {}
                     Ok(bytes) => {
-                        connection.flight.send_rate.add(ByteCount(bytes as u64), now);
-                        connection.stats.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+                        connection.flight_mut().send_rate.add(ByteCount(bytes as u64), now);
+                        match connection {
+                            Spoken::Site(connection) => {
+                                connection.stats.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+                            }
+                            Spoken::Session(connection) => connection.handle_sent(bytes),
+                        }
                     }
                     Err(error) => self.handle_send_failed(id, &error),
                 }
@@ -207,7 +251,16 @@ impl Worker {
     }
 
     fn handle_received(&mut self, id: LinkId, mut buffer: Buffer, bytes: usize) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let connection = match self.connections.get_mut(&id) {
+            Some(Spoken::Site(connection)) => connection,
+            Some(Spoken::Session(connection)) => {
+                if let Err(reason) = connection.handle_received(&self.shared, buffer, bytes, self.shared.now()) {
+                    self.close(id, reason);
+                }
+                return;
+            }
+            None => return,
+        };
         connection.stats.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
         connection.flight.busy = bytes >= limits::IDLE_BUFFER_BYTES / 2;
         let n = connection.link.packet_len().bytes();
@@ -253,8 +306,8 @@ impl Worker {
     /// EFAULT is a mapped file that was cut short. The packet on the wire cannot be finished with true bytes, so the link
     /// ends; it is made anew, and the object is pending until it is stable.
     fn handle_send_failed(&mut self, id: LinkId, error: &std::io::Error) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
         if error.raw_os_error() == Some(nix::libc::EFAULT)
+            && let Some(Spoken::Site(connection)) = self.connections.get_mut(&id)
             && let Some(source) = connection.source.take()
         {
             let serve = connection.serve;
@@ -272,12 +325,13 @@ impl Worker {
 
     fn pump(&mut self, id: LinkId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.flight.closing.is_none() && self.drain_by.is_some() && connection.flight.train.is_some() {
+        let flight = connection.flight();
+        if flight.closing.is_none() && self.drain_by.is_some() && flight.train.is_some() {
             self.close(id, "the node stops".into());
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if let Some(reason) = connection.flight.closing.clone() {
-            if connection.flight.is_quiet()
+        if let Some(reason) = connection.flight().closing.clone() {
+            if connection.flight().is_quiet()
                 && let Some(connection) = self.connections.remove(&id)
             {
                 self.finish(connection, reason);
@@ -286,68 +340,82 @@ impl Worker {
         }
         self.pump_send(id);
         self.pump_receive(id);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            let (link, fetch) = (&connection.link, connection.fetch);
-            let deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
-            connection.flight.deadline = connection.held_until.map_or(deadline, |at| at.min(deadline));
-            connection.stats.update(&connection.link);
+        match self.connections.get_mut(&id) {
+            Some(Spoken::Site(connection)) => {
+                let (link, fetch) = (&connection.link, connection.fetch);
+                let deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
+                connection.flight.deadline = connection.held_until.map_or(deadline, |at| at.min(deadline));
+                connection.stats.update(&connection.link);
+            }
+            Some(Spoken::Session(connection)) => {
+                connection.update_deadline(self.shared.now());
+                let is_sent = connection.flight.train.is_some();
+                if let Some(reason) = connection.poll_leave().filter(|_| is_sent) {
+                    self.close(id, reason);
+                }
+            }
+            None => {}
         }
     }
 
     fn pump_receive(&mut self, id: LinkId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.flight.receiving || connection.flight.closing.is_some() {
+        let Some(flight) = self.connections.get_mut(&id).map(Spoken::flight_mut) else { return };
+        if flight.receiving || flight.closing.is_some() {
             return;
         }
         if self.shared.backlog.load(Ordering::Acquire) >= limits::WRITE_BACKLOG_MAX {
             self.starved.insert(id);
             return;
         }
-        let fits_small = connection.flight.carry.len() < limits::IDLE_BUFFER_BYTES / 2;
+        let fits_small = flight.carry.len() < limits::IDLE_BUFFER_BYTES / 2;
         let small = || fits_small.then(|| self.idle_pool.take()).flatten();
-        let fresh = || match connection.flight.busy {
+        let fresh = || match flight.busy {
             true => self.pool.take().or_else(small),
             false => small().or_else(|| self.pool.take()),
         };
-        let Some(mut buffer) = connection.flight.buffer.take().or_else(fresh) else {
+        let Some(mut buffer) = flight.buffer.take().or_else(fresh) else {
             self.starved.insert(id);
             return;
         };
-        buffer.copy_from(&connection.flight.carry);
-        connection.flight.carry.clear();
-        match self.ring.recv(Token(id.0), &connection.flight.socket, buffer) {
-            Ok(()) => connection.flight.receiving = true,
+        buffer.copy_from(&flight.carry);
+        flight.carry.clear();
+        match self.ring.recv(Token(id.0), &flight.socket, buffer) {
+            Ok(()) => flight.receiving = true,
             Err(rejected) => {
-                connection.flight.buffer = Some(rejected.returned);
+                flight.buffer = Some(rejected.returned);
                 self.close(id, rejected.error.to_string());
             }
         }
     }
 
     fn pump_send(&mut self, id: LinkId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(mut train) = connection.flight.train.take() else { return };
+        let Some(flight) = self.connections.get_mut(&id).map(Spoken::flight_mut) else { return };
+        let Some(mut train) = flight.train.take() else { return };
         if train.is_done() {
             train.clear();
             self.build(id, &mut train);
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(flight) = self.connections.get_mut(&id).map(Spoken::flight_mut) else { return };
         let now = self.shared.now();
         if train.is_empty() {
-            connection.flight.send_rate.stop(now);
-            connection.flight.train = Some(train);
+            flight.send_rate.stop(now);
+            flight.train = Some(train);
             return;
         }
-        connection.flight.send_rate.start(now);
-        if let Err(rejected) = self.ring.send(Token(id.0), &connection.flight.socket, train) {
-            connection.flight.train = Some(rejected.returned);
+        flight.send_rate.start(now);
+        if let Err(rejected) = self.ring.send(Token(id.0), &flight.socket, train) {
+            flight.train = Some(rejected.returned);
             self.close(id, rejected.error.to_string());
         }
     }
 
     /// Fills an empty train with as much as the link carries in a short while, or with what there is.
     fn build(&mut self, id: LinkId, train: &mut Gather) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let connection = match self.connections.get_mut(&id) {
+            Some(Spoken::Site(connection)) => connection,
+            Some(Spoken::Session(connection)) => return connection.build(train, self.shared.now()),
+            None => return,
+        };
         let rate = connection.flight.send_rate.rate(self.shared.now());
         let budget = pace::train_bytes(rate);
         tune(connection, rate);
@@ -420,25 +488,27 @@ impl Worker {
     fn close(&mut self, id: LinkId, reason: String) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.touched.insert(id);
-        if connection.flight.closing.is_some() {
+        let flight = connection.flight_mut();
+        if flight.closing.is_some() {
             return;
         }
-        connection.flight.closing = Some(reason);
-        connection.flight.buffer = None;
-        connection.flight.deadline = self.shared.now() + limits::KEEPALIVE_EVERY;
-        let (fetch, serve) = (connection.fetch, connection.serve);
-        let link = &mut connection.link;
-        self.shared.with_flows(|flows, now| {
-            let (fetch, serve) = flows.pair(fetch, serve);
-            link.close(now, fetch, serve);
-        });
-        connection.stats.update(&connection.link);
+        flight.closing = Some(reason.clone());
+        flight.buffer = None;
+        flight.deadline = self.shared.now() + limits::KEEPALIVE_EVERY;
+        give_back(&self.shared, connection, &reason);
         // Fails only when the peer was faster.
-        let _ = socket::shutdown(&connection.flight.socket, Shutdown::Both);
+        let _ = socket::shutdown(&connection.flight().socket, Shutdown::Both);
         self.ring.cancel(Token(id.0));
     }
 
-    fn finish(&self, connection: Connection, reason: String) {
+    fn finish(&self, connection: Spoken, reason: String) {
+        let connection = match connection {
+            Spoken::Site(connection) => connection,
+            Spoken::Session(connection) => {
+                tracing::debug!(address = connection.flight.address, "a connection of a session ended: {reason}");
+                return;
+            }
+        };
         let id = connection.link.id();
         self.shared.remove_link(id);
         let peer = connection.link.peer().map(|peer| peer.name.clone());
@@ -448,6 +518,22 @@ impl Worker {
         self.shared.notify(Notice::Closed { link: id, peer, address, damaged, reason });
         // Behind the last of its ranges.
         self.shared.write(WriteJob::Settle { link: id });
+    }
+}
+
+/// What a connection that ends was to do goes back.
+fn give_back(shared: &Shared, connection: &mut Spoken, reason: &str) {
+    match connection {
+        Spoken::Site(connection) => {
+            let (fetch, serve) = (connection.fetch, connection.serve);
+            let link = &mut connection.link;
+            shared.with_flows(|flows, now| {
+                let (fetch, serve) = flows.pair(fetch, serve);
+                link.close(now, fetch, serve);
+            });
+            connection.stats.update(&connection.link);
+        }
+        Spoken::Session(connection) => connection.handle_closed(reason),
     }
 }
 

@@ -63,7 +63,7 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
         }
         Protocol::Session => {
             let modules = site.modules(address.ip());
-            site.engine().serve_session(socket, address.to_string(), Arc::new(modules));
+            site.engine().serve_session(socket, address, Arc::new(modules));
         }
     }
 }

@@ -16,6 +16,7 @@ mod operate;
 mod proxy;
 mod resume;
 mod seed;
+mod session;
 mod site;
 mod sources;
 mod upkeep;

@@ -24,6 +24,7 @@ struct Control {
     /// After how many bytes of a direction a bit is flipped; 0: never.
     flip_every: AtomicU64,
     flips: AtomicU64,
+    forwarded: AtomicU64,
     /// Where in the next connection's stream one byte is damaged; 0: nowhere.
     damage_at: AtomicU64,
     ended: AtomicBool,
@@ -37,6 +38,7 @@ impl Proxy {
             rate: rate.into(),
             flip_every: 0.into(),
             flips: 0.into(),
+            forwarded: 0.into(),
             damage_at: 0.into(),
             ended: false.into(),
         });
@@ -69,6 +71,11 @@ impl Proxy {
     /// Bits flipped so far.
     pub(crate) fn flips(&self) -> u64 {
         self.control.flips.load(Ordering::Relaxed)
+    }
+
+    /// Bytes carried so far, both ways.
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.control.forwarded.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_rate(&self, rate: u64) {
@@ -107,6 +114,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, control: &Control) {
                     control.damage_at.store(0, Ordering::Relaxed);
                 }
                 passed += read as u64;
+                control.forwarded.fetch_add(read as u64, Ordering::Relaxed);
                 if to.write_all(&buffer[..read]).is_err() {
                     break;
                 }

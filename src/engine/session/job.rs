@@ -173,6 +173,8 @@ pub struct Summary {
     pub bytes_sent: u64,
     /// Bytes that came from it.
     pub bytes_received: u64,
+    /// Messages that came damaged here, and came again.
+    pub damaged: u64,
     /// How long it took.
     pub seconds: f64,
 }
@@ -222,6 +224,9 @@ pub enum SessionError {
         /// What it did.
         reason: String,
     },
+    /// This host gives no threads or no memory for it.
+    #[error("cannot start: {0}")]
+    Engine(String),
     /// The options cannot be told to the server.
     #[error("{0}")]
     Options(String),
@@ -231,9 +236,6 @@ pub enum SessionError {
     /// The work ended without saying how.
     #[error("the transfer ended without saying how; this is a fault of this program")]
     Died,
-    /// This version cannot do it.
-    #[error("sessions are not available in this version")]
-    NotAvailable,
 }
 
 /// A transfer that is under way.

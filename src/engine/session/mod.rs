@@ -1,19 +1,44 @@
-//! Trees that are pushed and pulled in sessions (PROTOCOLS, "session"): what a server reaches under which names, and what a
-//! client asks for and is told.
+//! Sessions (seed 002): a directory tree goes to or comes from another host, over several connections of this engine.
+//!
+//! ```text
+//! sender    scanner thread: walks the tree, announces batches      worker: reads blocks into trains, sends them
+//! receiver  worker: receives, checks, hands on                     writer thread of the session: files and directories
+//! ```
+//!
+//! All decisions are [`proto::session`](crate::proto::session)'s, which stands behind the lock of a `Running`; it is taken once
+//! a train and once a buffer. Receive buffers travel to the session's writer and come back empty, which is the back-pressure
+//! from disk to peer. A client runs one session with [`start`]; a node serves those of others
+//! ([`Engine::serve_session`](super::Engine::serve_session)), of the directories in its [`Modules`].
 
+mod client;
+mod connection;
 mod job;
+mod landing;
 mod modules;
+mod running;
+mod server;
+mod source;
 
+pub use client::start;
+pub(super) use connection::{Connection, NewConnection};
 pub use job::{
     Change, Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob, SessionOptions, SessionProgress,
     StopSwitch, Summary,
 };
 pub use modules::{Module, Modules, Refusal};
+pub(super) use server::{Sessions, called};
 
-/// Starts a transfer.
-///
-/// # Errors
-/// Nobody answers at the address, or something of this host stands in the way of all of it.
-pub fn start(_job: SessionJob) -> Result<SessionHandle, SessionError> {
-    Err(SessionError::NotAvailable)
+use crate::limits;
+use crate::uring::socket;
+
+/// What both ends set the sockets of sessions to.
+fn socket_options() -> socket::Options {
+    socket::Options {
+        no_delay: true,
+        not_sent_low_water: None,
+        send_buffer: None,
+        user_timeout: Some(limits::SESSION_SILENCE_MAX),
+        keep_alive: None,
+        congestion: None,
+    }
 }

@@ -35,6 +35,8 @@ pub enum Received {
     Hole {
         /// Which one.
         file: FileId,
+        /// Where they begin.
+        offset: Offset,
         /// How many.
         length: ByteCount,
     },
@@ -107,6 +109,11 @@ impl Receiving {
     }
 
     pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// It ended while its rim was at work: what that reports says nothing any more.
+    fn has_ended(&self) -> bool {
         self.phase == Phase::Over
     }
 
@@ -195,6 +202,9 @@ impl Receiving {
 
     /// All entries were looked at, or reported as failed.
     pub(super) fn handle_listed(&mut self, channel: &mut Channel, received: &mut Vec<Received>) {
+        if self.has_ended() {
+            return;
+        }
         assert_eq!(self.phase, Phase::Examining, "entries are looked at once they are all announced");
         self.arrivals = Arrivals::of(&self.batch);
         for file in std::mem::take(&mut self.failed) {
@@ -271,7 +281,7 @@ impl Receiving {
             0 => {}
             new if new == count => {
                 let length = ByteCount(last.offset.0 + last.length as u64 - first.offset.0);
-                received.push(Received::Hole { file: first.file, length });
+                received.push(Received::Hole { file: first.file, offset: first.offset, length });
             }
             _ => return Err(error),
         }
@@ -327,6 +337,9 @@ impl Receiving {
     }
 
     pub(super) fn handle_batch_stands(&mut self, channel: &mut Channel) {
+        if self.has_ended() {
+            return;
+        }
         assert_eq!(self.phase, Phase::Landing, "a batch stands when all of it is here");
         channel.push(&Message::Verify);
         self.told = channel.count();
@@ -334,6 +347,9 @@ impl Receiving {
     }
 
     pub(super) fn handle_ended(&mut self, channel: &mut Channel, deleted: &[TreePath]) {
+        if self.has_ended() {
+            return;
+        }
         assert_eq!(self.phase, Phase::Ending, "the end was announced");
         deleted.iter().for_each(|path| channel.push(&Message::Deleted { path: path.as_bytes() }));
         channel.push(&Message::Verify);

@@ -1,0 +1,192 @@
+//! A session of our own: the client of `push` and `pull`.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use super::connection::{NewConnection, Role};
+use super::job::{Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob, SessionOptions};
+use super::running::{Ending, Running};
+use super::server::{landing_options, receive, rules, send, walk_options};
+use crate::engine::shared::Shared;
+use crate::engine::{Engine, EngineConfig};
+use crate::limits;
+use crate::proto::session::Side;
+use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
+use crate::transfer::Flows;
+use crate::units::{SessionId, TreePath};
+use crate::uring::socket;
+use crate::wire::session::{Command, Message, Options, encode};
+
+/// Connects, and begins the session. What becomes of it, the handle tells; that the server refuses it, too.
+///
+/// # Errors
+/// Nobody answers at the address, or something of this host stands in the way of all of it.
+pub fn start(job: SessionJob) -> Result<SessionHandle, SessionError> {
+    let options = options(&job.options);
+    let first = connect(job.address)?;
+    let config = EngineConfig {
+        flows: Flows::new(Vec::new()),
+        stores: Vec::new(),
+        journals: Vec::new(),
+        workers: job.connections.min(workers()),
+        seed: rand::random(),
+    };
+    let engine = Engine::start(config, |_| {}).map_err(|error| SessionError::Engine(error.to_string()))?;
+    let (handle, feed) = SessionHandle::new();
+    match begin(&engine.shared, &job, &options, feed.clone()) {
+        Ok((session, command)) => {
+            let role = Role::Asks { session: Arc::clone(&session), command: command.clone() };
+            add(&engine.shared, &session, first, job.address, role);
+            let thread = std::thread::Builder::new().name("ss-client".into());
+            thread
+                .spawn(move || attend(&engine, &session, &job, &command, &feed))
+                .map_err(|error| SessionError::Engine(error.to_string()))?;
+            Ok(handle)
+        }
+        Err(error) => {
+            engine.kill();
+            Err(error)
+        }
+    }
+}
+
+/// This side of the session, and what the server is asked.
+fn begin(
+    shared: &Arc<Shared>,
+    job: &SessionJob,
+    options: &Options,
+    feed: SessionFeed,
+) -> Result<(Arc<Running>, Vec<u8>), SessionError> {
+    let peer = job.address.to_string();
+    let rules = rules(options).map_err(SessionError::Options)?;
+    let thread = |error: std::io::Error| SessionError::Engine(error.to_string());
+    let told = options.encode().map_err(|error| SessionError::Options(error.to_string()))?;
+    let asked = Command { options: &told, path: &job.path };
+    let message = match &job.direction {
+        Direction::Push { .. } => Message::Push(asked),
+        Direction::Pull { .. } => Message::Pull(asked),
+    };
+    let mut command = Vec::new();
+    encode(&message, &mut command).map_err(|error| SessionError::Options(error.to_string()))?;
+    let session = match &job.direction {
+        Direction::Push { sources } => {
+            let first = sources.first().cloned().unwrap_or_default();
+            let source = |path: &PathBuf| {
+                let named = WalkSource::of_path(path);
+                named.map_err(|error| SessionError::Local { path: path.clone(), source: std::io::Error::other(error) })
+            };
+            let sources = sources.iter().map(source).collect::<Result<_, _>>()?;
+            let walk = Walk::new(sources, rules, walk_options(options)).map_err(|error| local(&first, error))?;
+            send(shared, peer, Side::Client, options, walk, Some(feed)).map_err(thread)?
+        }
+        Direction::Pull { destination } => {
+            let tree = Tree::open(destination).map_err(|error| local(destination, error))?;
+            let landing = Landing::new(tree, TreePath::top(), landing_options(options, rules));
+            receive(shared, peer, Side::Client, options, landing, Some(feed)).map_err(thread)?
+        }
+    };
+    Ok((session, command))
+}
+
+/// Looks after a session until it has ended: makes further connections when the server has made it, and new ones for those
+/// that are lost, while there are any; tells how far it is.
+fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[u8], feed: &SessionFeed) {
+    let mut asks = limits::SESSION_ASKS_MAX;
+    let mut joins = 2 * job.connections;
+    let mut next_dial = Instant::now();
+    let mut core = session.lock();
+    while core.ended.is_none() {
+        drop(core);
+        let links = session.link_count();
+        let role = match session.id.get() {
+            None if links == 0 => Some(Role::Asks { session: Arc::clone(session), command: command.to_vec() }),
+            Some(&id) if (1..job.connections).contains(&links) && joins > 0 => Some(joins_as(session, id)),
+            _ => None,
+        };
+        let is_time = Instant::now() >= next_dial;
+        if feed.is_stopped() {
+            session.stop();
+        } else if let Some(role) = role.filter(|_| is_time) {
+            let left = if links == 0 { &mut asks } else { &mut joins };
+            match connect(job.address) {
+                _ if *left == 0 => session.give_up("the server closes the connection and does not answer"),
+                Ok(socket) => add(&engine.shared, session, socket, job.address, role),
+                Err(error) => tracing::warn!("a connection cannot be made: {error}"),
+            }
+            *left = left.saturating_sub(1);
+            if links + 1 < job.connections && links > 0 {
+                // The others at once.
+                core = session.lock();
+                continue;
+            }
+            next_dial = Instant::now() + limits::SESSION_REDIAL_EVERY;
+        }
+        feed.set_progress(session.progress());
+        core = session.lock();
+        if core.ended.is_none() {
+            let waited = session.turned.wait_timeout(core, limits::SESSION_LOOK_EVERY);
+            core = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+    let result = match core.ended.clone() {
+        Some(Ending::Refused { code, text }) => Err(SessionError::Refused { address: job.address, code: code.0, text }),
+        Some(Ending::Lost(reason)) => Err(SessionError::Lost { address: job.address, reason }),
+        Some(Ending::Protocol(reason)) => Err(SessionError::Protocol { address: job.address, reason }),
+        Some(Ending::Local(text)) => {
+            let path = match &job.direction {
+                Direction::Push { sources } => sources.first().cloned().unwrap_or_default(),
+                Direction::Pull { destination } => destination.clone(),
+            };
+            Err(SessionError::Local { path, source: std::io::Error::other(text) })
+        }
+        Some(Ending::Stopped) => Err(SessionError::Interrupted),
+        Some(Ending::Done) | None => Ok(session.summary(&core)),
+    };
+    drop(core);
+    // What is still to be said goes out, and what came is written.
+    let by = Instant::now() + limits::DRAIN_WITHIN;
+    while session.link_count() > 0 && Instant::now() < by {
+        std::thread::sleep(limits::SESSION_LINGER);
+    }
+    engine.drain(limits::DRAIN_WITHIN);
+    feed.set_progress(session.progress());
+    feed.report(Report::Ended(result));
+}
+
+fn joins_as(session: &Arc<Running>, id: SessionId) -> Role {
+    let mut greeting = Vec::new();
+    encode(&Message::Session(id), &mut greeting).expect("a number fits");
+    Role::Joins { session: Arc::clone(session), greeting }
+}
+
+fn add(shared: &Arc<Shared>, session: &Arc<Running>, socket: OwnedFd, address: SocketAddr, role: Role) {
+    let id = shared.sessions.next_link();
+    session.add_link(id, shared.worker_of_session(id));
+    shared.add_session_link(NewConnection { id, socket, address: address.to_string(), role });
+}
+
+fn connect(address: SocketAddr) -> Result<OwnedFd, SessionError> {
+    let unreachable = |source| SessionError::Unreachable { address, source };
+    let stream = TcpStream::connect_timeout(&address, limits::DIAL_WITHIN).map_err(unreachable)?;
+    let socket = OwnedFd::from(stream);
+    socket::apply(&socket, &super::socket_options()).map_err(unreachable)?;
+    Ok(socket)
+}
+
+/// Threads for connections: as many as there are cores for.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn local(path: &Path, error: TreeError) -> SessionError {
+    SessionError::Local { path: path.to_owned(), source: std::io::Error::other(error.to_string()) }
+}
+
+fn options(options: &SessionOptions) -> Options {
+    let SessionOptions { delete, checksum, dry_run, xattrs, numeric_ids, resume, bwlimit, fsync, ref rules } = *options;
+    let rules = rules.clone();
+    Options { delete, checksum, dry_run, xattrs, numeric_ids, resume, bwlimit, fsync, rules, ..Options::default() }
+}

@@ -1,0 +1,247 @@
+//! One connection of a session: how it finds its session, and what it sends and receives then.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::running::{Ending, Running};
+use super::server::{Answer, Caller};
+use super::source::Opened;
+use crate::engine::flight::Flight;
+use crate::engine::shared::Shared;
+use crate::limits;
+use crate::proto::session::{Received, Run};
+use crate::units::{LinkId, Time};
+use crate::uring::{Buffer, Gather};
+use crate::wire::session::{self, Message, Read};
+
+/// A connection that a worker is to take on.
+pub(in crate::engine) struct NewConnection {
+    pub(in crate::engine) id: LinkId,
+    pub(super) socket: OwnedFd,
+    pub(super) address: String,
+    pub(super) role: Role,
+}
+
+/// How a connection begins.
+pub(super) enum Role {
+    /// Somebody called: the first message says what for.
+    Called(Caller),
+    /// This end asks for a session.
+    Asks { session: Arc<Running>, command: Vec<u8> },
+    /// This end adds it to a session that it has.
+    Joins { session: Arc<Running>, greeting: Vec<u8> },
+}
+
+enum State {
+    Called(Caller),
+    Asks(Arc<Running>),
+    Joined(Arc<Running>),
+    /// It ends, for this reason, when everything has been sent.
+    Leaves(String),
+}
+
+/// A connection of one worker.
+pub(in crate::engine) struct Connection {
+    pub(in crate::engine) flight: Flight,
+    id: LinkId,
+    state: State,
+    began: Time,
+    /// What goes out first.
+    greeting: Vec<u8>,
+    /// The file that was read last.
+    opened: Option<Opened>,
+    out: Vec<u8>,
+    runs: Vec<Run>,
+}
+
+impl std::fmt::Debug for NewConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewConnection").field("id", &self.id).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(in crate::engine) fn new(new: NewConnection, now: Time) -> Self {
+        let (state, greeting) = match new.role {
+            Role::Called(caller) => (State::Called(caller), Vec::new()),
+            Role::Asks { session, command } => (State::Asks(session), command),
+            Role::Joins { session, greeting } => {
+                session.handle_connected(new.id, now);
+                (State::Joined(session), greeting)
+            }
+        };
+        let flight = Flight::new(new.socket, new.address, now);
+        Self { flight, id: new.id, state, began: now, greeting, opened: None, out: Vec::new(), runs: Vec::new() }
+    }
+
+    // -- in ----------------------------------------------------------------------------------------------------------
+
+    /// Takes in what was received. An error says why the connection ends.
+    pub(in crate::engine) fn handle_received(
+        &mut self,
+        shared: &Arc<Shared>,
+        mut buffer: Buffer,
+        bytes: usize,
+        now: Time,
+    ) -> Result<(), String> {
+        self.flight.busy = bytes >= limits::IDLE_BUFFER_BYTES / 2;
+        let mut at = 0;
+        if !matches!(self.state, State::Joined(_)) {
+            at = self.meet(shared, buffer.filled(), now)?;
+        }
+        let mut received = Vec::new();
+        let mut result = Ok(());
+        if let State::Joined(session) = &self.state {
+            let session = Arc::clone(session);
+            session.count_received(bytes);
+            let mut core = session.lock();
+            match core.protocol.handle_bytes(self.id, &buffer.filled()[at..], now, &mut received) {
+                Ok(taken) => {
+                    shift(&mut received, at);
+                    at += taken;
+                    self.flight.carry.clear();
+                    self.flight.carry.extend_from_slice(&buffer.filled()[at..]);
+                    if received.iter().any(|received| matches!(received, Received::Write { .. })) {
+                        // Under the lock, so that the writer gets its work in the order of the decisions.
+                        session.follow(Some(buffer), received);
+                    } else {
+                        session.follow(None, received);
+                        buffer.clear();
+                        buffer.copy_from(&self.flight.carry);
+                        self.flight.carry.clear();
+                        self.flight.keep_partial(buffer);
+                    }
+                }
+                Err(error) => {
+                    if error.ends_session() {
+                        session.fail(&mut core, Ending::of(&error));
+                    }
+                    result = Err(error.to_string());
+                }
+            }
+            session.drain(core, Some(self.id));
+        } else {
+            let rest = buffer.filled()[at..].to_vec();
+            buffer.clear();
+            buffer.copy_from(&rest);
+            self.flight.keep_partial(buffer);
+        }
+        result
+    }
+
+    /// Reads what opens the connection; how long that was, 0 where it is not whole yet.
+    fn meet(&mut self, shared: &Arc<Shared>, bytes: &[u8], now: Time) -> Result<usize, String> {
+        let Some((read, length)) = session::read(bytes).map_err(|error| error.to_string())? else { return Ok(0) };
+        let Read::Message(message) = read else { return Err("its first message came damaged".into()) };
+        match &self.state {
+            State::Called(caller) => match caller.answer(shared, &message) {
+                Answer::Join(session, greeting) => {
+                    session.handle_connected(self.id, now);
+                    session.add_link(self.id, shared.worker_of_session(self.id));
+                    self.greeting = greeting;
+                    self.state = State::Joined(session);
+                }
+                Answer::Refuse { words, reason } => {
+                    self.greeting = words;
+                    self.state = State::Leaves(reason);
+                }
+            },
+            State::Asks(session) => match message {
+                Message::Session(id) => {
+                    session.handle_connected(self.id, now);
+                    session.handle_accepted(id);
+                    self.state = State::Joined(Arc::clone(session));
+                }
+                Message::Error { code, text } => {
+                    session.handle_refused(code, text);
+                    return Err(format!("the server refuses: {text}"));
+                }
+                other => return Err(format!("expected SESSION or ERROR from the server, found {}", other.kind())),
+            },
+            State::Joined(_) | State::Leaves(_) => {}
+        }
+        Ok(length)
+    }
+
+    // -- out ---------------------------------------------------------------------------------------------------------
+
+    /// Fills an empty train with what there is to send.
+    pub(in crate::engine) fn build(&mut self, train: &mut Gather, now: Time) {
+        let fits = train.push_bytes(&self.greeting);
+        assert!(fits, "an empty train has room for a message");
+        self.greeting.clear();
+        if let State::Joined(session) = &self.state {
+            self.out.clear();
+            self.runs.clear();
+            session.fill(self.id, now, train, &mut self.out, &mut self.runs, &mut self.opened);
+        }
+    }
+
+    /// Bytes went out.
+    pub(in crate::engine) fn handle_sent(&self, bytes: usize) {
+        if let State::Joined(session) = &self.state {
+            session.count_sent(bytes);
+        }
+    }
+
+    /// Why the connection may end now: nothing is left to be said.
+    pub(in crate::engine) fn poll_leave(&self) -> Option<String> {
+        match &self.state {
+            State::Leaves(reason) if self.greeting.is_empty() => Some(reason.clone()),
+            State::Joined(session) if session.may_leave() => Some("the session is over".into()),
+            _ => None,
+        }
+    }
+
+    // -- time and end ------------------------------------------------------------------------------------------------
+
+    pub(in crate::engine) fn update_deadline(&mut self, now: Time) {
+        let deadline = match &self.state {
+            State::Called(_) => Some(self.began + limits::COMMAND_WITHIN),
+            State::Asks(_) | State::Leaves(_) => Some(self.began + limits::SESSION_SILENCE_MAX),
+            State::Joined(session) => session.lock().protocol.poll_timeout(self.id),
+        };
+        self.flight.deadline = deadline.unwrap_or(now + limits::SESSION_KEEPALIVE_EVERY);
+    }
+
+    /// The time is there. An error says why the connection ends.
+    pub(in crate::engine) fn handle_timeout(&mut self, now: Time) -> Result<(), String> {
+        let overdue = |within| now.since(self.began) >= within;
+        match &self.state {
+            State::Called(_) if overdue(limits::COMMAND_WITHIN) => {
+                Err(format!("no command came within {} s", limits::COMMAND_WITHIN.as_secs()))
+            }
+            State::Asks(_) | State::Leaves(_) if overdue(limits::SESSION_SILENCE_MAX) => {
+                Err("the peer does not answer".into())
+            }
+            State::Joined(session) => {
+                let mut core = session.lock();
+                if !self.flight.receiving {
+                    // It is us who do not read.
+                    core.protocol.handle_life(self.id, now);
+                }
+                core.protocol.handle_timeout(self.id, now).map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The connection ends.
+    pub(in crate::engine) fn handle_closed(&mut self, reason: &str) {
+        match &self.state {
+            State::Joined(session) => session.handle_closed(self.id, reason),
+            State::Asks(session) => session.handle_not_accepted(self.id, reason),
+            State::Called(caller) => tracing::info!(address = caller.address(), "a caller is gone: {reason}"),
+            State::Leaves(reason) => tracing::info!(address = self.flight.address, "refused: {reason}"),
+        }
+    }
+}
+
+/// What was received lies so far behind the start of the buffer.
+fn shift(received: &mut [Received], by: usize) {
+    for received in received {
+        if let Received::Write { at, .. } = received {
+            *at = at.start + by..at.end + by;
+        }
+    }
+}

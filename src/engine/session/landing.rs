@@ -1,0 +1,271 @@
+//! The receiving side's disk: one thread a session that makes what was announced and writes what comes.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::running::{Counters, Running};
+use crate::limits;
+use crate::proto::session::Received;
+use crate::store::tree::{self, Ended, Examined, Landing, TreeError};
+use crate::units::{ByteCount, Entry, FileId, Kind, Offset, RangeSet, TreePath};
+use crate::uring::Buffer;
+use crate::wire::session::{FileChange, What};
+
+/// Work for the writer.
+pub(super) enum Job {
+    /// Do what the protocol says, with the bytes that came.
+    Follow { buffer: Option<Buffer>, received: Vec<Received> },
+    /// The session has ended.
+    Stop,
+}
+
+struct Writer {
+    session: Arc<Running>,
+    landing: Landing,
+    block_bytes: u64,
+    is_dry_run: bool,
+    /// Entries of the batch that were looked at, and what is needed of them.
+    examined: Vec<(FileId, Option<What>, Option<RangeSet>)>,
+    paths: Vec<TreePath>,
+    /// Bytes that files still lack.
+    lacking: BTreeMap<FileId, u64>,
+    /// The sender told of something that it could not send.
+    is_complete: bool,
+}
+
+/// Starts the writer of a session.
+pub(super) fn spawn(
+    session: Arc<Running>,
+    landing: Landing,
+    block_bytes: u32,
+    is_dry_run: bool,
+    jobs: Receiver<Job>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("ss-session".into()).spawn(move || {
+        let mut writer = Writer {
+            session,
+            landing,
+            block_bytes: u64::from(block_bytes),
+            is_dry_run,
+            examined: Vec::new(),
+            paths: Vec::new(),
+            lacking: BTreeMap::new(),
+            is_complete: true,
+        };
+        while let Some(Job::Follow { buffer, received }) = writer.next(&jobs) {
+            writer.follow(buffer.as_ref().map_or(&[], |buffer| buffer.filled()), received);
+        }
+    })
+}
+
+impl Writer {
+    /// The next job; before it waits for one, what was written is put where the next run finds it.
+    fn next(&mut self, jobs: &Receiver<Job>) -> Option<Job> {
+        if let Ok(job) = jobs.try_recv() {
+            return Some(job);
+        }
+        if let Err(error) = self.landing.flush() {
+            tracing::warn!(
+                peer = self.session.peer,
+                "an interrupted transfer would not go on where it is now: {error}"
+            );
+        }
+        jobs.recv().ok()
+    }
+
+    fn follow(&mut self, bytes: &[u8], received: Vec<Received>) {
+        let mut slices: Vec<IoSlice<'_>> = Vec::new();
+        let mut pending: Option<(FileId, Offset, u64)> = None;
+        for item in received {
+            if let Received::Write { file, offset, at } = &item {
+                let length = at.len() as u64;
+                match &mut pending {
+                    // Blocks that follow one another are one write.
+                    Some((of, from, long)) if of == file && from.0 + *long == offset.0 => *long += length,
+                    _ => {
+                        self.write(pending.take(), &mut slices);
+                        pending = Some((*file, *offset, length));
+                    }
+                }
+                slices.push(IoSlice::new(&bytes[at.clone()]));
+                continue;
+            }
+            self.write(pending.take(), &mut slices);
+            self.handle(item);
+        }
+        self.write(pending, &mut slices);
+    }
+
+    fn write(&mut self, run: Option<(FileId, Offset, u64)>, slices: &mut Vec<IoSlice<'_>>) {
+        let Some((file, offset, length)) = run else { return };
+        let result = if self.lacking.contains_key(&file) { self.landing.write(file.0, offset, slices) } else { Ok(()) };
+        slices.clear();
+        let counters = &self.session.counters;
+        Counters::add(&counters.bytes_done, length);
+        Counters::add(&counters.bytes_data, length);
+        match result {
+            Ok(()) => self.fill(file, length),
+            Err(error) => self.give_up(file, &error.to_string()),
+        }
+    }
+
+    /// So much of a file is here; the last of it makes the file final.
+    fn fill(&mut self, file: FileId, length: u64) {
+        let Some(lacking) = self.lacking.get_mut(&file) else { return };
+        *lacking = lacking.saturating_sub(length);
+        if *lacking > 0 {
+            return;
+        }
+        self.lacking.remove(&file);
+        if let Err(error) = self.landing.finish(file.0) {
+            self.give_up(file, &error.to_string());
+        }
+    }
+
+    fn give_up(&mut self, file: FileId, reason: &str) {
+        self.lacking.remove(&file);
+        self.landing.give_up(file.0);
+        self.is_complete = false;
+        let mut core = self.session.lock();
+        let path = core.path_of(file);
+        let mut received = Vec::new();
+        core.protocol.handle_unwritable(file, reason, &mut received);
+        self.session.follow(None, received);
+        self.session.drain(core, None);
+        self.session.handle_failed(path, reason.to_owned());
+    }
+
+    fn handle(&mut self, received: Received) {
+        match received {
+            Received::Entry { file, entry } => self.examine(file, *entry),
+            Received::Listed => self.list(),
+            Received::Hole { file, offset, length } if self.lacking.contains_key(&file) => {
+                Counters::add(&self.session.counters.bytes_done, length.0);
+                match self.landing.hole(file.0, offset, length) {
+                    Ok(()) => self.fill(file, length.0),
+                    Err(error) => self.give_up(file, &error.to_string()),
+                }
+            }
+            Received::Write { .. } | Received::Hole { .. } => {}
+            Received::GiveUp { file } => {
+                self.is_complete = false;
+                if self.lacking.remove(&file).is_some() {
+                    self.landing.give_up(file.0);
+                }
+            }
+            Received::Incomplete => self.is_complete = false,
+            Received::EndBatch => self.end_batch(),
+            Received::End => self.end(),
+        }
+    }
+
+    fn examine(&mut self, file: FileId, entry: Entry) {
+        let session = Arc::clone(&self.session);
+        let counters = &session.counters;
+        let size = if entry.kind == Kind::File { entry.size.0 } else { 0 };
+        Counters::add(&counters.entries_found, 1);
+        Counters::add(&counters.bytes_total, size);
+        self.paths.push(entry.path.clone());
+        match self.examine_when_free(file, entry) {
+            Ok(Examined::Same) => {
+                Counters::add(&counters.bytes_skipped, size);
+                self.examined.push((file, None, None));
+            }
+            Ok(Examined::Made(change)) => self.examined.push((file, Some(what(change)), None)),
+            Ok(Examined::Wanted { change, .. }) if self.is_dry_run => {
+                self.examined.push((file, Some(what(change)), None));
+            }
+            Ok(Examined::Wanted { change, have }) => {
+                let have = whole_blocks(&have, size, self.block_bytes);
+                let held = have.total().0;
+                Counters::add(&counters.bytes_skipped, held);
+                self.lacking.insert(file, size - held);
+                self.examined.push((file, Some(what(change)), Some(have)));
+            }
+            Err(error) => {
+                self.session.lock().paths.clone_from(&self.paths);
+                self.give_up(file, &error.to_string());
+            }
+        }
+    }
+
+    /// Looks at an entry; where another session is bringing the same file in, waits for that to end: it may be an earlier run
+    /// whose client is gone, which takes a moment to show.
+    fn examine_when_free(&mut self, file: FileId, entry: Entry) -> Result<Examined, TreeError> {
+        let by = Instant::now() + limits::SESSION_BUSY_WITHIN;
+        loop {
+            match self.landing.examine(file.0, entry.clone()) {
+                Err(TreeError::Busy { .. }) if Instant::now() < by && self.session.lock().ended.is_none() => {
+                    std::thread::sleep(limits::SESSION_LOOK_EVERY);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn list(&mut self) {
+        let mut core = self.session.lock();
+        core.paths = std::mem::take(&mut self.paths);
+        for (file, what, have) in self.examined.drain(..) {
+            if let Some(what) = what {
+                self.session.handle_changed(&core, FileChange { file, what });
+            }
+            core.protocol.handle_examined(file, what, have);
+        }
+        let mut received = Vec::new();
+        core.protocol.handle_listed(&mut received);
+        self.session.follow(None, received);
+        self.session.drain(core, None);
+        // All of these was there before, under a name that no other run knows.
+        let whole: Vec<FileId> =
+            self.lacking.iter().filter(|(_, lacking)| **lacking == 0).map(|(&file, _)| file).collect();
+        whole.into_iter().for_each(|file| self.fill(file, 0));
+    }
+
+    fn end_batch(&mut self) {
+        for (id, error) in self.landing.end_batch() {
+            self.give_up(FileId(id), &error.to_string());
+        }
+        self.lacking.clear();
+        let mut core = self.session.lock();
+        Counters::add(&self.session.counters.entries_done, core.paths.len() as u64);
+        core.protocol.handle_batch_stands();
+        self.session.drain(core, None);
+    }
+
+    fn end(&mut self) {
+        let Ended { deleted, failed } = self.landing.end(self.is_complete);
+        for error in &failed {
+            self.session.handle_failed(TreePath::top(), error.to_string());
+        }
+        deleted.iter().for_each(|path| self.session.handle_deleted(path.clone()));
+        let mut core = self.session.lock();
+        failed.iter().for_each(|error| core.protocol.note(&error.to_string()));
+        core.protocol.handle_ended(&deleted);
+        self.session.finish(&mut core);
+        self.session.drain(core, None);
+    }
+}
+
+fn what(change: tree::Change) -> What {
+    match change {
+        tree::Change::New => What::New,
+        tree::Change::Content => What::Content,
+        tree::Change::Attributes => What::Attributes,
+    }
+}
+
+/// The part of `have` that is whole blocks of a file of `size` bytes: what need not be sent.
+fn whole_blocks(have: &RangeSet, size: u64, block: u64) -> RangeSet {
+    let whole = have.runs().filter_map(|(offset, length)| {
+        let end = (offset.0 + length.0).min(size);
+        let first = offset.0.next_multiple_of(block);
+        let last = if end == size { end } else { end / block * block };
+        (first < last).then(|| (Offset(first), ByteCount(last - first)))
+    });
+    whole.collect()
+}

@@ -1,0 +1,296 @@
+//! The sessions that a node serves: what callers want, and whether they get it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::thread::JoinHandle;
+
+use super::connection::{NewConnection, Role};
+use super::job::SessionFeed;
+use super::landing;
+use super::modules::Modules;
+use super::running::Running;
+use super::source;
+use crate::engine::shared::{Shared, lock};
+use crate::limits;
+use crate::proto::session::{Session, Side};
+use crate::store::tree::{Landing, LandingOptions, Rules, Tree, TreeError, Walk, WalkOptions, WalkSource};
+use crate::units::{LinkId, PathError, Rate, SessionId, TreePath};
+use crate::wire::session::{Command, ErrorCode, Message, MessageKind, Options, encode};
+
+/// Links of sessions are numbered from here on, those of a site below.
+const FIRST_LINK: u64 = 1 << 63;
+
+/// The sessions of an engine.
+#[derive(Debug)]
+pub(in crate::engine) struct Sessions {
+    served: Mutex<BTreeMap<SessionId, Served>>,
+    /// Trees that are written to, shared by the sessions that write to them.
+    trees: Mutex<BTreeMap<PathBuf, Weak<Tree>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next_link: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Served {
+    session: Weak<Running>,
+    from: IpAddr,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("peer", &self.peer).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            served: Mutex::default(),
+            trees: Mutex::default(),
+            threads: Mutex::default(),
+            next_link: AtomicU64::new(FIRST_LINK),
+        }
+    }
+}
+
+impl Sessions {
+    pub(in crate::engine) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Keeps a thread of a session to be waited for.
+    pub(super) fn keep(&self, thread: JoinHandle<()>) {
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// Waits for the threads of all sessions, which have ended.
+    pub(in crate::engine) fn join(&self) {
+        crate::engine::join(std::mem::take(&mut *lock(&self.threads)));
+    }
+
+    /// The tree at `path`, which all sessions that write to it share.
+    pub(super) fn tree(&self, path: &Path) -> Result<Arc<Tree>, TreeError> {
+        let mut trees = lock(&self.trees);
+        trees.retain(|_, tree| tree.strong_count() > 0);
+        if let Some(tree) = trees.get(path).and_then(Weak::upgrade) {
+            return Ok(tree);
+        }
+        let tree = Tree::open(path)?;
+        trees.insert(path.to_owned(), Arc::downgrade(&tree));
+        Ok(tree)
+    }
+
+    fn add(&self, session: &Arc<Running>, from: IpAddr) -> Option<SessionId> {
+        let mut served = lock(&self.served);
+        served.retain(|_, served| served.session.strong_count() > 0);
+        if served.len() >= limits::SESSIONS_MAX {
+            return None;
+        }
+        let id = loop {
+            let id = SessionId(rand::random());
+            if !served.contains_key(&id) {
+                break id;
+            }
+        };
+        served.insert(id, Served { session: Arc::downgrade(session), from });
+        Some(id)
+    }
+
+    /// The session of this id, for a further connection from the same peer.
+    fn find(&self, id: SessionId, from: IpAddr) -> Option<Arc<Running>> {
+        let served = lock(&self.served);
+        served.get(&id).filter(|served| served.from == from).and_then(|served| served.session.upgrade())
+    }
+}
+
+/// Somebody who called and has not said yet what for.
+pub(super) struct Caller {
+    address: SocketAddr,
+    modules: Arc<Modules>,
+}
+
+/// What a caller gets.
+pub(super) enum Answer {
+    /// Its session, and what it is told first.
+    Join(Arc<Running>, Vec<u8>),
+    /// No, and why.
+    Refuse { words: Vec<u8>, reason: String },
+}
+
+struct Refused {
+    code: ErrorCode,
+    text: String,
+}
+
+impl Refused {
+    fn new(code: ErrorCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl From<PathError> for Refused {
+    fn from(error: PathError) -> Self {
+        Self::new(ErrorCode::REFUSED, error.to_string())
+    }
+}
+
+impl From<TreeError> for Refused {
+    fn from(error: TreeError) -> Self {
+        let code = match &error {
+            TreeError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => ErrorCode::NOT_FOUND,
+            _ => ErrorCode::STORE,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// A connection that somebody made to a listener of sessions.
+pub(in crate::engine) fn called(
+    sessions: &Sessions,
+    socket: OwnedFd,
+    address: SocketAddr,
+    modules: Arc<Modules>,
+) -> NewConnection {
+    let caller = Caller { address, modules };
+    NewConnection { id: sessions.next_link(), socket, address: address.to_string(), role: Role::Called(caller) }
+}
+
+impl Caller {
+    pub(super) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// What becomes of a first message.
+    pub(super) fn answer(&self, shared: &Arc<Shared>, message: &Message<'_>) -> Answer {
+        let result = match message {
+            Message::Pull(command) => self.serve(shared, command, false),
+            Message::Push(command) => self.serve(shared, command, true),
+            Message::Session(id) => match shared.sessions.find(*id, self.address.ip()) {
+                Some(session) if session.link_count() < limits::SESSION_CONNECTIONS_MAX => {
+                    return Answer::Join(session, Vec::new());
+                }
+                Some(_) => Err(Refused::new(ErrorCode::REFUSED, "the session has enough connections")),
+                None => Err(Refused::new(ErrorCode::REFUSED, "there is no such session from this address")),
+            },
+            other => {
+                let expected = format!("expected PULL, PUSH or SESSION first, found {}", other.kind());
+                Err(Refused::new(ErrorCode::PROTOCOL, expected))
+            }
+        };
+        result.unwrap_or_else(|Refused { code, text }| {
+            let mut words = Vec::new();
+            encode(&Message::Error { code, text: &text }, &mut words).expect("a text is cut to what a message holds");
+            Answer::Refuse { words, reason: text }
+        })
+    }
+
+    fn serve(&self, shared: &Arc<Shared>, command: &Command<'_>, is_push: bool) -> Result<Answer, Refused> {
+        let options =
+            Options::parse(command.options).map_err(|error| Refused::new(ErrorCode::OPTIONS, error.to_string()))?;
+        if options.version != Options::VERSION {
+            let text =
+                format!("version {} of the protocol is not known here, only {}", options.version, Options::VERSION);
+            return Err(Refused::new(ErrorCode::OPTIONS, text));
+        }
+        let wanted = match is_push {
+            true => self.modules.resolve_to_write(command.path),
+            false => self.modules.resolve(command.path),
+        };
+        let (module, path) = wanted.map_err(|refusal| Refused::new(ErrorCode::REFUSED, refusal.to_string()))?;
+        let rules = rules(&options).map_err(|text| Refused::new(ErrorCode::OPTIONS, text))?;
+        let peer = self.address.to_string();
+        let session = if is_push {
+            let tree = shared.sessions.tree(&module.path)?;
+            let landing = Landing::new(tree, path, landing_options(&options, rules));
+            receive(shared, peer, Side::Server, &options, landing, None)
+        } else {
+            let is_contents = command.path.ends_with(b"/") || path.is_top();
+            let lands = if is_contents { TreePath::top() } else { TreePath::new(path.name())? };
+            let source = WalkSource { root: module.path.clone(), start: path, lands };
+            let walk = Walk::new(vec![source], rules, walk_options(&options))?;
+            send(shared, peer, Side::Server, &options, walk, None)
+        };
+        let session = session.map_err(|error| Refused::new(ErrorCode::STORE, error.to_string()))?;
+        let Some(id) = shared.sessions.add(&session, self.address.ip()) else {
+            session.stop();
+            return Err(Refused::new(ErrorCode::BUSY, format!("there are {} sessions already", limits::SESSIONS_MAX)));
+        };
+        let _ = session.id.set(id);
+        let verb = if is_push { MessageKind::Push } else { MessageKind::Pull };
+        tracing::info!(peer = session.peer, session = id.0, path = %command.path.escape_ascii(), "{verb}");
+        let mut greeting = Vec::new();
+        encode(&Message::Session(id), &mut greeting).expect("a number fits");
+        Ok(Answer::Join(session, greeting))
+    }
+}
+
+/// Begins to send what `walk` finds.
+pub(super) fn send(
+    shared: &Arc<Shared>,
+    peer: String,
+    side: Side,
+    options: &Options,
+    walk: Walk,
+    feed: Option<SessionFeed>,
+) -> std::io::Result<Arc<Running>> {
+    let limit = options.bwlimit.map(|bytes| Rate(bytes.0 as f64));
+    let protocol = Session::sender(side, options.block, limit);
+    let session = Running::new(Arc::clone(shared), peer, protocol, None, feed);
+    let scanned = Arc::clone(&session);
+    let thread = std::thread::Builder::new().name("ss-scanner".into()).spawn(move || source::scan(&scanned, walk))?;
+    shared.sessions.keep(thread);
+    Ok(session)
+}
+
+/// Begins to put what comes where `landing` says.
+pub(super) fn receive(
+    shared: &Arc<Shared>,
+    peer: String,
+    side: Side,
+    options: &Options,
+    landing: Landing,
+    feed: Option<SessionFeed>,
+) -> std::io::Result<Arc<Running>> {
+    let (jobs, queue) = mpsc::channel();
+    let protocol = Session::receiver(side, options.block);
+    let session = Running::new(Arc::clone(shared), peer, protocol, Some(jobs), feed);
+    let thread = landing::spawn(Arc::clone(&session), landing, options.block, options.dry_run, queue)?;
+    shared.sessions.keep(thread);
+    Ok(session)
+}
+
+pub(super) fn rules(options: &Options) -> Result<Rules, String> {
+    let lines: Result<Vec<&str>, _> = options.rules.iter().map(|rule| std::str::from_utf8(rule)).collect();
+    let lines = lines.map_err(|error| format!("a rule is not UTF-8: {error}"))?;
+    Rules::new(lines).map_err(|error| error.to_string())
+}
+
+pub(super) fn walk_options(options: &Options) -> WalkOptions {
+    let is_privileged = nix::unistd::geteuid().is_root();
+    WalkOptions {
+        owner: is_privileged,
+        user_names: is_privileged && !options.numeric_ids,
+        xattrs: options.xattrs,
+        hash: options.checksum,
+    }
+}
+
+pub(super) fn landing_options(options: &Options, rules: Rules) -> LandingOptions {
+    LandingOptions {
+        delete: options.delete,
+        checksum: options.checksum,
+        dry_run: options.dry_run,
+        xattrs: options.xattrs,
+        owner: nix::unistd::geteuid().is_root(),
+        numeric_ids: options.numeric_ids,
+        resume: options.resume,
+        rules,
+        fsync: options.fsync,
+    }
+}
