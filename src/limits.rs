@@ -73,6 +73,10 @@ pub const RECV_BUFFERS_PER_WORKER: usize = 64;
 pub const IDLE_BUFFER_BYTES: usize = 16 << 10;
 /// Such buffers of one worker in all: one that receives and one on its way to disk for each link.
 pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * LINKS_MAX;
+/// Requests of the named protocol that wait at a server for one client, bytes of their names and what it takes to keep them.
+pub const NAMED_REQUESTS_BYTES_MAX: usize = 1 << 20;
+/// What such a request takes besides its name, bytes, roughly.
+pub const NAMED_REQUEST_COST: usize = 64;
 /// Most bytes in one send.
 pub const TRAIN_BYTES_MAX: usize = 1 << 20;
 /// Fewest bytes that a paced train is cut to.
@@ -279,6 +283,9 @@ pub const TRAIN_TIME: Duration = Duration::from_millis(20);
 pub const KEEPALIVE_EVERY: Duration = Duration::from_millis(400);
 /// A link between our own nodes from which nothing came for this long is dead.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// A server of the named protocol that was asked for something and sends nothing for this long is lost: there is no packet
+/// by which it could say that it lives.
+pub const NAMED_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A peer must send its first packet within this time.
 pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
 /// An object that was pending at the peer is asked for again after this time, doubling ...
@@ -342,6 +349,16 @@ pub const IDLE_TURNS_BEFORE_END: u32 = 20;
 pub const REDIAL_MIN: Duration = Duration::from_millis(20);
 /// ... up to this.
 pub const REDIAL_MAX: Duration = Duration::from_secs(10);
+/// A fetch that brought no object over so many connections in a row ends.
+pub const FETCH_TRIES_MAX: u32 = 12;
+/// Longest delay between two of them; the first is [`REDIAL_MIN`].
+pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(5);
+/// A fetch asks so many times for an object that the server does not send to its end.
+pub const FETCH_BROKEN_OFF_MAX: u32 = 3;
+/// A fetch looks whether everything is here this often, ...
+pub const FETCH_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// ... and tells how far it has come this often.
+pub const FETCH_PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// A link that was up for this long is dialed again after the first delay.
 pub const REDIAL_FORGET: Duration = Duration::from_secs(1);
 /// A listener's address that is in use is tried again for this long when a node starts.

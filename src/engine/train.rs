@@ -104,8 +104,8 @@ impl Layout<'_> {
         let mut fits = train.push_bytes(&piece.header) && train.push_mapped(map, offset, first);
         offset += first as u64;
         while offset < end {
-            let each = n - MIDDLE.len();
-            fits &= train.push_static(MIDDLE) && train.push_mapped(map, offset, each);
+            let each = n - piece.middle.len();
+            fits &= train.push_bytes(&piece.middle) && train.push_mapped(map, offset, each);
             offset += each as u64;
         }
         assert!(fits, "a piece was asked for that fits the train");
@@ -129,8 +129,8 @@ impl Layout<'_> {
             if rest.is_empty() {
                 break;
             }
-            fits &= train.push_bytes(MIDDLE);
-            room = n - MIDDLE.len();
+            fits &= train.push_bytes(&piece.middle);
+            room = n - piece.middle.len();
         }
         fits &= train.push_bytes(self.shared.padding.slice(room, self.padding_cursor));
         assert!(fits, "a piece was asked for that fits the train");

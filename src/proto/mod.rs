@@ -5,6 +5,7 @@
 pub mod duplex;
 pub mod extended;
 mod link;
+pub mod named;
 pub mod session;
 
 pub use link::{Link, Received};

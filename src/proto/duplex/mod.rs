@@ -33,6 +33,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -100,12 +101,14 @@ impl Write {
     }
 }
 
-/// Packets to be sent: `header`, then data or padding. The first packet starts with `header`, each further one with `M:`;
-/// each is filled with data, and the last one padded to N.
+/// Packets to be sent: `header`, then data or padding. The first packet starts with `header`, each further one with
+/// `middle`; each is filled with data, and the last one padded to N.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// The bytes in front of the first packet's data.
     pub header: Vec<u8>,
+    /// The bytes in front of the data of all others.
+    pub middle: Cow<'static, [u8]>,
     /// The data, if any.
     pub data: Option<Data>,
     /// Whether our hello stands at the end of the padding.
@@ -133,7 +136,7 @@ impl Piece {
     pub fn packets(&self, packet_len: PacketLen) -> usize {
         let length = self.data.map_or(0, |data| data.length);
         let first = packet_len.bytes() - self.header.len();
-        1 + length.saturating_sub(first).div_ceil(packet_len.bytes() - 2)
+        1 + length.saturating_sub(first).div_ceil(packet_len.bytes() - self.middle.len())
     }
 }
 

@@ -177,7 +177,7 @@ impl Link {
     fn piece(&mut self, request: Option<&Request>, head: Head, data: Option<Data>, hello: bool, now: Time) -> Piece {
         let mut header = Header::new();
         header.set(request, head);
-        let piece = Piece { header: header.as_bytes().to_vec(), data, hello };
+        let piece = Piece { header: header.as_bytes().to_vec(), middle: MIDDLE.into(), data, hello };
         let packets = piece.packets(self.config.packet_len);
         let length = data.map_or(0, |data| data.length);
         self.counters.packets_out += packets as u64;

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::transfer::{Flow, News, RangeRequest, RangeState};
 use crate::units::{ByteCount, Generation, Offset, Time};
 use crate::wire::checksum::crc32c;
-use crate::wire::duplex::{NIL, SWITCH};
+use crate::wire::duplex::{MIDDLE, NIL, SWITCH};
 use crate::wire::extended::{Epoch, Frame, Refusal, RequestId, Seq};
 use crate::wire::inventory;
 
@@ -57,7 +57,7 @@ impl Link {
         let header = if hello { NIL } else { SWITCH };
         self.counters.packets_out += 1;
         self.counters.padding_out += (self.config.packet_len.bytes() - header.len()) as u64;
-        Some(Piece::Seed(SeedPiece { header: header.to_vec(), data: None, hello }))
+        Some(Piece::Seed(SeedPiece { header: header.to_vec(), middle: MIDDLE.into(), data: None, hello }))
     }
 
     fn small_frame(&mut self, now: Time, fetch: &mut Flow) -> Option<Piece> {
