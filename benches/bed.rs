@@ -18,6 +18,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 use supersync::engine::{Engine, EngineConfig, NewLink, Store};
 use supersync::limits;
+use supersync::proto::Protocol;
 use supersync::proto::duplex::{FEATURES, LinkConfig};
 use supersync::store::Root;
 use supersync::transfer::{Flow, FlowId, Flows};
@@ -257,7 +258,7 @@ fn add_link(engine: &Engine, socket: OwnedFd, packet_bytes: u32, node: usize, fe
         fallback_peer: node_name(node),
     };
     let serve = if fetch == INTO { FROM } else { INTO };
-    engine.add_link(NewLink { socket, config, fetch, serve, address: "loopback".into() });
+    engine.add_link(NewLink { socket, config, protocol: Protocol::Duplex, fetch, serve, address: "loopback".into() });
 }
 
 fn object(name: &str) -> ObjectName {

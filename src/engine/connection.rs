@@ -161,7 +161,7 @@ impl Connection {
             held_until: None,
             assembly: None,
             padding_cursor: new.config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            link: Link::new(new.config, now),
+            link: Link::new(new.config, new.protocol, now),
             fetch: new.fetch,
             serve: new.serve,
             stats,

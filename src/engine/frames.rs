@@ -13,8 +13,8 @@ use super::shared::Shared;
 use super::train::{Layout, OpenSource};
 use super::writer::WriteJob;
 use crate::limits;
+use crate::proto::Link;
 use crate::proto::extended::{Instruction, Piece};
-use crate::proto::{Link, extended};
 use crate::transfer::RangeRequest;
 use crate::units::{ByteCount, Offset};
 use crate::uring::{Gather, socket};
@@ -136,10 +136,7 @@ fn push_head(packer: &mut Packer, frame: &Frame) {
 
 fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
     let (fetch, serve) = (connection.fetch, connection.serve);
-    let link: &mut extended::Link = match &mut connection.link {
-        Link::Extended(link) => link,
-        Link::Seed(_) => return None,
-    };
+    let Link::Extended(link) = &mut connection.link else { return None };
     shared.with_flows(|flows, now| {
         let (fetch, serve) = flows.pair(fetch, serve);
         link.poll_transmit(now, fetch, serve)

@@ -39,6 +39,7 @@ pub use connection::{LinkView, Traffic};
 pub use shared::Store;
 
 use crate::limits;
+use crate::proto::Protocol;
 use crate::proto::duplex::LinkConfig;
 use crate::store::Journal;
 use crate::transfer::{FlowId, Flows};
@@ -80,6 +81,8 @@ pub struct NewLink {
     pub socket: OwnedFd,
     /// Who both ends are.
     pub config: LinkConfig,
+    /// What it is made for.
+    pub protocol: Protocol,
     /// The flow that what comes in belongs to.
     pub fetch: FlowId,
     /// The flow that is served over it.

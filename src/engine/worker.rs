@@ -21,6 +21,7 @@ use super::train::{self, Layout, OpenSource};
 use super::writer::WriteJob;
 use super::{EngineError, Notice};
 use crate::limits;
+use crate::proto::extended::Piece;
 use crate::proto::{Link, Received};
 use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
@@ -433,10 +434,10 @@ impl Worker {
             }
             let room = (budget.saturating_sub(used) / n.bytes()).min((train.iovecs_left() - 2) / 2).max(1);
             let (fetch, serve, source) = (connection.fetch, connection.serve, &connection.source);
-            let Link::Seed(link) = &mut connection.link else { return };
+            let link = &mut connection.link;
             let polled = self.shared.with_flows(|flows, now| {
                 let (fetch, serve) = flows.pair(fetch, serve);
-                let piece = link.poll_transmit(now, room, fetch, serve)?;
+                let Piece::Seed(piece) = link.poll_transmit(now, room, fetch, serve)? else { return None };
                 let is_open = |data: &crate::proto::duplex::Data| {
                     source.as_ref().is_some_and(|open| open.id == data.id && open.generation == data.generation)
                 };
@@ -459,7 +460,7 @@ impl Worker {
                 scratch: &mut self.scratch,
             };
             let added = opened.and_then(|()| layout.add(train, &piece, connection.source.as_ref()));
-            let Link::Seed(link) = &mut connection.link else { return };
+            let link = &mut connection.link;
             match added {
                 Ok(()) => {
                     if piece.data.is_some_and(|data| data.tail) {

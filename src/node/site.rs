@@ -21,6 +21,7 @@ use crate::control::{ControlSocket, ReloadReport};
 use crate::engine::session::{Module, Modules};
 use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
+use crate::proto::Protocol;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::extended;
 use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Unmarked, hash_source, scan};
@@ -397,7 +398,7 @@ impl Site {
         };
         let config = LinkConfig { id, packet_len: config.packet_len, hello, configured_peer, fallback_peer };
         tracing::debug!(link = id.0, address, "connected");
-        self.engine().add_link(NewLink { socket, config, fetch, serve, address });
+        self.engine().add_link(NewLink { socket, config, protocol: Protocol::Duplex, fetch, serve, address });
     }
 
     fn add_slot(self: &Arc<Self>, peer: usize, address: &LinkAddress) {

@@ -1,8 +1,9 @@
-//! One connection, whichever protocol it turns out to speak: the seed's until the peer's first packet is here, and from
-//! then on the [`extended`] one if both hellos say so.
+//! One connection, whichever protocol it speaks: the [`named`] one where it was made for that; else seed 000's until the
+//! peer's first packet is here, and from then on the [`extended`] one if both hellos say so.
 
 use super::duplex::{self, Counters, LinkConfig, Peer, Write};
-use super::extended::{self, FEATURES, Instruction, LinkError, Piece};
+use super::extended::{self, FEATURES, Instruction, Piece};
+use super::named;
 use crate::transfer::Flow;
 use crate::units::{LinkId, PacketLen, Time};
 use crate::wire::duplex::Inner;
@@ -15,6 +16,47 @@ pub enum Link {
     Seed(Box<duplex::Link>),
     /// It speaks the extended grammar, or is about to.
     Extended(Box<extended::Link>),
+    /// It answers a client that asks by name.
+    Serving(Box<named::Server>),
+    /// It asks a server by name.
+    Asking(Box<named::Client>),
+}
+
+/// What a connection is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Seed 000, and the extended grammar where both ends know it.
+    Duplex,
+    /// Seed 001, at this end of it.
+    Named(named::End),
+}
+
+/// Why a link must end. Other links, files and the daemon are untouched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// In seed 000's grammar or the extended one.
+    #[error(transparent)]
+    Duplex(#[from] extended::LinkError),
+    /// In seed 001's.
+    #[error(transparent)]
+    Named(#[from] named::LinkError),
+}
+
+impl From<duplex::LinkError> for LinkError {
+    fn from(error: duplex::LinkError) -> Self {
+        Self::Duplex(error.into())
+    }
+}
+
+impl LinkError {
+    /// Whether bytes came in that the peer cannot have meant to send: they were damaged on the way, or both ends do not have
+    /// the same `packet_bytes`.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Duplex(error) => error.is_damage(),
+            Self::Named(error) => error.is_damage(),
+        }
+    }
 }
 
 /// What is to be done with bytes that came in, as ranges of the train.
@@ -28,16 +70,17 @@ pub struct Received {
 
 impl Link {
     /// A link that was connected at `now`.
-    pub fn new(config: LinkConfig, now: Time) -> Self {
-        Self::Seed(Box::new(duplex::Link::new(config, now)))
+    pub fn new(config: LinkConfig, protocol: Protocol, now: Time) -> Self {
+        match protocol {
+            Protocol::Duplex => Self::Seed(Box::new(duplex::Link::new(config, now))),
+            Protocol::Named(named::End::Server) => Self::Serving(Box::new(named::Server::new(config, now))),
+            Protocol::Named(named::End::Client) => Self::Asking(Box::new(named::Client::new(config, now))),
+        }
     }
 
     /// Its id.
     pub fn id(&self) -> LinkId {
-        match self {
-            Self::Seed(link) => link.id(),
-            Self::Extended(link) => link.id(),
-        }
+        self.config().id
     }
 
     /// Who is at the other end, once its first packet is here.
@@ -45,6 +88,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.peer(),
             Self::Extended(link) => Some(link.peer()),
+            Self::Serving(link) => link.peer(),
+            Self::Asking(link) => Some(link.peer()),
         }
     }
 
@@ -58,11 +103,11 @@ impl Link {
         &self.config().hello
     }
 
-    /// Whether both ends are ours and run free.
+    /// Whether neither end waits for the other to have its say.
     pub fn runs_free(&self) -> bool {
         match self {
             Self::Seed(link) => link.runs_free(),
-            Self::Extended(_) => true,
+            Self::Extended(_) | Self::Serving(_) | Self::Asking(_) => true,
         }
     }
 
@@ -71,6 +116,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.counters(),
             Self::Extended(link) => link.counters(),
+            Self::Serving(link) => link.counters(),
+            Self::Asking(link) => link.counters(),
         }
     }
 
@@ -79,6 +126,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.asked(),
             Self::Extended(link) => link.asked(),
+            Self::Serving(link) => link.asked(),
+            Self::Asking(_) => 0,
         }
     }
 
@@ -86,6 +135,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.config(),
             Self::Extended(link) => link.config(),
+            Self::Serving(link) => link.config(),
+            Self::Asking(link) => link.config(),
         }
     }
 
@@ -116,8 +167,10 @@ impl Link {
                         data.at += skipped;
                     }
                 }
-                result
+                Ok(result?)
             }
+            Self::Serving(link) => Ok(link.handle_packets(train)?),
+            Self::Asking(link) => Ok(link.handle_packets(train, now, fetch, &mut received.writes)?),
         }
     }
 
@@ -126,6 +179,33 @@ impl Link {
         match self {
             Self::Seed(link) => link.poll_transmit(now, room, fetch, serve).map(Piece::Seed),
             Self::Extended(link) => link.poll_transmit(now, fetch, serve),
+            Self::Serving(link) => link.poll_transmit(now, room, serve).map(Piece::Seed),
+            Self::Asking(link) => link.poll_transmit(now, fetch).map(Piece::Seed),
+        }
+    }
+
+    /// See [`duplex::Link::handle_tail_read`].
+    pub fn handle_tail_read(&mut self, now: Time, serve: &mut Flow) {
+        match self {
+            Self::Seed(link) => link.handle_tail_read(now, serve),
+            Self::Serving(link) => link.handle_tail_read(now, serve),
+            Self::Extended(_) | Self::Asking(_) => {}
+        }
+    }
+
+    /// See [`duplex::Link::handle_source_failed`]. The extended grammar has its own.
+    pub fn handle_source_failed(
+        &mut self,
+        piece: &duplex::Piece,
+        reason: String,
+        now: Time,
+        fetch: &Flow,
+        serve: &mut Flow,
+    ) {
+        match self {
+            Self::Seed(link) => link.handle_source_failed(piece, reason, now, fetch, serve),
+            Self::Serving(link) => link.handle_source_failed(piece, reason, now, serve),
+            Self::Extended(_) | Self::Asking(_) => {}
         }
     }
 
@@ -134,6 +214,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.poll_timeout(fetch, now),
             Self::Extended(link) => link.poll_timeout(fetch, now),
+            Self::Serving(link) => link.poll_timeout(now),
+            Self::Asking(link) => link.poll_timeout(fetch, now),
         }
     }
 
@@ -141,7 +223,9 @@ impl Link {
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
         match self {
             Self::Seed(link) => Ok(link.handle_timeout(now)?),
-            Self::Extended(link) => link.handle_timeout(now),
+            Self::Extended(link) => Ok(link.handle_timeout(now)?),
+            Self::Serving(link) => Ok(link.handle_timeout(now)?),
+            Self::Asking(link) => Ok(link.handle_timeout(now)?),
         }
     }
 
@@ -150,6 +234,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.handle_life(now),
             Self::Extended(link) => link.handle_life(now),
+            Self::Serving(_) => {}
+            Self::Asking(link) => link.handle_life(now),
         }
     }
 
@@ -158,6 +244,8 @@ impl Link {
         match self {
             Self::Seed(link) => link.close(now, fetch, serve),
             Self::Extended(link) => link.close(now, fetch, serve),
+            Self::Serving(link) => link.close(now, serve),
+            Self::Asking(link) => link.close(now, fetch),
         }
     }
 }

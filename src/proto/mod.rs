@@ -8,4 +8,4 @@ mod link;
 pub mod named;
 pub mod session;
 
-pub use link::{Link, Received};
+pub use link::{Link, LinkError, Protocol, Received};

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{FEATURES, Instruction, LinkError, Piece};
+use super::{FEATURES, Instruction, Piece};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
-use crate::proto::{Link, Received};
+use crate::proto::{Link, LinkError, Protocol, Received};
 use crate::transfer::{Action, Content, Entry, Event, Flow, FlowId, Flows, RangeRequest};
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, PacketLen, Root256, Time};
 use crate::wire::checksum::crc32c;
@@ -87,7 +87,7 @@ impl Node {
         let id = LinkId(id);
         let fallback_peer = node_name("unknown");
         let config = LinkConfig { id, packet_len, hello, configured_peer: None, fallback_peer };
-        let (link, packer) = (Link::new(config, now), Packer::new(packet_len));
+        let (link, packer) = (Link::new(config, Protocol::Duplex, now), Packer::new(packet_len));
         self.ends.push(End { link, fetch, serve, packer, assembling: None, out: VecDeque::new() });
         self.ends.len() - 1
     }
@@ -264,17 +264,11 @@ impl Node {
 
 impl End {
     fn packer_len(&self) -> usize {
-        match &self.link {
-            Link::Seed(link) => link.packet_len().bytes(),
-            Link::Extended(link) => link.config().packet_len.bytes(),
-        }
+        self.link.packet_len().bytes()
     }
 
     fn hello(&self) -> Hello {
-        match &self.link {
-            Link::Seed(link) => link.hello().clone(),
-            Link::Extended(link) => link.config().hello.clone(),
-        }
+        self.link.hello().clone()
     }
 
     /// Lays the train out; `data` is that of all its frames.
@@ -593,8 +587,8 @@ fn an_answer_to_a_request_that_was_never_made_ends_the_link() {
     end.flush(&[]);
     let train: Vec<u8> = end.out.drain(..).collect();
     let error = net.nodes[1].receive(0, &train, net.now).expect_err("out of place");
-    assert!(matches!(error, LinkError::OutOfPlace { .. }) && error.is_damage(), "{error}");
-    assert!(!LinkError::Silent(limits::SILENCE_MAX).is_damage());
+    assert!(matches!(error, LinkError::Duplex(super::LinkError::OutOfPlace { .. })) && error.is_damage(), "{error}");
+    assert!(!super::LinkError::Silent(limits::SILENCE_MAX).is_damage());
 }
 
 #[test]
