@@ -389,9 +389,9 @@ pub(crate) fn other(trader: &str) -> &'static str {
 pub(crate) fn fresh_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let (pid, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    assert!(next < 250, "a test process has addresses for 250 listeners");
-    let address = [127, (1 + pid / 250 % 250) as u8, (pid % 250) as u8, 1 + next as u8];
-    (address, 7401).into()
+    assert!(next < 2500, "a test process has addresses for 2500 listeners");
+    let address = [127, (1 + pid / 250 % 250) as u8, (pid % 250) as u8, 1 + (next % 250) as u8];
+    (address, 7401 + (next / 250) as u16).into()
 }
 
 /// A number that a test draws its chances from; told, so that a failure can be had again.
