@@ -342,7 +342,9 @@ fn bad_listeners_are_refused() {
     check(TRADER, "10.1.0.0/16", "10.1.2.3/16", 8, &["write \"10.1.0.0/16\", or \"10.1.2.3\" for this one alone"]);
     let protocol =
         |value: &str, pieces: &[&str]| check(TRADER, "allow", &format!("protocol = \"{value}\"\nallow"), 8, pieces);
-    protocol("named", &["`listen[0].protocol`: \"named\" is not available in this version", "protocol = \"duplex\""]);
+    let named = "protocol = \"named\"\npeer = \"client1\"\nallow";
+    check(TRADER, "allow", named, 9, &["`listen[0].peer`: clients that ask by name have none"]);
+    protocol("namd", &["did you mean \"named\"?"]);
     protocol("duplx", &["did you mean \"duplex\"?"]);
     let twice = format!("{TRADER}{listen}");
     ok(&twice.replacen("0.0.0.0:7401", "0.0.0.0:7402", 1));

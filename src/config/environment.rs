@@ -152,6 +152,7 @@ impl Findings {
         if allows_all && !address.ip().is_loopback() {
             let (may, who) = match listen.protocol {
                 Protocol::Duplex => ("fetch everything", "exchanges"),
+                Protocol::Named => ("fetch everything", "clients"),
                 Protocol::Session => ("use every module that does not say who may", "clients"),
             };
             let what = format!("listen {address}: everybody who reaches it may {may}");

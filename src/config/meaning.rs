@@ -368,6 +368,7 @@ fn listeners(top: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Listen>> 
         let peer = section.parsed("peer", report, value::node_name);
         let peer = peer.then(&section.name("peer"), report, |peer| match protocol {
             Some(Protocol::Session) => Err(Refusal::new("clients of sessions have no name", "remove it")),
+            Some(Protocol::Named) => Err(Refusal::new("clients that ask by name have none of their own", "remove it")),
             _ => Ok(peer),
         });
         let peer = peer.optional();

@@ -199,8 +199,10 @@ pub struct Listen {
 /// What is spoken on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// Seed 000.
+    /// Seed 000: with exchanges, both ways.
     Duplex,
+    /// Seed 001: clients fetch what is in `local/`, by name.
+    Named,
     /// Seed 002: trees are pushed to modules and pulled from them.
     Session,
 }
@@ -209,6 +211,7 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Duplex => "duplex",
+            Self::Named => "named",
             Self::Session => "session",
         })
     }

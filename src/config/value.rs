@@ -22,10 +22,8 @@ pub(super) struct NotYet {
 }
 
 /// Everything that OPERATIONS has and this version does not: removing a line here opens the value.
-pub(super) const NOT_YET: &[NotYet] = &[
-    NotYet { key: "engine", value: "blocking", instead: "write engine = \"auto\"" },
-    NotYet { key: "listen.protocol", value: "named", instead: "write protocol = \"duplex\"" },
-];
+pub(super) const NOT_YET: &[NotYet] =
+    &[NotYet { key: "engine", value: "blocking", instead: "write engine = \"auto\"" }];
 
 /// Refuses what [`NOT_YET`] lists.
 pub(super) fn available<'t>(key: &str, text: &'t str) -> Result<&'t str, Refusal> {
@@ -50,7 +48,8 @@ pub(super) fn engine(text: &str) -> Result<EngineChoice, Refusal> {
 
 /// What is spoken on a link.
 pub(super) fn protocol(text: &str) -> Result<Protocol, Refusal> {
-    choice(available("listen.protocol", text)?, &[("duplex", Protocol::Duplex), ("session", Protocol::Session)])
+    let choices = [("duplex", Protocol::Duplex), ("named", Protocol::Named), ("session", Protocol::Session)];
+    choice(text, &choices)
 }
 
 /// What becomes of an object that the far trader has no more.

@@ -65,7 +65,7 @@ async fn dial(address: &LinkAddress) -> Result<(OwnedFd, SocketAddr), String> {
     }
 }
 
-fn describe(error: &std::io::Error) -> String {
+pub(super) fn describe(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
         std::io::ErrorKind::HostUnreachable => "no route to the host".into(),

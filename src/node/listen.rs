@@ -59,8 +59,9 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
     match listen.protocol {
         Protocol::Duplex => {
             let peer = listen.peer.as_deref().and_then(|name| name.parse().ok());
-            site.add_link(socket, address.to_string(), peer, super::site::fallback_name(address.ip()));
+            site.add_link(socket, address, peer);
         }
+        Protocol::Named => site.add_client(socket, address),
         Protocol::Session => {
             let modules = site.modules(address.ip());
             site.engine().serve_session(socket, address, Arc::new(modules));

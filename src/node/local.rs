@@ -6,12 +6,12 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::inventory::Batch;
-use super::site::{SECOND, Site, lock};
+use super::site::{NAMED, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
 use crate::store::{Refusal, Refused, Sample, ScanReport, SegmentSpec, Stamp, scan_by_parts};
-use crate::transfer::Flow;
+use crate::transfer::{Flow, FlowId};
 use crate::units::{ObjectId, ObjectName, PacketLen};
 use crate::wire::duplex::check_name_fits;
 
@@ -23,7 +23,8 @@ impl Site {
         let Store::Local(root) = &self.stores[usize::from(SECOND.0)] else { return };
         let spec = store.segments.as_ref().and_then(|s| SegmentSpec::new(&s.pattern, s.object_bytes()).ok());
         let mut look = Look::new(spec, config.packet_len);
-        let before = self.offered();
+        let before = self.offered(SECOND);
+        let before_named = if self.serves_by_name() { self.offered(NAMED) } else { Places::default() };
         if let Some(queue) = &self.hasher {
             // What was not hashed yet is found again.
             queue.clear();
@@ -33,6 +34,7 @@ impl Site {
                 let mut problems = look.problems(&report);
                 let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);
                 self.end_look(is_all && look.is_told);
+                self.withdraw_named(&before_named, &look);
                 self.tell_problems(problems);
             }
             Err(error) => {
@@ -44,10 +46,10 @@ impl Site {
     }
 
     /// The places of all objects that the flow has.
-    fn offered(&self) -> Places {
+    fn offered(&self, flow: FlowId) -> Places {
         let mut places = Places::default();
         self.engine().with_flows(|flows, _| {
-            let flow = flows.at(SECOND);
+            let flow = flows.at(flow);
             let all = (0..flow.places()).map(ObjectId);
             all.filter(|&id| flow.is_object(id)).for_each(|id| places.insert(id));
         });
@@ -56,6 +58,9 @@ impl Site {
 
     fn take_part(&self, look: &mut Look, part: Batch) {
         let (part, unserved) = look.check(part);
+        if self.serves_by_name() {
+            self.offer_named(look, &part);
+        }
         let mut news = Batch::new();
         self.engine().with_flows(|flows, _| {
             let flow = flows.at(SECOND);
@@ -86,6 +91,39 @@ impl Site {
         });
         if let Some(queue) = &self.hasher {
             queue.push(news);
+        }
+    }
+
+    /// Whoever asks by name is given what is there now, hashed or not.
+    fn offer_named(&self, look: &mut Look, part: &Batch) {
+        self.engine().with_flows(|flows, _| {
+            let flow = flows.at(NAMED);
+            for (name, stamp) in part {
+                let known = flow.find(name).and_then(|id| flow.mark(id));
+                if known.is_some_and(|mark| mark != stamp.print()) {
+                    flow.withdraw(name);
+                }
+                if known != Some(stamp.print()) {
+                    offer(flow, name.clone(), stamp);
+                }
+                if let Some(id) = flow.find(name) {
+                    look.seen_named.insert(id);
+                }
+            }
+        });
+    }
+
+    /// ... and not what is gone.
+    fn withdraw_named(&self, before: &Places, look: &Look) {
+        let gone: Vec<ObjectId> = before.without(&look.seen_named).collect();
+        for some in gone.chunks(limits::SCAN_PART_OBJECTS) {
+            self.engine().with_flows(|flows, _| {
+                let flow = flows.at(NAMED);
+                for &id in some {
+                    let name = flow.name(id).clone();
+                    flow.withdraw(&name);
+                }
+            });
         }
     }
 
@@ -161,6 +199,8 @@ struct Look {
     found: Batch,
     misnamed: BTreeSet<String>,
     seen: Places,
+    /// The same of those who ask by name.
+    seen_named: Places,
     /// All that is there and not served is told of all the same: it was served before.
     is_told: bool,
 }
@@ -169,7 +209,7 @@ impl Look {
     fn new(spec: Option<SegmentSpec>, packet_len: PacketLen) -> Self {
         let named = spec.iter().flat_map(|spec| spec.names.iter().cloned()).collect();
         let (found, misnamed, seen) = (Batch::new(), BTreeSet::new(), Places::default());
-        Self { spec, named, packet_len, found, misnamed, seen, is_told: true }
+        Self { spec, named, packet_len, found, misnamed, seen, seen_named: Places::default(), is_told: true }
     }
 
     /// Those of a part that may be served, and those that may not.

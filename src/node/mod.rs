@@ -6,8 +6,10 @@
 //!
 //! - [`run`] is the daemon: in the foreground, with signals and service notifications.
 //! - [`Node`] is the same within a process, for a whole site in one (`supersyncd demo`, tests).
+//! - [`fetch`](mod@fetch) is the client of the named protocol, which is no node: it comes, fetches and goes.
 
 mod dial;
+pub mod fetch;
 mod inventory;
 mod line;
 mod links;

@@ -1,6 +1,6 @@
 //! A node's state, and the thread that runs its control plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,9 +21,8 @@ use crate::control::{ControlSocket, ReloadReport};
 use crate::engine::session::{Module, Modules};
 use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
-use crate::proto::Protocol;
 use crate::proto::duplex::{self, LinkConfig};
-use crate::proto::extended;
+use crate::proto::{Protocol, extended, named};
 use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Unmarked, hash_source, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
@@ -37,6 +36,9 @@ use crate::wire::hello::{Hello, Role};
 pub(super) const FIRST: FlowId = FlowId(0);
 /// The flow of a trader's `local/`, and of what an exchange fetches from its second peer.
 pub(super) const SECOND: FlowId = FlowId(1);
+
+/// The flow of a trader's `local/` for those who ask by name: offered as it stands, whether or not it was hashed.
+pub(super) const NAMED: FlowId = FlowId(2);
 
 /// What the node's thread is told.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub(super) struct Site {
     pub(super) slots: Mutex<Vec<Arc<Slot>>>,
     closers: Mutex<BTreeMap<LinkId, oneshot::Sender<String>>>,
     pub(super) callers: Mutex<BTreeMap<NodeName, Caller>>,
+    /// Links of those who ask by name, and come and go as they like.
+    clients: Mutex<BTreeSet<LinkId>>,
     /// What an operator should look at in the store.
     pub(super) store_problems: Mutex<Vec<String>>,
     pub(super) reload_problem: Mutex<Option<String>>,
@@ -111,7 +115,7 @@ impl Site {
         // First of all, so that two nodes of one name never share a store.
         let socket = ControlSocket::bind(&config.control.socket)?;
         let (flows, stores, journals) = match &config.role {
-            RoleConfig::Trader(Trader { store: Some(store), .. }) => trader_flows(store, &config)?,
+            RoleConfig::Trader(trader @ Trader { store: Some(store), .. }) => trader_flows(trader, store, &config)?,
             // It has the flows of any trader; nothing is in them, and no link is made.
             RoleConfig::Trader(_) => (Flows::new(vec![Flow::fetch(), Flow::offer_only()]), Vec::new(), Vec::new()),
             RoleConfig::Exchange(exchange) => exchange_flows(exchange, config.blocks)?,
@@ -130,6 +134,7 @@ impl Site {
             slots: Mutex::default(),
             closers: Mutex::default(),
             callers: Mutex::default(),
+            clients: Mutex::default(),
             store_problems: Mutex::default(),
             reload_problem: Mutex::default(),
             rates: Mutex::default(),
@@ -156,7 +161,7 @@ impl Site {
                 }
                 // Whoever knows the names beforehand asks at once; others wait until they are told.
                 let specified = trader.store.as_ref().is_some_and(|store| store.segments.is_some());
-                let looks_later = self.hasher.is_some() && !specified;
+                let looks_later = self.hasher.is_some() && !specified && !self.serves_by_name();
                 if !looks_later {
                     self.look_at_local();
                 }
@@ -234,6 +239,12 @@ impl Site {
 
     fn handle_notice(&self, notice: Notice) {
         match notice {
+            Notice::Met { link, address, .. } if lock(&self.clients).contains(&link) => {
+                tracing::info!(link = link.0, address, "a client asks by name");
+            }
+            Notice::Closed { link, address, reason, .. } if lock(&self.clients).remove(&link) => {
+                tracing::info!(link = link.0, address, "client gone: {reason}");
+            }
             Notice::Met { link, peer, address } => {
                 tracing::info!(link = link.0, %peer, "link up");
                 lock(&self.slots).iter().filter(|slot| slot.is_link(link)).for_each(|slot| slot.handle_met());
@@ -304,6 +315,11 @@ impl Site {
         matches!(self.config().role, RoleConfig::Trader(_))
     }
 
+    /// Whether anybody may ask for what is in `local/` by name.
+    pub(super) fn serves_by_name(&self) -> bool {
+        self.stores.len() > usize::from(NAMED.0)
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -331,8 +347,16 @@ impl Site {
     // -- links -------------------------------------------------------------------------------------------------------
 
     /// A connection that a peer made.
-    pub(super) fn add_link(&self, socket: OwnedFd, address: String, peer: Option<NodeName>, fallback: NodeName) {
-        self.add(socket, address, peer, fallback, (FIRST, SECOND));
+    pub(super) fn add_link(&self, socket: OwnedFd, address: SocketAddr, peer: Option<NodeName>) {
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        self.hand_over(id, Protocol::Duplex, socket, address, peer, (FIRST, SECOND));
+    }
+
+    /// A connection of one who asks by name.
+    pub(super) fn add_client(&self, socket: OwnedFd, address: SocketAddr) {
+        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        lock(&self.clients).insert(id);
+        self.hand_over(id, Protocol::Named(named::End::Server), socket, address, None, (FIRST, NAMED));
     }
 
     /// A connection that we made for `slot`; `closed` is told when and why it ends.
@@ -352,32 +376,21 @@ impl Site {
         slot.connects.fetch_add(1, Ordering::Relaxed);
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         lock(&self.closers).insert(id, closed);
-        self.hand_over(id, socket, address.to_string(), peer, fallback_name(address.ip()), flows);
+        self.hand_over(id, Protocol::Duplex, socket, address, peer, flows);
         id
-    }
-
-    fn add(
-        &self,
-        socket: OwnedFd,
-        address: String,
-        peer: Option<NodeName>,
-        fallback: NodeName,
-        flows: (FlowId, FlowId),
-    ) {
-        let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        self.hand_over(id, socket, address, peer, fallback, flows);
     }
 
     fn hand_over(
         &self,
         id: LinkId,
+        protocol: Protocol,
         socket: OwnedFd,
-        address: String,
+        address: SocketAddr,
         configured_peer: Option<NodeName>,
-        fallback_peer: NodeName,
         (fetch, serve): (FlowId, FlowId),
     ) {
-        let config = self.config();
+        let (config, fallback_peer) = (self.config(), fallback_name(address.ip()));
+        let address = address.to_string();
         let options = Options {
             no_delay: true,
             user_timeout: Some(limits::UNACKNOWLEDGED_MAX),
@@ -398,7 +411,7 @@ impl Site {
         };
         let config = LinkConfig { id, packet_len: config.packet_len, hello, configured_peer, fallback_peer };
         tracing::debug!(link = id.0, address, "connected");
-        self.engine().add_link(NewLink { socket, config, protocol: Protocol::Duplex, fetch, serve, address });
+        self.engine().add_link(NewLink { socket, config, protocol, fetch, serve, address });
     }
 
     fn add_slot(self: &Arc<Self>, peer: usize, address: &LinkAddress) {
@@ -568,7 +581,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The flows of a node, where their objects live, and what their journals are.
 type Parts = (Flows, Vec<Store>, Vec<Option<Journal>>);
 
-fn trader_flows(store: &StoreConfig, config: &Config) -> Result<Parts, NodeError> {
+fn trader_flows(trader: &Trader, store: &StoreConfig, node: &Config) -> Result<Parts, NodeError> {
     let remote = Arc::new(Root::create(&store.remote)?);
     let local = Arc::new(Root::open(&store.local)?);
     if remote.leftovers() > 0 {
@@ -577,12 +590,20 @@ fn trader_flows(store: &StoreConfig, config: &Config) -> Result<Parts, NodeError
     let mut fetch = Flow::fetch();
     fetch.set_key(rand::rng().random());
     fetch.set_mirror(store.delete == Delete::Mirror);
-    let journal = if config.blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
+    let journal = if node.blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
     let mut offer = Flow::offer_only();
-    offer.set_origin(crc32c(config.name.as_str().as_bytes()));
+    offer.set_origin(crc32c(node.name.as_str().as_bytes()));
     offer.start_epoch(rand::rng().random());
-    let stores = vec![Store::Remote(remote), Store::Local(local)];
-    Ok((Flows::new(vec![fetch, offer]), stores, vec![journal, None]))
+    let (mut flows, mut journals) = (vec![fetch, offer], vec![journal, None]);
+    let mut stores = vec![Store::Remote(remote), Store::Local(Arc::clone(&local))];
+    if trader.listen.iter().any(|listen| listen.protocol == config::Protocol::Named) {
+        let mut named = Flow::offer_only();
+        named.set_key(rand::rng().random());
+        flows.push(named);
+        stores.push(Store::Local(local));
+        journals.push(None);
+    }
+    Ok((Flows::new(flows), stores, journals))
 }
 
 fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError> {

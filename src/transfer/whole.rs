@@ -80,7 +80,8 @@ impl Flow {
             self.give_back(id);
             self.fail(id, Problem::WrongSize { expected, found: told.size }, now);
         }
-        self.longest = self.longest.max(told.size);
+        // At least a byte, so that others are not taken for objects of which nothing is known.
+        self.longest = self.longest.max(told.size).max(ByteCount(1));
         if let (true, Some(ObjectState::Growing { end, .. })) = (is_current, self.at_mut(id).moving_mut()) {
             *end = Some(told);
             let generation = self.at(id).generation;

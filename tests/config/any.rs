@@ -46,7 +46,8 @@ fn trader_config() -> impl Strategy<Value = RoleConfig> {
     let replicates = (store, listeners).prop_map(|(store, listeners)| {
         let listen = listeners.into_iter().map(|(port, (allow, peer))| Listen {
             address: ([0, 0, 0, 0], port).into(),
-            protocol: Protocol::Duplex,
+            // Its clients have no names.
+            protocol: if peer.is_none() && port % 2 == 1 { Protocol::Named } else { Protocol::Duplex },
             allow,
             peer: peer.map(|name| name.to_string()),
         });

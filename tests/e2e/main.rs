@@ -12,6 +12,7 @@ mod hostile;
 mod lockstep;
 mod mirror;
 mod mixed;
+mod named;
 mod operate;
 mod proxy;
 mod resume;
