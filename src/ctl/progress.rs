@@ -268,6 +268,7 @@ impl<O: Write, E: Write> Show<O, E> {
                     bytes_received,
                     damaged,
                     seconds,
+                    ..
                 } = *summary;
                 let counted = |bytes: u64| (bytes_sent > 0 || bytes_received > 0).then_some(bytes);
                 let (bytes_sent, bytes_received) = (counted(bytes_sent), counted(bytes_received));

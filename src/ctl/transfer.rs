@@ -666,6 +666,39 @@ mod tests {
         assert!(handle.stop_switch().is_stopped());
     }
 
+    /// Runs `work`, which sends signals to this process: they are caught from before it begins.
+    fn signalled(work: impl FnOnce(&Interrupt) -> Result<u8, CtlError> + Send + 'static) -> Result<u8, CtlError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(interruptible(work))
+    }
+
+    fn interrupt_this_process() {
+        nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGINT).expect("it is ours");
+    }
+
+    #[test]
+    fn the_first_signal_is_told_to_a_transfer_and_without_one_it_is_the_end() {
+        let (_open, never) = mpsc::channel::<()>();
+        let done = signalled(move |interrupt| {
+            interrupt.begin();
+            interrupt_this_process();
+            while !interrupt.is_asked() {
+                let _ = never.recv_timeout(Duration::from_millis(1));
+            }
+            Ok(exit::INCOMPLETE)
+        });
+        assert_eq!(done.expect("it ended by itself"), exit::INCOMPLETE);
+
+        let (open, never) = mpsc::channel::<()>();
+        let left = signalled(move |_| {
+            interrupt_this_process();
+            let _ = never.recv();
+            Ok(exit::OK)
+        });
+        assert!(matches!(left, Err(CtlError::Interrupted)), "{left:?}");
+        drop(open);
+    }
+
     #[test]
     fn how_it_ended_is_told_by_the_exit_status() {
         let remote = Remote::parse(OsStr::new("h:data/x")).expect("valid");
