@@ -46,6 +46,8 @@ pub const NEWS_BYTES_MAX: usize = 8 << 20;
 
 /// Where a server listens for sessions unless the command line says otherwise.
 pub const SESSION_PORT_DEFAULT: u16 = 7402;
+/// ... and a server of the named protocol.
+pub const NAMED_PORT_DEFAULT: u16 = 7403;
 /// Connections of one session that carry data.
 pub const SESSION_CONNECTIONS_MAX: usize = 64;
 /// The same, where nobody said how many, as long as the server is near, ...

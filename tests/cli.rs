@@ -143,6 +143,67 @@ fn the_help_of_a_transfer_tells_the_rule_of_the_slash_and_every_option() {
 }
 
 #[test]
+fn a_fetch_tells_where_files_land_and_who_does_not_answer() {
+    ctl(&["fetch", "--help"]).expect(0, &["remote/ below DST", "protocol = \"named\"", "--packet-bytes", "7403"]);
+    ctl(&["fetch", "h:0", "dst"]).expect(2, &["\"0\" is no port"]);
+    ctl(&["fetch", "h", "dst", "../x"]).expect(2, &["../x"]);
+    ctl(&["fetch", "h:1", "dst", "--port", "2"]).expect(2, &["write one of them"]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("bound");
+    let wanted = ["127.0.0.1 does not answer", "protocol = \"named\""];
+    ctl(&["fetch", &closed.to_string(), text(dir.path())]).expect(4, &wanted);
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_fetch_brings_what_a_trader_has_and_skips_it_the_second_time() {
+    let (dir, file) = trader(|text| {
+        let text = text.replace("address = \"127.0.0.1:0\"", "address = \"127.0.0.1:0\"\nprotocol = \"named\"");
+        text.lines().filter(|line| !line.starts_with("segments")).map(|line| format!("{line}\n")).collect()
+    });
+    fs::create_dir(dir.path().join("local/a")).expect("made");
+    fs::write(dir.path().join("local/a/b"), "content").expect("written");
+    let mut node = command(&["run", text(&file)]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(node.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
+    }
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("it says where");
+    let reader = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
+    let there = dir.path().join("there");
+    ctl(&["fetch", address, text(&there)]).expect(0, &["1 entry: 1 new"]);
+    assert_eq!(fs::read(there.join("remote/a/b")).expect("fetched"), b"content");
+    assert!(there.join("remote/a/b.success").exists());
+    ctl(&["fetch", address, text(&there)]).expect(0, &["1 entry: 0 new"]);
+    ctl(&["fetch", address, text(&there), "c"]).expect(3, &["failed: c: ", "1 of 1 entries failed"]);
+    kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    let rest = reader.join().expect("it reads to the end");
+    assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+}
+
+#[test]
+fn an_interrupted_fetch_says_how_to_go_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = silent.local_addr().expect("bound").to_string();
+    let fetch = Command::new(SUPERSYNCCTL)
+        .args(["fetch", &address, text(dir.path())])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    // It catches signals from before it connects.
+    let _first = silent.accept().expect("it connects");
+    kill(Pid::from_raw(fetch.id().try_into().expect("a pid")), Signal::SIGINT).expect("it is ours");
+    let output = fetch.wait_with_output().expect("it ends");
+    let err = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(status(output.status), 3, "{err}");
+    assert!(err.contains("interrupted. Run the same command again to go on"), "{err}");
+}
+
+#[test]
 fn a_wrong_transfer_is_usage() {
     let check = |args: &[&str], wanted: &str| {
         let said = ctl(args).expect(2, &[wanted]);

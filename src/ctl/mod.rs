@@ -4,6 +4,7 @@
 //! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is coloured on a terminal
 //! unless `NO_COLOR` is set.
 
+mod fetch;
 mod progress;
 mod remote;
 mod render;
@@ -22,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::ConfigError;
 use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status};
 use crate::engine::session::SessionError;
+use crate::node::fetch::FetchError;
 use crate::store::StoreError;
 use crate::{exit, limits};
 
@@ -89,6 +91,8 @@ enum Command {
     Push(transfer::Push),
     /// Fetch a file or directory from a module of another host; exits with 3 if it is to be run again
     Pull(transfer::Pull),
+    /// Fetch whole files, by name or all of them, from a trader that listens for the named protocol
+    Fetch(fetch::Fetch),
     /// Read all that was fetched again and hold it against its markers; exits with 6 where something is damaged, with 3
     /// where something has no marker or is not as at the far trader
     Verify(verify::Options),
@@ -120,10 +124,13 @@ enum CtlError {
     #[error("cannot find {host}: {source}. Is its name spelled right?")]
     Resolve { host: String, source: io::Error },
     #[error(
-        "{host} does not answer at port {port}: {source}. Its config needs a [[listen]] with protocol = \"session\"; \
+        "{host} does not answer at port {port}: {source}. Its config needs a [[listen]] with protocol = \"{protocol}\"; \
          another port goes with --port"
     )]
-    NoAnswer { host: String, port: u16, source: io::Error },
+    NoAnswer { host: String, port: u16, protocol: &'static str, source: io::Error },
+    // It is as long as all others together.
+    #[error(transparent)]
+    Fetch(Box<FetchError>),
     #[error("{lead}{source}{hint}")]
     Session { lead: String, source: SessionError, hint: String },
     #[error("{remote}: {failed} of {entries} entries failed. Run the same command again to try them again")]
@@ -141,6 +148,7 @@ impl CtlError {
             Self::SeveralDaemons(_) | Self::NoStore | Self::Usage(_) => exit::USAGE,
             Self::Resolve { .. } | Self::NoAnswer { .. } => exit::UNREACHABLE,
             Self::Session { source, .. } => session_status(source),
+            Self::Fetch(error) => error.exit_status(),
             Self::Incomplete { .. } | Self::Interrupted => exit::INCOMPLETE,
             Self::Config(_) => exit::CONFIG,
             Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
@@ -206,6 +214,7 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
     match cli.command {
         Command::Push(options) => transfer::push(options, screen).await,
         Command::Pull(options) => transfer::pull(options, screen).await,
+        Command::Fetch(options) => fetch::fetch(options, screen).await,
         Command::Verify(options) => verify::run(options, client, &screen).await,
         Command::Status { watch: true } => watch(&client()?, &screen).await,
         Command::Status { watch: false } => {

@@ -264,7 +264,7 @@ impl Plan {
         let mode = if screen.json { Mode::Json } else { Mode::Text { quiet: options.quiet } };
         let mut show = Show::new(mode, options.dry_run, io::stdout(), io::stderr());
         let resume = !options.no_resume;
-        let outcome = reach(&remote.host, port).and_then(|reached| {
+        let outcome = reach(&remote.host, port, "session").and_then(|reached| {
             let failed = |source| session_error(&remote, port, resume, source);
             let handle = start(job(direction, &remote, options, &reached)).map_err(failed)?;
             interrupt.begin();
@@ -355,14 +355,14 @@ fn follow<O: Write, E: Write>(
 
 /// A server that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Reached {
+pub(super) struct Reached {
     address: SocketAddr,
     /// How long it took to connect: about one round trip.
     rtt: Duration,
 }
 
-/// The first address of `host` that takes a connection.
-fn reach(host: &Host, port: u16) -> Result<Reached, CtlError> {
+/// The first address of `host` that takes a connection. `protocol`: what should be spoken there, for people.
+pub(super) fn reach(host: &Host, port: u16, protocol: &'static str) -> Result<Reached, CtlError> {
     let name = Host { port: None, ..host.clone() }.to_string();
     let resolve = |source| CtlError::Resolve { host: name.clone(), source };
     let mut last = None;
@@ -374,7 +374,7 @@ fn reach(host: &Host, port: u16) -> Result<Reached, CtlError> {
         }
     }
     match last {
-        Some(source) => Err(CtlError::NoAnswer { host: name, port, source }),
+        Some(source) => Err(CtlError::NoAnswer { host: name, port, protocol, source }),
         None => Err(resolve(io::Error::other("the name has no address"))),
     }
 }
@@ -412,7 +412,7 @@ fn local(remote: &Remote, path: &Path, source: io::Error) -> CtlError {
 
 /// Whether a person or the system has asked for the end.
 #[derive(Debug, Default)]
-struct Interrupt {
+pub(super) struct Interrupt {
     asked: AtomicBool,
     /// There is something to end in good order.
     begun: AtomicBool,
@@ -430,7 +430,9 @@ impl Interrupt {
 
 /// Runs `work` on a thread of its own, which is told of the first SIGINT or SIGTERM once it has
 /// [begun](Interrupt::begin). Before that, and the second time, it is left where it is.
-async fn interruptible(work: impl FnOnce(&Interrupt) -> Result<u8, CtlError> + Send + 'static) -> Result<u8, CtlError> {
+pub(super) async fn interruptible(
+    work: impl FnOnce(&Interrupt) -> Result<u8, CtlError> + Send + 'static,
+) -> Result<u8, CtlError> {
     let interrupt = Arc::new(Interrupt::default());
     let (done, mut ended) = oneshot::channel();
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
