@@ -533,7 +533,7 @@ fn help_names_every_command_and_the_exit_statuses() {
         assert!(text.contains(wanted), "there is no {wanted:?} in {text}");
     }
     for wanted in
-        ["0 ok", "1 failed", "2 usage", "3 incomplete or degraded", "4 daemon unreachable", "5 wait timed out"]
+        ["0 ok", "1 failed", "2 usage", "3 incomplete or degraded", "4 daemon or host unreachable", "5 wait timed out"]
     {
         assert!(text.contains(wanted), "there is no {wanted:?} in {text}");
     }
