@@ -149,7 +149,8 @@ impl Landing {
 
     /// Holds an entry against what stands in its place, and makes what needs no bytes: directories, symbolic links, empty
     /// files, attributes. `id` names the entry in what follows, within its batch.
-    pub fn examine(&mut self, id: u16, entry: Entry) -> Result<Examined, TreeError> {
+    pub fn examine(&mut self, id: u16, mut entry: Entry) -> Result<Examined, TreeError> {
+        entry.mode &= 0o7777;
         let path = self.place_of(&entry)?;
         if self.options.delete {
             if self.seen.len() >= limits::OBJECTS_MAX {

@@ -296,6 +296,9 @@ impl Walk {
                 None => Kind::File,
             },
             SFlag::S_IFDIR => {
+                if self.pending.len() >= limits::OBJECTS_MAX {
+                    return Err(TreeError::TooMany { root: place.top.path.to_path_buf(), what: "directories" });
+                }
                 let below = Place { top: Arc::clone(&place.top), path: resolve::join(&place.path, name).into() };
                 self.pending.push(Pending { place: Arc::new(below), path: path.clone(), scope: scope.clone() });
                 Kind::Directory
