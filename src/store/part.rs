@@ -32,6 +32,8 @@ use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
 pub(super) enum Room {
     /// When it is made, so that a full disk shows before any byte was fetched.
     Reserved,
+    /// As it is written, but there must be enough of it when it is made.
+    Looked,
     /// As it is written: of a file with holes.
     AsWritten,
 }
@@ -83,7 +85,7 @@ impl Part {
             lasting.remove(&stem);
             let _ = unlinkat(shared.writer()?.parts.as_fd(), stale.entry().as_str(), UnlinkatFlags::NoRemoveDir);
         }
-        if room == Room::Reserved {
+        if room != Room::AsWritten {
             shared.check_room(name, size)?;
         }
         // No two files of a root ever have the same number, so that what is known of one is never taken for the other's.
@@ -236,7 +238,7 @@ impl Part {
             return Ok(());
         }
         let reserved = loop {
-            if room == Room::AsWritten || self.size().0 < limits::RESERVE_BYTES_MIN {
+            if room != Room::Reserved || self.size().0 < limits::RESERVE_BYTES_MIN {
                 break ftruncate(&self.file.fd, length);
             }
             match fallocate(&self.file.fd, FallocateFlags::empty(), 0, length) {

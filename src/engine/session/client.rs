@@ -83,7 +83,8 @@ fn begin(
             send(shared, peer, Side::Client, options, walk, Some(feed)).map_err(thread)?
         }
         Direction::Pull { destination } => {
-            let tree = Tree::open(destination).map_err(|error| local(destination, error))?;
+            let tree = if options.dry_run { Tree::look(destination) } else { Tree::open(destination) };
+            let tree = tree.map_err(|error| local(destination, error))?;
             let landing = Landing::new(tree, TreePath::top(), landing_options(options, rules));
             receive(shared, peer, Side::Client, options, landing, Some(feed)).map_err(thread)?
         }

@@ -206,7 +206,10 @@ impl Caller {
         let rules = rules(&options).map_err(|text| Refused::new(ErrorCode::OPTIONS, text))?;
         let peer = self.address.to_string();
         let session = if is_push {
-            let tree = shared.sessions.tree(&module.path)?;
+            let tree = match options.dry_run {
+                true => Tree::look(&module.path)?,
+                false => shared.sessions.tree(&module.path)?,
+            };
             let landing = Landing::new(tree, path, landing_options(&options, rules));
             receive(shared, peer, Side::Server, &options, landing, None)
         } else {

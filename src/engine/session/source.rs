@@ -143,6 +143,13 @@ fn try_lay_out(
     opened: &mut Option<Opened>,
 ) -> Result<u64, String> {
     let found = &batch[usize::from(run.file.0)];
+    if run.length == found.entry.size && run.length.0 <= u64::from(run.block_bytes) && !found.entry.is_sparse {
+        let space = train.arena_mut(DATA_HEAD_BYTES + run.length.0 as usize);
+        let (head, data) = space.expect("runs are cut to the room of a train").split_at_mut(DATA_HEAD_BYTES);
+        found.read_whole(data).map_err(|error| error.to_string())?;
+        head.copy_from_slice(&data_head(run.file, run.first, data));
+        return Ok(run.length.0);
+    }
     let is_open = |open: &Opened| open.file == run.file && Arc::ptr_eq(&open.batch, batch);
     if !opened.as_ref().is_some_and(is_open) {
         let open = found.open().map_err(|error| error.to_string())?;
@@ -177,9 +184,5 @@ fn try_lay_out(
         read += length as u64;
     }
     open.verify_unchanged().map_err(|error| error.to_string())?;
-    let is_whole = run.offset.0 == 0 && run.length == found.entry.size;
-    if is_whole {
-        *opened = None;
-    }
     Ok(read)
 }

@@ -414,7 +414,7 @@ impl Landing {
         if let Some(claim) = claimed {
             wanted.state = State::Part { claim, part: None };
         }
-        let room = if wanted.entry.is_sparse { Room::AsWritten } else { Room::Reserved };
+        let room = if wanted.entry.is_sparse { Room::AsWritten } else { Room::Looked };
         if let State::Part { claim, part } = &mut wanted.state {
             let opened = self.tree.open_part(claim, wanted.entry.size, room);
             *part = Some(opened.map_err(|error| TreeError::of_store(&wanted.path, error))?);
