@@ -257,16 +257,16 @@ struct Plan {
 impl Plan {
     fn run(
         self,
-        start: impl FnOnce(SessionJob) -> Result<SessionHandle, SessionError>,
+        start: impl FnOnce(SessionJob, TcpStream) -> Result<SessionHandle, SessionError>,
         interrupt: &Interrupt,
     ) -> Result<u8, CtlError> {
         let Self { direction, remote, port, options, screen } = self;
         let mode = if screen.json { Mode::Json } else { Mode::Text { quiet: options.quiet } };
         let mut show = Show::new(mode, options.dry_run, io::stdout(), io::stderr());
         let resume = !options.no_resume;
-        let outcome = reach(&remote.host, port, "session").and_then(|reached| {
+        let outcome = reach(&remote.host, port, "session").and_then(|(reached, stream)| {
             let failed = |source| session_error(&remote, port, resume, source);
-            let handle = start(job(direction, &remote, options, &reached)).map_err(failed)?;
+            let handle = start(job(direction, &remote, options, &reached), stream).map_err(failed)?;
             interrupt.begin();
             follow(&handle, &mut show, interrupt, Instant::now)?.map_err(failed)
         });
@@ -314,6 +314,7 @@ fn job(direction: Direction, remote: &Remote, options: Options, reached: &Reache
             bwlimit: options.bwlimit,
             fsync: options.fsync,
             rules: options.rules.0,
+            ..SessionOptions::default()
         },
     }
 }
@@ -361,15 +362,16 @@ pub(super) struct Reached {
     rtt: Duration,
 }
 
-/// The first address of `host` that takes a connection. `protocol`: what should be spoken there, for people.
-pub(super) fn reach(host: &Host, port: u16, protocol: &'static str) -> Result<Reached, CtlError> {
+/// The first address of `host` that takes a connection, and the connection. `protocol`: what should be spoken there, for
+/// people.
+pub(super) fn reach(host: &Host, port: u16, protocol: &'static str) -> Result<(Reached, TcpStream), CtlError> {
     let name = Host { port: None, ..host.clone() }.to_string();
     let resolve = |source| CtlError::Resolve { host: name.clone(), source };
     let mut last = None;
     for address in (host.name.as_str(), port).to_socket_addrs().map_err(resolve)? {
         let began = Instant::now();
         match TcpStream::connect_timeout(&address, limits::DIAL_WITHIN) {
-            Ok(_) => return Ok(Reached { address, rtt: began.elapsed() }),
+            Ok(stream) => return Ok((Reached { address, rtt: began.elapsed() }, stream)),
             Err(error) => last = Some(error),
         }
     }
@@ -544,6 +546,7 @@ mod tests {
             bwlimit: Some(ByteCount(1_500_000)),
             fsync: true,
             rules: vec![],
+            ..SessionOptions::default()
         };
         assert_eq!((job.connections, job.path.as_slice(), job.options), (3, &b"data/"[..], expected));
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::connection::{NewConnection, Role};
-use super::job::{Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob, SessionOptions};
+use super::job::{Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob};
 use super::running::{Ending, Running};
 use super::server::{landing_options, receive, rules, send, walk_options};
 use crate::engine::shared::Shared;
@@ -18,15 +18,14 @@ use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
 use crate::transfer::Flows;
 use crate::units::{SessionId, TreePath};
 use crate::uring::socket;
-use crate::wire::session::{Command, Message, Options, encode};
+use crate::wire::session::{Command, Message, encode};
 
-/// Connects, and begins the session. What becomes of it, the handle tells; that the server refuses it, too.
+/// Begins the session over a connection to the job's address, and makes further ones. What becomes of it, the handle tells; that the server refuses it, too.
 ///
 /// # Errors
-/// Nobody answers at the address, or something of this host stands in the way of all of it.
-pub fn start(job: SessionJob) -> Result<SessionHandle, SessionError> {
-    let options = options(&job.options);
-    let first = connect(job.address)?;
+/// Something of this host stands in the way of all of it.
+pub fn start(job: SessionJob, first: TcpStream) -> Result<SessionHandle, SessionError> {
+    let first = prepare(first, job.address)?;
     let config = EngineConfig {
         flows: Flows::new(Vec::new()),
         stores: Vec::new(),
@@ -36,7 +35,7 @@ pub fn start(job: SessionJob) -> Result<SessionHandle, SessionError> {
     };
     let engine = Engine::start(config, |_| {}).map_err(|error| SessionError::Engine(error.to_string()))?;
     let (handle, feed) = SessionHandle::new();
-    match begin(&engine.shared, &job, &options, feed.clone()) {
+    match begin(&engine.shared, &job, feed.clone()) {
         Ok((session, command)) => {
             let role = Role::Asks { session: Arc::clone(&session), command: command.clone() };
             add(&engine.shared, &session, first, job.address, role);
@@ -54,12 +53,8 @@ pub fn start(job: SessionJob) -> Result<SessionHandle, SessionError> {
 }
 
 /// This side of the session, and what the server is asked.
-fn begin(
-    shared: &Arc<Shared>,
-    job: &SessionJob,
-    options: &Options,
-    feed: SessionFeed,
-) -> Result<(Arc<Running>, Vec<u8>), SessionError> {
+fn begin(shared: &Arc<Shared>, job: &SessionJob, feed: SessionFeed) -> Result<(Arc<Running>, Vec<u8>), SessionError> {
+    let options = &job.options;
     let peer = job.address.to_string();
     let rules = rules(options).map_err(SessionError::Options)?;
     let thread = |error: std::io::Error| SessionError::Engine(error.to_string());
@@ -171,8 +166,12 @@ fn add(shared: &Arc<Shared>, session: &Arc<Running>, socket: OwnedFd, address: S
 
 fn connect(address: SocketAddr) -> Result<OwnedFd, SessionError> {
     let unreachable = |source| SessionError::Unreachable { address, source };
-    let stream = TcpStream::connect_timeout(&address, limits::DIAL_WITHIN).map_err(unreachable)?;
+    prepare(TcpStream::connect_timeout(&address, limits::DIAL_WITHIN).map_err(unreachable)?, address)
+}
+
+fn prepare(stream: TcpStream, address: SocketAddr) -> Result<OwnedFd, SessionError> {
     let socket = OwnedFd::from(stream);
+    let unreachable = |source| SessionError::Unreachable { address, source };
     socket::apply(&socket, &super::socket_options()).map_err(unreachable)?;
     Ok(socket)
 }
@@ -184,10 +183,4 @@ fn workers() -> usize {
 
 fn local(path: &Path, error: TreeError) -> SessionError {
     SessionError::Local { path: path.to_owned(), source: std::io::Error::other(error.to_string()) }
-}
-
-fn options(options: &SessionOptions) -> Options {
-    let SessionOptions { delete, checksum, dry_run, xattrs, numeric_ids, resume, bwlimit, fsync, ref rules } = *options;
-    let rules = rules.clone();
-    Options { delete, checksum, dry_run, xattrs, numeric_ids, resume, bwlimit, fsync, rules, ..Options::default() }
 }

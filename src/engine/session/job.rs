@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::limits;
-use crate::units::{ByteCount, TreePath};
+use crate::units::TreePath;
+use crate::wire::session::Options;
 
 /// One transfer of trees between this host and a module of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct SessionJob {
     /// Connections that carry data: 1 to [`limits::SESSION_CONNECTIONS_MAX`].
     pub connections: usize,
     /// How.
-    pub options: SessionOptions,
+    pub options: Options,
 }
 
 /// Which way a transfer goes.
@@ -46,45 +47,6 @@ pub enum Direction {
         /// The directory that the tree comes into; made where it is not there.
         destination: PathBuf,
     },
-}
-
-/// How trees are transferred.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionOptions {
-    /// Remove what the sender does not have.
-    pub delete: bool,
-    /// Compare contents, not size and mtime.
-    pub checksum: bool,
-    /// Change nothing.
-    pub dry_run: bool,
-    /// Extended attributes too.
-    pub xattrs: bool,
-    /// Owners by number, not by name.
-    pub numeric_ids: bool,
-    /// Go on where an interrupted transfer stopped.
-    pub resume: bool,
-    /// As many bytes a second at most, at least 1.
-    pub bwlimit: Option<ByteCount>,
-    /// Have everything on disk before it is done.
-    pub fsync: bool,
-    /// What is left out, and what is not: lines of a gitignore, in order, without NUL and line feed.
-    pub rules: Vec<Box<[u8]>>,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self {
-            delete: false,
-            checksum: false,
-            dry_run: false,
-            xattrs: false,
-            numeric_ids: false,
-            resume: true,
-            bwlimit: None,
-            fsync: false,
-            rules: Vec::new(),
-        }
-    }
 }
 
 /// How far a transfer is. All numbers only grow.

@@ -19,11 +19,13 @@ mod running;
 mod server;
 mod source;
 
+/// How trees are transferred.
+pub use crate::wire::session::Options as SessionOptions;
 pub use client::start;
 pub(super) use connection::{Connection, NewConnection};
 pub use job::{
-    Change, Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob, SessionOptions, SessionProgress,
-    StopSwitch, Summary,
+    Change, Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob, SessionProgress, StopSwitch,
+    Summary,
 };
 pub use modules::{Module, Modules, Refusal};
 pub(super) use server::{Sessions, called};
