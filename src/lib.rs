@@ -10,13 +10,13 @@
 //! | [`units`], [`limits`] | newtypes for ids and quantities; every bound and default | each other |
 //! | [`wire`] | bytes <-> packets: duplex, hello, extended frames, inventory, session, padding, checksum | units, limits |
 //! | [`transfer`] | what is wanted, where it comes from, what has arrived; knows no packets | units, limits |
-//! | [`proto`] | one state machine a protocol (duplex, extended): wire x transfer | wire, transfer |
-//! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool | units, limits |
+//! | [`proto`] | one state machine a protocol (duplex, extended, named, session): wire x transfer | wire, transfer |
+//! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool; directory trees | units, limits |
 //! | [`uring`] | the only `unsafe`: rings, buffers, trains, socket options, what the kernel allows | limits |
-//! | [`engine`] | threads that carry bytes between sockets and files | proto, store, uring |
+//! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, store, uring |
 //! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
 //! | [`control`] | the unix socket API, and the client side of it | limits |
-//! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown | engine, config, control |
+//! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | engine, config, control |
 //! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node |
 //! | [`ctl`] | the command line of `supersyncctl`: asks a daemon, moves trees and files | control, engine, node |
 //!
@@ -34,6 +34,10 @@
 //! Between nodes that both speak [`proto::extended`] it is ranges of objects that travel, over any link: read and checksummed
 //! as they go out, gathered in memory and checked as they come in, written and journaled ([`store::Journal`]), passed on
 //! by an exchange as soon as they are; the object's root is verified before it is made final.
+//!
+//! In a session ([`proto::session`]) it is a tree: [`store::tree::Walk`] finds its entries, [`engine::session`] announces them
+//! and reads their blocks into trains; at the other end [`store::tree::Landing`] makes directories and links, and files when
+//! all of their blocks are there.
 //!
 //! # Invariants
 //!
