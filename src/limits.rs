@@ -175,6 +175,14 @@ pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
 pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
 /// A client asks so often for its session where the server closes the connection before it answers, as one does that starts.
 pub const SESSION_ASKS_MAX: usize = 10;
+/// Bytes of a session that wait for its writer; beyond this its connections read nothing.
+pub const SESSION_BACKLOG_MAX: usize = 1 << 20;
+/// A peer whose round trip is shorter is near.
+pub const SESSION_NEAR_RTT: Duration = Duration::from_millis(2);
+/// Bytes that the socket of a session keeps unread of a near peer; the kernel takes twice as much.
+pub const SESSION_NEAR_UNREAD_BYTES: usize = 256 << 10;
+/// Bytes that a connection of a session leaves unsent in its socket.
+pub const SESSION_UNSENT_BYTES: u32 = 256 << 10;
 /// Sessions that a node serves at once.
 pub const SESSIONS_MAX: usize = 256;
 /// Entries that a sender announces at once: few first, so that bytes flow soon, ...

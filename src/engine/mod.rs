@@ -162,8 +162,10 @@ impl Engine {
 
     /// Serves a client of sessions, which reaches `modules` and nothing else. `address`: the client's.
     pub fn serve_session(&self, socket: OwnedFd, address: SocketAddr, modules: Arc<session::Modules>) {
-        let new = session::called(&self.shared.sessions, socket, address, modules);
-        self.shared.add_session_link(new);
+        match session::called(&self.shared.sessions, socket, address, modules) {
+            Ok(new) => self.shared.add_session_link(new),
+            Err(error) => tracing::warn!(%address, "refused: its socket cannot be set up: {error}"),
+        }
     }
 
     /// Ends a link; a notice follows.

@@ -360,8 +360,11 @@ impl Worker {
     }
 
     fn pump_receive(&mut self, id: LinkId) {
-        let Some(flight) = self.connections.get_mut(&id).map(Spoken::flight_mut) else { return };
-        if flight.receiving || flight.closing.is_some() {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // A session that has caught up wakes its connections.
+        let is_behind = matches!(connection, Spoken::Session(connection) if connection.is_behind());
+        let flight = connection.flight_mut();
+        if flight.receiving || flight.closing.is_some() || is_behind {
             return;
         }
         if self.shared.backlog.load(Ordering::Acquire) >= limits::WRITE_BACKLOG_MAX {

@@ -35,6 +35,14 @@ pub struct Options {
     pub congestion: Option<String>,
 }
 
+/// Bounds what the kernel keeps of what has come and was not read (SO_RCVBUF; the kernel doubles it, and tunes it no more).
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    Ok(setsockopt(&socket, sockopt::RcvBuf, &bytes)?)
+}
+
 /// What the kernel tells of a TCP connection (TCP_INFO). A field that this kernel does not have is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {

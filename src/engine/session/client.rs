@@ -17,7 +17,6 @@ use crate::proto::session::Side;
 use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
 use crate::transfer::Flows;
 use crate::units::{SessionId, TreePath};
-use crate::uring::socket;
 use crate::wire::session::{Command, Message, encode};
 
 /// Begins the session over a connection to the job's address, and makes further ones. What becomes of it, the handle tells; that the server refuses it, too.
@@ -172,7 +171,7 @@ fn connect(address: SocketAddr) -> Result<OwnedFd, SessionError> {
 fn prepare(stream: TcpStream, address: SocketAddr) -> Result<OwnedFd, SessionError> {
     let socket = OwnedFd::from(stream);
     let unreachable = |source| SessionError::Unreachable { address, source };
-    socket::apply(&socket, &super::socket_options()).map_err(unreachable)?;
+    super::set_up(&socket).map_err(unreachable)?;
     Ok(socket)
 }
 

@@ -163,6 +163,11 @@ impl Connection {
         Ok(length)
     }
 
+    /// Whether nothing is to be received now.
+    pub(in crate::engine) fn is_behind(&self) -> bool {
+        matches!(&self.state, State::Joined(session) if session.is_behind())
+    }
+
     // -- out ---------------------------------------------------------------------------------------------------------
 
     /// Fills an empty train with what there is to send.

@@ -57,7 +57,9 @@ pub(super) fn spawn(
             is_complete: true,
         };
         while let Some(Job::Follow { buffer, received }) = writer.next(&jobs) {
-            writer.follow(buffer.as_ref().map_or(&[], |buffer| buffer.filled()), received);
+            let bytes = buffer.as_ref().map_or(&[][..], |buffer| buffer.filled());
+            writer.follow(bytes, received);
+            writer.session.shrink_backlog(bytes.len());
         }
     })
 }

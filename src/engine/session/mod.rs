@@ -19,6 +19,10 @@ mod running;
 mod server;
 mod source;
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
 /// How trees are transferred.
 pub use crate::wire::session::Options as SessionOptions;
 pub use client::start;
@@ -33,14 +37,21 @@ pub(super) use server::{Sessions, called};
 use crate::limits;
 use crate::uring::socket;
 
-/// What both ends set the sockets of sessions to.
-fn socket_options() -> socket::Options {
-    socket::Options {
+/// Sets up the socket of a connection that stands. What is on its way to a near peer is kept short: more would not make it
+/// faster, and is lost when the peer dies.
+fn set_up(socket: &OwnedFd) -> io::Result<()> {
+    let options = socket::Options {
         no_delay: true,
-        not_sent_low_water: None,
+        not_sent_low_water: Some(limits::SESSION_UNSENT_BYTES),
         send_buffer: None,
         user_timeout: Some(limits::SESSION_SILENCE_MAX),
         keep_alive: None,
         congestion: None,
+    };
+    socket::apply(socket, &options)?;
+    let rtt = Duration::from_micros(socket::tcp_info(socket)?.rtt_us.into());
+    if rtt < limits::SESSION_NEAR_RTT {
+        socket::set_receive_buffer(socket, limits::SESSION_NEAR_UNREAD_BYTES)?;
     }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A session that runs: its protocol behind a lock, its disk side, its connections, and what a person is told of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
@@ -33,6 +33,8 @@ pub(super) struct Running {
     writer: Option<Sender<Job>>,
     /// Of a client: who is told what happens.
     feed: Option<SessionFeed>,
+    /// Bytes that wait for the writer.
+    backlog: AtomicUsize,
     pub(super) counters: Counters,
     started: Instant,
 }
@@ -125,6 +127,7 @@ impl Running {
             links: Mutex::default(),
             writer,
             feed,
+            backlog: AtomicUsize::new(0),
             counters: Counters::default(),
             started: Instant::now(),
         })
@@ -250,8 +253,22 @@ impl Running {
     /// Hands what came in to the writer; called under the lock.
     pub(super) fn follow(&self, buffer: Option<Buffer>, received: Vec<Received>) {
         if let Some(writer) = self.writer.as_ref().filter(|_| !received.is_empty()) {
+            self.backlog.fetch_add(buffer.as_ref().map_or(0, |buffer| buffer.filled().len()), Ordering::AcqRel);
             // The writer lives until the session has ended, and then nothing is missed.
             let _ = writer.send(Job::Follow { buffer, received });
+        }
+    }
+
+    /// Whether its connections read nothing now, for so much waits for the disk: what is lost if this process dies is little.
+    pub(super) fn is_behind(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) >= limits::SESSION_BACKLOG_MAX
+    }
+
+    /// The writer is done with a buffer of so many bytes.
+    pub(super) fn shrink_backlog(&self, bytes: usize) {
+        let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
+        if before >= limits::SESSION_BACKLOG_MAX && before - bytes < limits::SESSION_BACKLOG_MAX {
+            self.wake(None);
         }
     }
 

@@ -156,9 +156,10 @@ pub(in crate::engine) fn called(
     socket: OwnedFd,
     address: SocketAddr,
     modules: Arc<Modules>,
-) -> NewConnection {
-    let caller = Caller { address, modules };
-    NewConnection { id: sessions.next_link(), socket, address: address.to_string(), role: Role::Called(caller) }
+) -> std::io::Result<NewConnection> {
+    super::set_up(&socket)?;
+    let role = Role::Called(Caller { address, modules });
+    Ok(NewConnection { id: sessions.next_link(), socket, address: address.to_string(), role })
 }
 
 impl Caller {
