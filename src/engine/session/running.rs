@@ -51,19 +51,25 @@ pub(super) struct Core {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Ending {
     /// Everything stands.
+    #[error("everything stands")]
     Done,
     /// The peer does not want it, or not any more.
+    #[error("the peer says: {text}")]
     Refused { code: ErrorCode, text: String },
     /// The last connection is gone.
+    #[error("{0}")]
     Lost(String),
     /// The peer does not keep to the protocol.
+    #[error("{0}")]
     Protocol(String),
     /// The tree on this side cannot be read.
+    #[error("{0}")]
     Local(String),
     /// This end was told to stop.
+    #[error("this end was told to stop")]
     Stopped,
 }
 
@@ -223,8 +229,22 @@ impl Running {
     /// It has ended: who waits learns of it.
     fn end(&self, core: &mut Core, ending: Ending) {
         match &ending {
-            Ending::Done => tracing::info!(peer = self.peer, "session done: {:?}", self.summary(core)),
-            other => tracing::warn!(peer = self.peer, "session ended: {other:?}"),
+            Ending::Done => {
+                let Summary { entries, new, changed, deleted, failed, bytes_data, damaged, .. } = self.summary(core);
+                let bytes = bytes_data;
+                tracing::info!(
+                    peer = self.peer,
+                    entries,
+                    new,
+                    changed,
+                    deleted,
+                    failed,
+                    bytes,
+                    damaged,
+                    "session done"
+                );
+            }
+            other => tracing::warn!(peer = self.peer, "session ended: {other}"),
         }
         core.ended = Some(ending);
         if let Some(writer) = &self.writer {

@@ -227,7 +227,7 @@ impl Caller {
         };
         let _ = session.id.set(id);
         let verb = if is_push { MessageKind::Push } else { MessageKind::Pull };
-        tracing::info!(peer = session.peer, session = id.0, path = %command.path.escape_ascii(), "{verb}");
+        tracing::info!(peer = session.peer, session = id.0, path = %command.path.escape_ascii(), "session begins: {verb}");
         let mut greeting = Vec::new();
         encode(&Message::Session(id), &mut greeting).expect("a number fits");
         Ok(Answer::Join(session, greeting))
