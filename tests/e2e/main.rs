@@ -18,6 +18,7 @@ mod proxy;
 mod resume;
 mod seed;
 mod session;
+mod session_order;
 mod site;
 mod sources;
 mod upkeep;

@@ -22,10 +22,10 @@ use supersync::wire::session::{Command as Asked, FileInfo, Message, Options, Rea
 use super::proxy::Proxy;
 use super::site::{chance, fresh_address, random_bytes};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon with a module that is written to, `open`, and one that is only read, `closed`.
-struct Server {
+pub(super) struct Server {
     dir: tempfile::TempDir,
     address: SocketAddr,
     daemon: Option<Child>,
@@ -33,7 +33,7 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let server =
             Self { dir: tempfile::tempdir().expect("made"), address: fresh_address(), daemon: None, starts: 0 };
         for name in ["open", "closed", "here"] {
@@ -74,7 +74,7 @@ impl Server {
         }
     }
 
-    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(super) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -95,7 +95,7 @@ impl Server {
         command
     }
 
-    fn pull_from(&self, address: SocketAddr, from: &str, destination: &Path, options: &[&str]) -> Command {
+    pub(super) fn pull_from(&self, address: SocketAddr, from: &str, destination: &Path, options: &[&str]) -> Command {
         let mut command = self.ctl(address);
         command.arg("pull").args(options).arg(format!("supersync://{address}/{from}")).arg(destination);
         command
@@ -117,7 +117,7 @@ impl Drop for Server {
 }
 
 /// What a client said and exited with.
-struct Outcome {
+pub(super) struct Outcome {
     status: Option<i32>,
     events: Vec<Value>,
     errors: String,
@@ -125,7 +125,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(server: &Server, mut command: Command) -> Self {
+    pub(super) fn of(server: &Server, mut command: Command) -> Self {
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
         Self::wait(server, child)
@@ -140,7 +140,7 @@ impl Outcome {
     }
 
     /// Its summary, of one that exited with 0.
-    fn ok(&self) -> &Value {
+    pub(super) fn ok(&self) -> &Value {
         assert_eq!(self.status, Some(0), "{}\n{:?}\n{}", self.errors, self.events, self.log);
         self.events.last().expect("a summary")
     }

@@ -95,9 +95,10 @@ impl Connection {
             let session = Arc::clone(session);
             session.count_received(bytes);
             let mut core = session.lock();
-            match core.protocol.handle_bytes(self.id, &buffer.filled()[at..], now, &mut received) {
+            let outcome = core.protocol.handle_bytes(self.id, &buffer.filled()[at..], now, &mut received);
+            shift(&mut received, at);
+            match outcome {
                 Ok(taken) => {
-                    shift(&mut received, at);
                     at += taken;
                     self.flight.carry.clear();
                     self.flight.carry.extend_from_slice(&buffer.filled()[at..]);
@@ -116,6 +117,8 @@ impl Connection {
                     if error.ends_session() {
                         session.fail(&mut core, Ending::of(&error));
                     }
+                    // What came before it counts as here: it is to be written.
+                    session.follow(Some(buffer), received);
                     result = Err(error.to_string());
                 }
             }

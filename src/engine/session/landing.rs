@@ -33,6 +33,8 @@ struct Writer {
     paths: Vec<TreePath>,
     /// Bytes that files still lack.
     lacking: BTreeMap<FileId, u64>,
+    /// Another session has a file that is needed here: until when that is waited for, in all.
+    busy_until: Option<Instant>,
     /// The sender told of something that it could not send.
     is_complete: bool,
 }
@@ -54,6 +56,7 @@ pub(super) fn spawn(
             examined: Vec::new(),
             paths: Vec::new(),
             lacking: BTreeMap::new(),
+            busy_until: None,
             is_complete: true,
         };
         while let Some(Job::Follow { buffer, received }) = writer.next(&jobs) {
@@ -196,16 +199,16 @@ impl Writer {
     }
 
     /// Looks at an entry; where another session is bringing the same file in, waits for that to end: it may be an earlier run
-    /// whose client is gone, which takes a moment to show.
+    /// whose client is gone, which takes a moment to show. Not longer for many files than for one.
     fn examine_when_free(&mut self, file: FileId, entry: Entry) -> Result<Examined, TreeError> {
-        let by = Instant::now() + limits::SESSION_BUSY_WITHIN;
         loop {
-            match self.landing.examine(file.0, entry.clone()) {
-                Err(TreeError::Busy { .. }) if Instant::now() < by && self.session.lock().ended.is_none() => {
-                    std::thread::sleep(limits::SESSION_LOOK_EVERY);
-                }
-                outcome => return outcome,
+            let outcome = self.landing.examine(file.0, entry.clone());
+            let Err(TreeError::Busy { .. }) = outcome else { return outcome };
+            let by = *self.busy_until.get_or_insert_with(|| Instant::now() + limits::SESSION_BUSY_WITHIN);
+            if Instant::now() >= by || self.session.has_ended() {
+                return outcome;
             }
+            std::thread::sleep(limits::SESSION_LOOK_EVERY);
         }
     }
 
@@ -232,7 +235,9 @@ impl Writer {
         for (id, error) in self.landing.end_batch() {
             self.give_up(FileId(id), &error.to_string());
         }
-        self.lacking.clear();
+        // Only a sender that gives a file up before it has announced it.
+        let rest = std::mem::take(&mut self.lacking);
+        rest.into_keys().for_each(|file| self.give_up(file, "its sender did not send all of it"));
         let mut core = self.session.lock();
         Counters::add(&self.session.counters.entries_done, core.paths.len() as u64);
         core.protocol.handle_batch_stands();

@@ -1,5 +1,6 @@
 //! A session that runs: its protocol behind a lock, its disk side, its connections, and what a person is told of it.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -257,7 +258,16 @@ impl Running {
     /// Every connection may end: all is said, or the session has failed.
     pub(super) fn may_leave(&self) -> bool {
         let core = self.lock();
-        core.ended.is_some() && core.protocol.is_over()
+        match &core.ended {
+            // The sender leaves when it knows. Its last word may come damaged, and is asked for again then.
+            Some(Ending::Done) if self.writer.is_some() => false,
+            Some(_) => core.protocol.is_over(),
+            None => false,
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
     }
 
     /// Has the workers of its connections look at them, but for `except`.
@@ -345,8 +355,12 @@ impl Running {
     }
 
     pub(super) fn handle_failed(&self, path: TreePath, reason: String) {
-        Counters::add(&self.counters.failed, 1);
-        tracing::warn!(peer = self.peer, %path, "not transferred: {reason}");
+        let before = self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        match before.cmp(&(limits::PROBLEMS_SHOWN_MAX as u64)) {
+            Less => tracing::warn!(peer = self.peer, %path, "not transferred: {reason}"),
+            Equal => tracing::warn!(peer = self.peer, "more is not transferred, which the log tells at level debug"),
+            Greater => tracing::debug!(peer = self.peer, %path, "not transferred: {reason}"),
+        }
         self.report(Report::Failed { path, reason });
     }
 
@@ -390,7 +404,10 @@ impl Running {
                 Err(reason) => {
                     let path = batch[usize::from(run.file.0)].entry.path.clone();
                     let mut core = self.lock();
-                    core.protocol.handle_unreadable(run.file, &reason);
+                    // Where the receiver gave the file up as well, another batch may be on its way by now.
+                    if Arc::ptr_eq(&batch, &core.batch) {
+                        core.protocol.handle_unreadable(run.file, &reason);
+                    }
                     self.drain(core, Some(link));
                     self.handle_failed(path, reason);
                 }

@@ -1,0 +1,71 @@
+//! Sessions whose peer speaks message by message: what comes over a connection in what order.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use supersync::units::{BlockSeq, ByteCount, Entry, FileId, Kind, SessionId, TreePath};
+use supersync::wire::session::{Again, FileInfo, Message, MessageKind, MessageNumber, Read, encode, read};
+
+use super::session::{Outcome, PATIENCE, Server};
+use super::site::fresh_address;
+
+/// Reads messages until one of this kind has come.
+fn await_kind(mut stream: &TcpStream, kind: MessageKind) {
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut bytes = Vec::new();
+    loop {
+        let mut more = [0; 4096];
+        let length = stream.read(&mut more).expect("answered");
+        assert_ne!(length, 0, "{kind} does not come");
+        bytes.extend_from_slice(&more[..length]);
+        let mut at = 0;
+        while let Some((message, length)) = read(&bytes[at..]).expect("messages") {
+            if matches!(message, Read::Message(message) if message.kind() == kind) {
+                return;
+            }
+            at += length;
+        }
+        bytes.drain(..at);
+    }
+}
+
+#[test]
+fn what_came_before_damage_is_written_and_the_last_word_is_said_again() {
+    let server = Server::start();
+    let destination = server.path("pulled");
+    let listener = TcpListener::bind(fresh_address()).expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let thread = std::thread::spawn(move || {
+        let send = |mut stream: &TcpStream, messages: &[Message<'_>], rest: &[u8]| {
+            let mut bytes = Vec::new();
+            messages.iter().for_each(|message| encode(message, &mut bytes).expect("fits"));
+            bytes.extend_from_slice(rest);
+            stream.write_all(&bytes).expect("sent");
+        };
+        let (first, _) = listener.accept().expect("called");
+        await_kind(&first, MessageKind::Pull);
+        send(&first, &[Message::Session(SessionId(1))], &[]);
+        let (second, _) = listener.accept().expect("called");
+        await_kind(&second, MessageKind::Session);
+        let mut entry = Entry::new(TreePath::new(b"file").expect("valid"), Kind::File);
+        entry.mode = 0o644;
+        entry.size = ByteCount(5);
+        let info = Message::FileInfo(FileInfo::of_entry(&entry, FileId(0)));
+        send(&first, &[Message::FileCount(1), info], &[]);
+        await_kind(&first, MessageKind::Ready);
+        // No message begins like that: its type is damaged.
+        send(&second, &[Message::Data { file: FileId(0), seq: BlockSeq(0), data: b"hello" }], &[0xff; 20]);
+        await_kind(&first, MessageKind::Verify);
+        send(&first, &[Message::FileCount(0)], &[]);
+        await_kind(&first, MessageKind::Verify);
+        // As if that had come damaged, behind CHANGE, READY and the first VERIFY.
+        let again = Again::Control { kind: MessageKind::Verify, number: MessageNumber(3) };
+        send(&first, &[Message::Retransmit(again)], &[]);
+        await_kind(&first, MessageKind::Resent);
+    });
+    let outcome = Outcome::of(&server, server.pull_from(address, "any", &destination, &["--connections", "2"]));
+    thread.join().expect("the client keeps to the protocol");
+    outcome.ok();
+    assert_eq!(fs::read(destination.join("file")).expect("landed"), b"hello");
+}
