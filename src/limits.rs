@@ -165,6 +165,8 @@ pub const SESSION_RULES_MAX: usize = 1024;
 /// Longest name of an extended attribute, bytes: XATTR_NAME_MAX (xattr(7)).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 
+/// Connections that wait for their first message: more are not taken.
+pub const SESSION_CALLERS_MAX: usize = LINKS_MAX / 2;
 /// A server waits this long for a connection's first message (seed 002).
 pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
 /// A connection of a session that has sent nothing for so long says that it is there.
@@ -189,10 +191,14 @@ pub const SESSIONS_MAX: usize = 256;
 pub const BATCH_ENTRIES_FIRST: usize = 1024;
 /// ... and more later, so that few round trips pass between batches.
 pub const BATCH_ENTRIES_MAX: usize = 16 << 10;
-/// Bytes of announcements that a receiver takes for one batch.
+/// Bytes of announcements that a receiver takes for one batch, ...
 pub const BATCH_INFO_BYTES_MAX: usize = 64 << 20;
+/// ... and that a sender puts into one, who counts otherwise.
+pub const BATCH_INFO_BYTES_SENT: usize = BATCH_INFO_BYTES_MAX / 4;
 /// Bytes of control messages that wait for one that was damaged before them.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// Messages that an end of a session asks for again in one round: more than a batch has, and less than memory.
+pub const ASKS_MAX: usize = 1 << 17;
 /// Damaged messages of one connection, one after the other, after which it is given up.
 pub const DAMAGED_IN_A_ROW_MAX: u32 = 16;
 /// Missing blocks that are asked for one by one (seed 002's message 0x03); more are asked for by ranges.
@@ -201,6 +207,8 @@ pub const RETRANSMIT_EACH_MAX: u64 = 256;
 pub const RUNS_TOLD_MAX: usize = 4 << 20;
 /// What an announced entry counts for beside its path, bytes.
 pub const ENTRY_BYTES: usize = 128;
+/// ... and each of its extended attributes beside name and value.
+pub const XATTR_BYTES: usize = 16;
 /// A session that is held to a rate sends as much at once as it may in this time.
 pub const SESSION_BURST: Duration = Duration::from_millis(50);
 /// A client looks this often whether it should replace a connection that was lost.

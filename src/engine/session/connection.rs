@@ -207,7 +207,7 @@ impl Connection {
         let deadline = match &self.state {
             State::Called(_) => Some(self.began + limits::COMMAND_WITHIN),
             State::Asks(_) | State::Leaves(_) => Some(self.began + limits::SESSION_SILENCE_MAX),
-            State::Joined(session) => session.lock().protocol.poll_timeout(self.id),
+            State::Joined(session) => session.lock().protocol.poll_timeout(self.id, self.flight.train.is_some()),
         };
         self.flight.deadline = deadline.unwrap_or(now + limits::SESSION_KEEPALIVE_EVERY);
     }

@@ -76,6 +76,7 @@ fn next_batch(
 ) -> Result<Prepared, TreeError> {
     let mut prepared = Prepared::default();
     let mut blocks = 0;
+    let mut bytes = 0;
     loop {
         let more =
             if carried.is_empty() { walk.next_batch(most - prepared.found.len())? } else { std::mem::take(carried) };
@@ -104,6 +105,11 @@ fn next_batch(
                 prepared.notices.push(format!("{}: {error}", found.entry.path));
                 session.handle_failed(found.entry.path.clone(), error.to_string());
                 continue;
+            }
+            bytes += info.len() + limits::ENTRY_BYTES;
+            if !prepared.found.is_empty() && bytes > limits::BATCH_INFO_BYTES_SENT {
+                carried.push(found);
+                break;
             }
             blocks += needed;
             Counters::add(&session.counters.entries_found, 1);

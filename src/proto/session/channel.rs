@@ -7,7 +7,7 @@
 //! connection, until it ends. Then the client names another one (CONTROL, with the number that it expects next), the
 //! server answers with its own, and both go on from there, so that neither loses or sees anything twice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::SessionError;
 use crate::limits;
@@ -36,8 +36,10 @@ pub(super) enum Accept {
 struct Connection {
     heard: Time,
     sent: Time,
-    /// What goes out first and has no number.
-    urgent: Vec<u8>,
+    /// This connection is to be the carrier, or is agreed on, and the peer is not told yet.
+    carries: bool,
+    /// Control messages that go out again.
+    again: BTreeSet<u32>,
     damaged_in_a_row: u32,
 }
 
@@ -45,6 +47,9 @@ struct Connection {
 pub(super) fn put(message: &Message<'_>, out: &mut Vec<u8>) {
     encode(message, out).expect("paths, texts and lists of this end are cut to what a message holds");
 }
+
+/// Bytes of a RESENT in front of the message in it.
+const RESENT_HEAD_BYTES: usize = 11;
 
 /// See the module.
 #[derive(Debug)]
@@ -67,6 +72,12 @@ pub(super) struct Channel {
     held_bytes: usize,
     /// Damaged ones that were asked for.
     asked: BTreeMap<u32, MessageKind>,
+    /// Some of these came damaged a second time.
+    asks_again: bool,
+    /// How often anything was asked for again since the peer was last known to have all that it was sent.
+    asks: usize,
+    /// Since when both ends have not agreed on a carrier, as far as somebody looked.
+    unsettled: Option<Time>,
     /// There is something to send that was not there before.
     wakes: bool,
 }
@@ -86,6 +97,9 @@ impl Channel {
             held: BTreeMap::new(),
             held_bytes: 0,
             asked: BTreeMap::new(),
+            asks_again: false,
+            asks: 0,
+            unsettled: None,
             wakes: false,
         }
     }
@@ -103,7 +117,8 @@ impl Channel {
         if self.connections.is_empty() && self.next == 0 && self.arriving == 0 {
             self.carrier = Some(link);
         }
-        let connection = Connection { heard: now, sent: now, urgent: Vec::new(), damaged_in_a_row: 0 };
+        let connection =
+            Connection { heard: now, sent: now, carries: false, again: BTreeSet::new(), damaged_in_a_row: 0 };
         self.connections.insert(link, connection);
     }
 
@@ -125,13 +140,20 @@ impl Channel {
         self.held.clear();
         self.held_bytes = 0;
         self.asked.clear();
-        self.urge(link, &Message::Control { next: MessageNumber(self.expected) });
+        if let Some(connection) = self.connections.get_mut(&link) {
+            connection.carries = true;
+            self.wakes = true;
+        }
     }
 
     /// The peer names the carrier, or agrees to it.
     pub(super) fn handle_control(&mut self, link: LinkId, next: MessageNumber) -> Result<(), SessionError> {
         let end = self.base + self.log.len() as u32;
-        if !(self.base..=end).contains(&next.0) {
+        if next.0 < self.base {
+            // It was said before what another connection said.
+            return Err(SessionError::NotCarrier);
+        }
+        if next.0 > end {
             return Err(SessionError::OutOfPlace { what: "CONTROL", why: "it asks for messages that are not there" });
         }
         match self.side {
@@ -178,7 +200,8 @@ impl Channel {
         if self.carrier == Some(link) {
             return Ok(());
         }
-        Err(SessionError::OutOfPlace { what: "a control message", why: "this connection does not carry them" })
+        // It did, and the peer goes on over another, where this message comes again; or it does not want this connection.
+        Err(SessionError::NotCarrier)
     }
 
     fn hold(&mut self, number: u32, raw: &[u8]) -> Result<(), SessionError> {
@@ -199,9 +222,7 @@ impl Channel {
             }
         }
         if kind == MessageKind::Resent {
-            // Whichever it was: those that did come are not asked for any more.
-            let asked: Vec<(u32, MessageKind)> = self.asked.iter().map(|(&number, &kind)| (number, kind)).collect();
-            asked.into_iter().for_each(|(number, kind)| self.ask(kind, number));
+            self.asks_again = true;
         } else if kind.is_control() {
             if self.carrier != Some(link) {
                 return Err(SessionError::OutOfStep);
@@ -209,13 +230,29 @@ impl Channel {
             let number = self.arriving;
             self.arriving += 1;
             self.asked.insert(number, kind);
-            self.ask(kind, number);
+            self.ask(kind, number)?;
         }
         Ok(())
     }
 
-    fn ask(&mut self, kind: MessageKind, number: u32) {
+    /// Asks for a message again, though not for ever.
+    pub(super) fn ask(&mut self, kind: MessageKind, number: u32) -> Result<(), SessionError> {
+        self.asks += 1;
+        if self.asks > limits::ASKS_MAX {
+            return Err(SessionError::TooMuchDamage);
+        }
         self.push(&Message::Retransmit(Again::Control { kind, number: MessageNumber(number) }));
+        Ok(())
+    }
+
+    /// Asks for what was asked for and came damaged again. Whichever that was: what did come is not asked for any more. Once
+    /// for all that came together, since each asks for all.
+    pub(super) fn ask_again(&mut self) -> Result<(), SessionError> {
+        if std::mem::take(&mut self.asks_again) {
+            let asked: Vec<(u32, MessageKind)> = self.asked.iter().map(|(&number, &kind)| (number, kind)).collect();
+            asked.into_iter().try_for_each(|(number, kind)| self.ask(kind, number))?;
+        }
+        Ok(())
     }
 
     /// A control message that had been damaged came again; false where that is known already.
@@ -249,14 +286,6 @@ impl Channel {
         self.wakes = true;
     }
 
-    /// Sends a message without a number over one connection.
-    pub(super) fn urge(&mut self, link: LinkId, message: &Message<'_>) {
-        if let Some(connection) = self.connections.get_mut(&link) {
-            put(message, &mut connection.urgent);
-            self.wakes = true;
-        }
-    }
-
     /// Every connection may have something to send.
     pub(super) fn wake(&mut self) {
         self.wakes = true;
@@ -274,8 +303,10 @@ impl Channel {
         }
         // What is forgotten has come since it was asked for, over another connection; what is not sent yet will come.
         let index = number.0.checked_sub(self.base).filter(|_| number.0 < self.next);
-        let Some(message) = index.and_then(|index| self.log.get(index as usize)).cloned() else { return Ok(()) };
-        self.urge(link, &Message::Resent { number, message: &message });
+        if let Some(connection) = self.connections.get_mut(&link).filter(|_| index.is_some()) {
+            connection.again.insert(number.0);
+            self.wakes = true;
+        }
         Ok(())
     }
 
@@ -284,8 +315,14 @@ impl Channel {
         self.base + self.log.len() as u32
     }
 
+    /// How many of them were sent: what answers a later one is made up.
+    pub(super) fn sent(&self) -> u32 {
+        self.next
+    }
+
     /// The peer has all control messages before this one.
     pub(super) fn forget_before(&mut self, number: u32) {
+        self.asks = 0;
         while self.base < number.min(self.next) {
             self.log.pop_front();
             self.base += 1;
@@ -295,7 +332,20 @@ impl Channel {
     /// Adds to `out` what goes over this connection now, at most `room` bytes, or one message.
     pub(super) fn transmit(&mut self, link: LinkId, now: Time, room: usize, out: &mut Vec<u8>) {
         let Some(connection) = self.connections.get_mut(&link) else { return };
-        out.append(&mut connection.urgent);
+        if std::mem::take(&mut connection.carries) {
+            put(&Message::Control { next: MessageNumber(self.expected) }, out);
+        }
+        while let Some(&number) = connection.again.first() {
+            // What is forgotten has come meanwhile.
+            let index = number.checked_sub(self.base);
+            if let Some(message) = index.and_then(|index| self.log.get(index as usize)) {
+                if !out.is_empty() && out.len() + RESENT_HEAD_BYTES + message.len() > room {
+                    break;
+                }
+                put(&Message::Resent { number: MessageNumber(number), message }, out);
+            }
+            connection.again.pop_first();
+        }
         if self.carrier == Some(link) && self.is_settled {
             while let Some(message) = self.log.get((self.next - self.base) as usize)
                 && (out.is_empty() || out.len() + message.len() <= room)
@@ -315,16 +365,20 @@ impl Channel {
     /// Everything that was to be sent has been handed to the connections.
     pub(super) fn is_flushed(&self) -> bool {
         let all = self.next == self.count() || self.connections.is_empty();
-        all && self.connections.values().all(|connection| connection.urgent.is_empty())
+        all && self.connections.values().all(|connection| connection.again.is_empty() && !connection.carries)
     }
 
-    pub(super) fn poll_timeout(&self, link: LinkId) -> Option<Time> {
+    pub(super) fn poll_timeout(&self, link: LinkId, may_send: bool) -> Option<Time> {
         let connection = self.connections.get(&link)?;
-        let speak = connection.sent + limits::SESSION_KEEPALIVE_EVERY;
-        Some(speak.min(connection.heard + limits::SESSION_SILENCE_MAX))
+        let speak = may_send.then(|| connection.sent + limits::SESSION_KEEPALIVE_EVERY);
+        Some(speak.into_iter().fold(connection.heard + limits::SESSION_SILENCE_MAX, Time::min))
     }
 
-    pub(super) fn handle_timeout(&self, link: LinkId, now: Time) -> Result<(), SessionError> {
+    pub(super) fn handle_timeout(&mut self, link: LinkId, now: Time) -> Result<(), SessionError> {
+        self.unsettled = self.unsettled.or(Some(now)).filter(|_| !self.is_settled);
+        if self.unsettled.is_some_and(|since| now.since(since) >= limits::SESSION_SILENCE_MAX) {
+            return Err(SessionError::NoCarrier);
+        }
         let Some(connection) = self.connections.get(&link) else { return Ok(()) };
         if now.since(connection.heard) >= limits::SESSION_SILENCE_MAX {
             return Err(SessionError::Silent);

@@ -13,7 +13,7 @@
 //!   FILE_COUNT, FILE_INFO* --->            what there is; the receiver makes directories, links, empty files
 //!                <-------------  CHANGE* HAVE* READY
 //!   DATA*, HOLE* ------------->            over all connections, whichever has room
-//!   DONE         ------------->            on each connection behind the last of them
+//!   DONE         ------------->            on each connection behind the last of them; so each end knows what round its data are of
 //!                <-------------  RETRANSMIT* or MISSING*, READY     while something lacks: damaged, or lost with a connection
 //!                <-------------  VERIFY                             the batch stands
 //!   ...next batch...
@@ -21,8 +21,8 @@
 //!                <-------------  DELETED* VERIFY                    all is done
 //! ```
 //!
-//! Goals: every connection carries any block; a damaged message costs itself only; a connection that dies costs what was on
-//! its way over it. Non-goals: finding out which parts of a changed file differ; secrecy.
+//! Goals: every connection carries any block; a damaged message costs itself only (DONE: what is behind it, until it is
+//! there); a connection that dies costs what was on its way over it. Non-goals: finding out which parts of a changed file differ; secrecy.
 //!
 //! Driven like this: [`Session::handle_connected`] for each connection, then [`Session::handle_bytes`] with what comes over
 //! it, [`Session::poll_transmit`] when there is room to send, [`Session::handle_closed`] when it is gone. A sender is given
@@ -47,9 +47,7 @@ use sending::Sending;
 pub use sending::{Announcement, Run};
 
 use crate::units::{ByteCount, FileId, LinkId, PathError, RangeSet, Rate, Time, TreePath};
-use crate::wire::session::{
-    self, Again, EntryError, ErrorCode, FileChange, Message, MessageKind, MessageNumber, Read, What, WireError,
-};
+use crate::wire::session::{self, EntryError, ErrorCode, FileChange, Message, MessageKind, Read, What, WireError};
 
 /// Stands where a message is of no entry: a batch never has so many.
 const NO_ENTRY: FileId = FileId(u16::MAX);
@@ -81,6 +79,12 @@ pub enum SessionError {
     /// them cannot be told apart any more.
     #[error("what comes over it is out of step: the length of a message was damaged")]
     OutOfStep,
+    /// A control message came over a connection that does not carry them, or not any more.
+    #[error("a control message came over it, and another connection carries them")]
+    NotCarrier,
+    /// The connection that carried the control messages is gone, and the ends have not agreed on another.
+    #[error("no connection was named for {} s that carries the control messages", crate::limits::SESSION_SILENCE_MAX.as_secs())]
+    NoCarrier,
     /// Too much came damaged.
     #[error("too many damaged messages came over it one after the other")]
     TooMuchDamage,
@@ -110,7 +114,12 @@ impl SessionError {
             Self::Refused { .. } | Self::Entry(_) | Self::Path(_) | Self::OutOfPlace { .. } => true,
             // What is malformed under a right checksum was made so; a type that nobody knows may be damage.
             Self::Wire(WireError::Malformed { .. }) => true,
-            Self::Wire(WireError::UnknownType { .. }) | Self::Silent | Self::OutOfStep | Self::TooMuchDamage => false,
+            Self::Wire(WireError::UnknownType { .. })
+            | Self::Silent
+            | Self::OutOfStep
+            | Self::NotCarrier
+            | Self::NoCarrier
+            | Self::TooMuchDamage => false,
         }
     }
 }
@@ -185,10 +194,13 @@ impl Session {
     /// A connection is gone. What of it the receiver lacks is asked for over others.
     pub fn handle_closed(&mut self, link: LinkId, received: &mut Vec<Received>) {
         self.channel.remove(link);
-        if let End::Receiving(receiving) = &mut self.end {
-            receiving.handle_closed(link);
-            if self.channel.connections().next().is_some() {
-                receiving.check(&mut self.channel, received);
+        match &mut self.end {
+            End::Sending(sending) => sending.handle_closed(link),
+            End::Receiving(receiving) => {
+                receiving.handle_closed(link);
+                if self.channel.connections().next().is_some() {
+                    receiving.check(&mut self.channel, received);
+                }
             }
         }
     }
@@ -203,13 +215,14 @@ impl Session {
         self.channel.hear(link, now);
     }
 
-    /// When a connection is to be looked at though nothing happens.
-    pub fn poll_timeout(&self, link: LinkId) -> Option<Time> {
+    /// When a connection is to be looked at though nothing happens. Where it cannot send before it was heard of anyway, as when
+    /// something is on its way out, `may_send` is false.
+    pub fn poll_timeout(&self, link: LinkId, may_send: bool) -> Option<Time> {
         let sending = match &self.end {
-            End::Sending(sending) => sending.poll_timeout(),
-            End::Receiving(_) => None,
+            End::Sending(sending) if may_send => sending.poll_timeout(),
+            End::Sending(_) | End::Receiving(_) => None,
         };
-        self.channel.poll_timeout(link).into_iter().chain(sending).min()
+        self.channel.poll_timeout(link, may_send).into_iter().chain(sending).min()
     }
 
     /// The time is there.
@@ -253,6 +266,7 @@ impl Session {
                 }
             }
         }
+        self.channel.ask_again()?;
         if let End::Receiving(receiving) = &mut self.end {
             receiving.check(&mut self.channel, received);
         }
@@ -266,9 +280,7 @@ impl Session {
             MessageKind::Session | MessageKind::Control | MessageKind::Pull | MessageKind::Push => {
                 return Err(SessionError::TooMuchDamage);
             }
-            MessageKind::Done => {
-                self.channel.push(&Message::Retransmit(Again::Control { kind, number: MessageNumber(0) }));
-            }
+            MessageKind::Done => self.channel.ask(kind, 0)?,
             _ => {}
         }
         self.channel.handle_damaged(link, kind)
@@ -297,9 +309,9 @@ impl Session {
             }
             (Message::Data { file, seq, data }, End::Receiving(receiving)) => {
                 let at = raw.end - data.len()..raw.end;
-                receiving.handle_data(*file, *seq, at, received)
+                receiving.handle_data(link, *file, *seq, at, received)
             }
-            (Message::Hole(run), End::Receiving(receiving)) => receiving.handle_hole(*run, received),
+            (Message::Hole(run), End::Receiving(receiving)) => receiving.handle_hole(link, *run, received),
             (Message::Done(round), End::Receiving(receiving)) => {
                 receiving.handle_done(link, round.0);
                 Ok(())

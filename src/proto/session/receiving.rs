@@ -85,7 +85,7 @@ pub(super) struct Receiving {
     round: u32,
     /// The last round that each connection has brought all of.
     done: BTreeMap<LinkId, u32>,
-    /// Control messages before this one have been seen when the next batch begins.
+    /// Control messages before this one have been seen when the round is over, or the next batch begins.
     told: u32,
     duplicates: ByteCount,
 }
@@ -131,6 +131,12 @@ impl Receiving {
         events: &mut VecDeque<Event>,
     ) -> Result<(), SessionError> {
         match (message, self.phase) {
+            (Message::FileCount(_), Phase::Idle) if channel.sent() < self.told => {
+                return Err(SessionError::OutOfPlace {
+                    what: "FILE_COUNT",
+                    why: "it was not told that the last batch stands",
+                });
+            }
             (Message::FileCount(0), Phase::Idle) => {
                 self.phase = Phase::Ending;
                 received.push(Received::End);
@@ -172,7 +178,7 @@ impl Receiving {
             return Err(SessionError::OutOfPlace { what: "FILE_INFO", why: "entries are numbered in their order" });
         }
         let entry = info.to_entry().map_err(SessionError::Entry)?;
-        self.info_bytes += entry.path.as_bytes().len() + limits::ENTRY_BYTES;
+        self.info_bytes += bytes_of(&entry);
         if self.info_bytes > limits::BATCH_INFO_BYTES_MAX {
             return Err(SessionError::OutOfPlace { what: "FILE_INFO", why: "the batch is too long to be remembered" });
         }
@@ -240,25 +246,24 @@ impl Receiving {
     fn begin_round(&mut self, channel: &mut Channel) {
         self.round += 1;
         channel.push(&Message::Ready);
+        self.told = channel.count();
     }
 
     pub(super) fn handle_data(
         &mut self,
+        link: LinkId,
         file: FileId,
         seq: BlockSeq,
         at: Range<usize>,
         received: &mut Vec<Received>,
     ) -> Result<(), SessionError> {
-        let located = self.batch.locate(seq).filter(|_| self.phase == Phase::Fetching);
-        let Some(located) = located.filter(|located| located.file == file && located.length == at.len()) else {
-            // Of a file that both have given up, or sent twice.
-            let is_late = matches!(self.phase, Phase::Landing) && self.batch.locate(seq).is_some();
-            if is_late {
-                self.duplicates += ByteCount(at.len() as u64);
-                return Ok(());
-            }
-            return Err(SessionError::OutOfPlace { what: "DATA", why: "it is not a block that was announced" });
-        };
+        let error = SessionError::OutOfPlace { what: "DATA", why: "it is not a block that was announced" };
+        if self.is_late(link).ok_or(error.clone())? {
+            self.duplicates += ByteCount(at.len() as u64);
+            return Ok(());
+        }
+        let located = self.batch.locate(seq);
+        let located = located.filter(|located| located.file == file && located.length == at.len()).ok_or(error)?;
         match self.arrivals.insert(&self.batch, file, seq.0..seq.0 + 1) {
             0 => self.duplicates += ByteCount(at.len() as u64),
             _ => received.push(Received::Write { file, offset: located.offset, at }),
@@ -266,12 +271,26 @@ impl Receiving {
         Ok(())
     }
 
-    pub(super) fn handle_hole(&mut self, run: BlockRun, received: &mut Vec<Received>) -> Result<(), SessionError> {
+    /// Whether what comes over a connection now was asked for in an earlier round, or for a file that was given up meanwhile:
+    /// its numbers may be those of another batch. `None` where nothing was asked for that could come yet.
+    fn is_late(&self, link: LinkId) -> Option<bool> {
+        let brought = self.done.get(&link).copied().unwrap_or(0);
+        (brought < self.round).then(|| brought + 1 < self.round || self.phase != Phase::Fetching)
+    }
+
+    pub(super) fn handle_hole(
+        &mut self,
+        link: LinkId,
+        run: BlockRun,
+        received: &mut Vec<Received>,
+    ) -> Result<(), SessionError> {
         let error =
             SessionError::OutOfPlace { what: "HOLE", why: "it is not of blocks of one file that were announced" };
+        if self.is_late(link).ok_or(error.clone())? {
+            return Ok(());
+        }
         let blocks = run.blocks();
-        let is_time = matches!(self.phase, Phase::Fetching | Phase::Landing);
-        let first = self.batch.locate(BlockSeq(blocks.start)).filter(|_| is_time);
+        let first = self.batch.locate(BlockSeq(blocks.start));
         let Some((first, last)) = first.zip(self.batch.locate(BlockSeq(blocks.end - 1))) else { return Err(error) };
         if first.file != last.file {
             return Err(error);
@@ -313,6 +332,11 @@ impl Receiving {
         if !channel.connections().all(|link| self.done.get(&link).is_some_and(|done| *done == round)) {
             return;
         }
+        if channel.sent() < self.told {
+            // The sender cannot know of the round that it says is over.
+            return;
+        }
+        channel.forget_before(self.told);
         // Damaged on the way, or lost with a connection.
         let missing = self.arrivals.missing(&self.batch);
         if self.arrivals.missing_count() <= limits::RETRANSMIT_EACH_MAX {
@@ -355,6 +379,17 @@ impl Receiving {
         channel.push(&Message::Verify);
         self.phase = Phase::Over;
     }
+}
+
+/// What it takes to remember an entry, roughly.
+fn bytes_of(entry: &Entry) -> usize {
+    let other = match &entry.kind {
+        EntryKind::Symlink(target) => target.len(),
+        EntryKind::HardLink(path) => path.as_bytes().len(),
+        EntryKind::File | EntryKind::Directory => 0,
+    };
+    let xattrs = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES);
+    limits::ENTRY_BYTES + entry.path.as_bytes().len() + other + xattrs.sum::<usize>()
 }
 
 /// Blocks as messages hold them.

@@ -1,6 +1,6 @@
 //! The sending end: announces batches, sends the blocks that the receiver lacks over whatever connection has room.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::channel::{Channel, put};
@@ -60,8 +60,8 @@ pub(super) struct Sending {
     failed: BTreeSet<FileId>,
     /// Counts what the receiver has asked for, over the whole session.
     round: u32,
-    /// Connections that were told that nothing more of this round comes.
-    done: BTreeSet<LinkId>,
+    /// The last round that each connection was told the end of.
+    done: BTreeMap<LinkId, u32>,
     /// Control messages of the announcement end before this one.
     announced: u32,
     bucket: Option<Bucket>,
@@ -101,7 +101,7 @@ impl Sending {
             queue: VecDeque::new(),
             failed: BTreeSet::new(),
             round: 0,
-            done: BTreeSet::new(),
+            done: BTreeMap::new(),
             announced: 0,
             bucket: limit.map(|rate| Bucket { rate, level: 0.0, at: Time::default() }),
         }
@@ -157,9 +157,10 @@ impl Sending {
                 events.push_back(Event::Finished);
             }
             (Message::Retransmit(Again::Block(seq)), Phase::Sending) => {
+                told(self.again.len() + 1)?;
                 self.again.push(seq.0..seq.0.saturating_add(1));
             }
-            (Message::Retransmit(Again::Control { kind: MessageKind::Done, .. }), Phase::Sending) => {
+            (Message::Retransmit(Again::Control { kind: MessageKind::Done, .. }), _) => {
                 self.done.clear();
                 channel.wake();
             }
@@ -187,7 +188,6 @@ impl Sending {
         self.phase = Phase::Sending;
         channel.wake();
         self.round += 1;
-        self.done.clear();
         let blocks = self.batch.blocks();
         let again = std::mem::take(&mut self.again).into_iter().map(|range| range.start..range.end.min(blocks));
         self.queue = again.filter(|range| !range.is_empty()).collect();
@@ -202,6 +202,10 @@ impl Sending {
         }
     }
 
+    pub(super) fn handle_closed(&mut self, link: LinkId) {
+        self.done.remove(&link);
+    }
+
     /// Nothing more goes out.
     pub(super) fn stop(&mut self) {
         self.queue.clear();
@@ -212,6 +216,12 @@ impl Sending {
     pub(super) fn transmit(&mut self, link: LinkId, now: Time, room: usize, out: &mut Vec<u8>, runs: &mut Vec<Run>) {
         if self.phase != Phase::Sending {
             return;
+        }
+        let told = self.done.get(&link).copied().unwrap_or(0);
+        if !self.queue.is_empty() && told + 1 < self.round {
+            // Rounds ended without it: what comes now must not be taken for what belongs to one of them.
+            self.done.insert(link, self.round - 1);
+            put(&Message::Done(Round(self.round - 1)), out);
         }
         let message = self.block_bytes as usize + DATA_HEAD_BYTES;
         let mut room = room.saturating_sub(out.len());
@@ -231,7 +241,7 @@ impl Sending {
         if let Some(bucket) = &mut self.bucket {
             bucket.level -= taken as f64;
         }
-        if self.queue.is_empty() && runs.is_empty() && self.done.insert(link) {
+        if self.queue.is_empty() && runs.is_empty() && self.done.insert(link, self.round) != Some(self.round) {
             put(&Message::Done(Round(self.round)), out);
         }
     }
@@ -277,11 +287,17 @@ impl Sending {
     }
 }
 
-/// Adds what a message tells; a peer that tells of more than there can be is not listened to.
-fn extend(blocks: &mut Vec<Range<u32>>, runs: &Runs<'_>) -> Result<(), SessionError> {
-    if blocks.len() + runs.len() > limits::RUNS_TOLD_MAX {
+/// A peer that tells of more than there can be is not listened to.
+fn told(runs: usize) -> Result<(), SessionError> {
+    if runs > limits::RUNS_TOLD_MAX {
         return Err(SessionError::OutOfPlace { what: "a list of blocks", why: "it tells of more than is remembered" });
     }
+    Ok(())
+}
+
+/// Adds what a message tells.
+fn extend(blocks: &mut Vec<Range<u32>>, runs: &Runs<'_>) -> Result<(), SessionError> {
+    told(blocks.len() + runs.len())?;
     blocks.extend(runs.iter().map(|run| run.blocks()));
     Ok(())
 }
