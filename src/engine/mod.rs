@@ -164,7 +164,7 @@ impl Engine {
     pub fn serve_session(&self, socket: OwnedFd, address: SocketAddr, modules: Arc<session::Modules>) {
         match session::called(&self.shared.sessions, socket, address, modules) {
             Ok(new) => self.shared.add_session_link(new),
-            Err(error) => tracing::warn!(%address, "refused: its socket cannot be set up: {error}"),
+            Err(error) => tracing::warn!(%address, "refused: {error}"),
         }
     }
 

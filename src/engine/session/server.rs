@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::JoinHandle;
 
@@ -32,6 +32,7 @@ pub(in crate::engine) struct Sessions {
     trees: Mutex<BTreeMap<PathBuf, Weak<Tree>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_link: AtomicU64,
+    callers: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -53,6 +54,7 @@ impl Default for Sessions {
             trees: Mutex::default(),
             threads: Mutex::default(),
             next_link: AtomicU64::new(FIRST_LINK),
+            callers: Arc::default(),
         }
     }
 }
@@ -113,6 +115,14 @@ impl Sessions {
 pub(super) struct Caller {
     address: SocketAddr,
     modules: Arc<Modules>,
+    /// How many there are.
+    callers: Arc<AtomicUsize>,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.callers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a caller gets.
@@ -150,15 +160,23 @@ impl From<TreeError> for Refused {
     }
 }
 
-/// A connection that somebody made to a listener of sessions.
+/// A connection that somebody made to a listener of sessions. An error: too many have said nothing yet, or its socket is of no
+/// use.
 pub(in crate::engine) fn called(
     sessions: &Sessions,
     socket: OwnedFd,
     address: SocketAddr,
     modules: Arc<Modules>,
 ) -> std::io::Result<NewConnection> {
-    super::set_up(&socket)?;
-    let role = Role::Called(Caller { address, modules });
+    let before = sessions.callers.fetch_add(1, Ordering::Relaxed);
+    let caller = Caller { address, modules, callers: Arc::clone(&sessions.callers) };
+    if before >= limits::SESSION_CALLERS_MAX {
+        let text = format!("{} connections have not said yet what they are for", limits::SESSION_CALLERS_MAX);
+        return Err(std::io::Error::other(text));
+    }
+    let set_up = super::set_up(&socket);
+    set_up.map_err(|error| std::io::Error::new(error.kind(), format!("its socket cannot be set up: {error}")))?;
+    let role = Role::Called(caller);
     Ok(NewConnection { id: sessions.next_link(), socket, address: address.to_string(), role })
 }
 
@@ -172,7 +190,7 @@ impl Caller {
         let result = match message {
             Message::Pull(command) => self.serve(shared, command, false),
             Message::Push(command) => self.serve(shared, command, true),
-            Message::Session(id) => match shared.sessions.find(*id, self.address.ip()) {
+            Message::Session(id) => match shared.sessions.find(*id, self.address.ip()).filter(|it| !it.has_ended()) {
                 Some(session) if session.link_count() < limits::SESSION_CONNECTIONS_MAX => {
                     return Answer::Join(session, Vec::new());
                 }
