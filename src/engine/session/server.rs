@@ -88,12 +88,17 @@ impl Sessions {
         Ok(tree)
     }
 
-    fn add(&self, session: &Arc<Running>, from: IpAddr) -> Option<SessionId> {
+    fn is_full(&self) -> bool {
         let mut served = lock(&self.served);
         served.retain(|_, served| served.session.strong_count() > 0);
-        if served.len() >= limits::SESSIONS_MAX {
+        served.len() >= limits::SESSIONS_MAX
+    }
+
+    fn add(&self, session: &Arc<Running>, from: IpAddr) -> Option<SessionId> {
+        if self.is_full() {
             return None;
         }
+        let mut served = lock(&self.served);
         let id = loop {
             let id = SessionId(rand::random());
             if !served.contains_key(&id) {
@@ -223,6 +228,11 @@ impl Caller {
         };
         let (module, path) = wanted.map_err(|refusal| Refused::new(ErrorCode::REFUSED, refusal.to_string()))?;
         let rules = rules(&options).map_err(|text| Refused::new(ErrorCode::OPTIONS, text))?;
+        let busy = || Refused::new(ErrorCode::BUSY, format!("there are {} sessions already", limits::SESSIONS_MAX));
+        if shared.sessions.is_full() {
+            // Before it costs anything.
+            return Err(busy());
+        }
         let peer = self.address.to_string();
         let session = if is_push {
             let tree = match options.dry_run {
@@ -241,7 +251,7 @@ impl Caller {
         let session = session.map_err(|error| Refused::new(ErrorCode::STORE, error.to_string()))?;
         let Some(id) = shared.sessions.add(&session, self.address.ip()) else {
             session.stop();
-            return Err(Refused::new(ErrorCode::BUSY, format!("there are {} sessions already", limits::SESSIONS_MAX)));
+            return Err(busy());
         };
         let _ = session.id.set(id);
         let verb = if is_push { MessageKind::Push } else { MessageKind::Pull };

@@ -275,6 +275,9 @@ impl Session {
 
     fn handle_damaged(&mut self, link: LinkId, kind: MessageKind) -> Result<(), SessionError> {
         self.damaged += 1;
+        // A receiver sends no blocks: it was a list of some, and has a number.
+        let is_list = kind == MessageKind::Data && matches!(self.end, End::Sending(_));
+        let kind = if is_list { MessageKind::Missing } else { kind };
         match kind {
             // What these say is needed, and they are not kept by who sent them.
             MessageKind::Session | MessageKind::Control | MessageKind::Pull | MessageKind::Push => {

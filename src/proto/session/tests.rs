@@ -433,7 +433,7 @@ fn a_peer_that_says_nothing_is_given_up() {
 /// Blocks of equal files in batches of one have the same numbers in each batch.
 #[test]
 fn what_comes_late_over_a_connection_is_not_taken_for_another_batch() {
-    for steps in 5..150 {
+    for steps in (5..150).step_by(4) {
         let mut world = World::new(steps, &[20_000; 12], 1, 1, Faults::default(), true);
         let late = LinkId(1);
         world.sender.handle_connected(late, world.now);
@@ -595,4 +595,23 @@ fn a_connection_that_cannot_send_is_not_looked_at_for_that() {
     sender.handle_connected(LinkId(1), Time::default());
     assert_eq!(sender.poll_timeout(LinkId(1), true), Some(Time(limits::SESSION_KEEPALIVE_EVERY)));
     assert_eq!(sender.poll_timeout(LinkId(1), false), Some(Time(limits::SESSION_SILENCE_MAX)));
+}
+
+#[test]
+fn a_list_that_looks_like_a_block_keeps_its_number() {
+    let mut sender = sender_of(1);
+    sender.handle_connected(LinkId(1), Time::default());
+    said(&mut sender, LinkId(1), ROOM);
+    let mut list = session::RunsBuf::new();
+    assert!(list.push(session::BlockRun::of(0..1).expect("some")));
+    let mut have = Vec::new();
+    encode(&Message::Have(list.as_list()), &mut have).expect("fits");
+    let mut bytes = have.clone();
+    bytes[0] = MessageKind::Data.code();
+    encode(&Message::Ready, &mut bytes).expect("fits");
+    sender.handle_bytes(LinkId(1), &bytes, Time::default(), &mut Vec::new()).expect("it is damaged");
+    assert_eq!(said(&mut sender, LinkId(1), ROOM), [MessageKind::Retransmit]);
+    feed(&mut sender, &[Message::Resent { number: MessageNumber(0), message: &have }]).expect("it was asked for");
+    let asked = std::iter::from_fn(|| sender.poll_event()).any(|event| event == Event::Asked { blocks: 0, round: 1 });
+    assert!(asked, "the receiver has all of it");
 }
