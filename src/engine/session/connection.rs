@@ -9,7 +9,7 @@ use super::source::Opened;
 use crate::engine::flight::Flight;
 use crate::engine::shared::Shared;
 use crate::limits;
-use crate::proto::session::{Received, Run};
+use crate::proto::session::{Received, Run, words};
 use crate::units::{LinkId, Time};
 use crate::uring::{Buffer, Gather};
 use crate::wire::session::{self, Message, Read};
@@ -157,7 +157,7 @@ impl Connection {
                 }
                 Message::Error { code, text } => {
                     session.handle_refused(code, text);
-                    return Err(format!("the server refuses: {text}"));
+                    return Err(format!("the server refuses: {}", words(text)));
                 }
                 other => return Err(format!("expected SESSION or ERROR from the server, found {}", other.kind())),
             },

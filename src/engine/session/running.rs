@@ -169,7 +169,7 @@ impl Running {
     /// The server does not want it.
     pub(super) fn handle_refused(&self, code: ErrorCode, text: &str) {
         let mut core = self.lock();
-        self.fail(&mut core, Ending::Refused { code, text: text.to_owned() });
+        self.fail(&mut core, Ending::Refused { code, text: session::words(text) });
     }
 
     /// The connection that asked for the session ended before it was made: it is asked for again.

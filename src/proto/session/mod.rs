@@ -46,6 +46,7 @@ use receiving::Receiving;
 use sending::Sending;
 pub use sending::{Announcement, Run};
 
+use crate::limits;
 use crate::units::{ByteCount, FileId, LinkId, PathError, RangeSet, Rate, Time, TreePath};
 use crate::wire::session::{self, EntryError, ErrorCode, FileChange, Message, MessageKind, Read, What, WireError};
 
@@ -72,7 +73,7 @@ pub enum SessionError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Nothing came for [`limits::SESSION_SILENCE_MAX`](crate::limits::SESSION_SILENCE_MAX).
+    /// Nothing came for [`limits::SESSION_SILENCE_MAX`].
     #[error("nothing came for {} s", crate::limits::SESSION_SILENCE_MAX.as_secs())]
     Silent,
     /// The length of something that came was damaged, or that of what the peer got, so that messages and what only looks like
@@ -122,6 +123,12 @@ impl SessionError {
             | Self::TooMuchDamage => false,
         }
     }
+}
+
+/// What a peer says, as it may be shown: it moves no cursor and fills no log.
+pub fn words(text: &str) -> String {
+    let shown = text.chars().take(limits::SESSION_TEXT_BYTES_MAX);
+    shown.map(|found| if found.is_control() { '\u{fffd}' } else { found }).collect()
 }
 
 /// What a person may want to know.
@@ -335,7 +342,7 @@ impl Session {
         received: &mut Vec<Received>,
     ) -> Result<(), SessionError> {
         if let Message::Error { code, text } = message {
-            return Err(SessionError::Refused { code: *code, text: (*text).to_owned() });
+            return Err(SessionError::Refused { code: *code, text: words(text) });
         }
         match &mut self.end {
             End::Sending(sending) => sending.handle_control(&mut self.channel, link, message, &mut self.events),

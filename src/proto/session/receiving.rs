@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::channel::Channel;
-use super::{Event, NO_ENTRY, SessionError};
+use super::{Event, NO_ENTRY, SessionError, words};
 use crate::limits;
 use crate::transfer::batch::{Arrivals, Batch};
 use crate::units::{BlockSeq, ByteCount, Entry, FileId, Kind as EntryKind, LinkId, Offset, RangeSet, TreePath};
@@ -152,12 +152,12 @@ impl Receiving {
             (Message::FileInfo(info), Phase::Listing(left)) => self.handle_info(info, left, received)?,
             (Message::Failed { file, text }, _) if *file == NO_ENTRY => {
                 received.push(Received::Incomplete);
-                events.push_back(Event::Failed { file: *file, reason: (*text).to_owned() });
+                events.push_back(Event::Failed { file: *file, reason: words(text) });
             }
             (Message::Failed { file, text }, Phase::Listing(_) | Phase::Examining | Phase::Fetching) => {
                 self.give_up(*file);
                 received.push(Received::GiveUp { file: *file });
-                events.push_back(Event::Failed { file: *file, reason: (*text).to_owned() });
+                events.push_back(Event::Failed { file: *file, reason: words(text) });
             }
             // It could not be read while its last blocks were on their way.
             (Message::Failed { .. }, _) => {}

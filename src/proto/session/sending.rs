@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::channel::{Channel, put};
-use super::{Event, SessionError};
+use super::{Event, SessionError, words};
 use crate::limits;
 use crate::transfer::batch::Batch;
 use crate::units::{BlockSeq, ByteCount, FileId, LinkId, Offset, Rate, Time, TreePath};
@@ -173,7 +173,7 @@ impl Sending {
             (Message::Failed { file, text }, _) => {
                 // It wants no more of it.
                 self.failed.insert(*file);
-                events.push_back(Event::Failed { file: *file, reason: (*text).to_owned() });
+                events.push_back(Event::Failed { file: *file, reason: words(text) });
             }
             _ => return Err(SessionError::unexpected(message.kind(), "sender")),
         }

@@ -6,7 +6,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
 use super::*;
-use crate::limits;
 use crate::units::{BlockSeq, Entry, Kind, Offset, TreePath};
 use crate::wire::session::{Again, FileInfo, MessageNumber, data_head, encode};
 
@@ -614,4 +613,12 @@ fn a_list_that_looks_like_a_block_keeps_its_number() {
     feed(&mut sender, &[Message::Resent { number: MessageNumber(0), message: &have }]).expect("it was asked for");
     let asked = std::iter::from_fn(|| sender.poll_event()).any(|event| event == Event::Asked { blocks: 0, round: 1 });
     assert!(asked, "the receiver has all of it");
+}
+
+#[test]
+fn what_a_peer_says_moves_no_cursor() {
+    let mut sender = Session::sender(Side::Server, BLOCK, None);
+    let error = Message::Error { code: ErrorCode::STORE, text: "no\x1b[2Jroom\n" };
+    let error = feed(&mut sender, &[error]).expect_err("it ends the session");
+    assert_eq!(error.to_string(), "the peer says: no\u{fffd}[2Jroom\u{fffd}");
 }
