@@ -56,8 +56,10 @@ pub const SESSION_CONNECTIONS_NEAR: usize = 4;
 pub const SESSION_CONNECTIONS_FAR: usize = 8;
 /// ... which it is from this round-trip time on.
 pub const SESSION_FAR_RTT: Duration = Duration::from_millis(20);
-/// Reports of a session that wait to be read; beyond this the transfer waits.
+/// Reports of a session that wait to be read; beyond this no further batch of entries begins, ...
 pub const SESSION_REPORTS_MAX: usize = 4096;
+/// ... which is looked at this often.
+pub const SESSION_READER_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Progress is shown this often on a terminal, ...
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// ... and this often as JSON.

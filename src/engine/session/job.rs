@@ -2,14 +2,14 @@
 //!
 //! A [`SessionJob`] is started and becomes a [`SessionHandle`]; whoever does the work has the [`SessionFeed`] at its other
 //! end. The handle's owner reads [`SessionHandle::next_report`] until [`Report::Ended`], which is the last one, and
-//! asks for [`SessionHandle::progress`] whenever it has a screen to fill. Reports wait in a queue with a bound: who does not
-//! read them holds the work up.
+//! asks for [`SessionHandle::progress`] whenever it has a screen to fill. Reports wait in a queue: who does not read them
+//! holds the work up between two batches of entries, and never a connection.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -211,7 +211,7 @@ pub struct SessionHandle {
 #[derive(Debug, Clone)]
 pub struct SessionFeed {
     shared: Arc<Shared>,
-    reports: SyncSender<Report>,
+    reports: Sender<Report>,
 }
 
 /// Tells a transfer to stop, from any thread.
@@ -222,13 +222,17 @@ pub struct StopSwitch(Arc<Shared>);
 struct Shared {
     progress: Mutex<SessionProgress>,
     stop: AtomicBool,
+    /// Reports that nobody has read yet.
+    waiting: AtomicUsize,
+    /// Nobody will.
+    is_unread: AtomicBool,
 }
 
 impl SessionHandle {
     /// Both ends.
     pub fn new() -> (Self, SessionFeed) {
         let shared = Arc::new(Shared::default());
-        let (feed, reports) = mpsc::sync_channel(limits::SESSION_REPORTS_MAX);
+        let (feed, reports) = mpsc::channel();
         (Self { shared: Arc::clone(&shared), reports }, SessionFeed { shared, reports: feed })
     }
 
@@ -241,7 +245,10 @@ impl SessionHandle {
     /// gone without a [`Report::Ended`] has [died](SessionError::Died).
     pub fn next_report(&self, within: Duration) -> Option<Report> {
         match self.reports.recv_timeout(within) {
-            Ok(report) => Some(report),
+            Ok(report) => {
+                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+                Some(report)
+            }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Report::Ended(Err(SessionError::Died))),
         }
@@ -267,9 +274,22 @@ impl StopSwitch {
 }
 
 impl SessionFeed {
-    /// Reports, and waits where [`limits::SESSION_REPORTS_MAX`] reports wait to be read. `false`: nobody reads any more.
+    /// Reports, and never waits. `false`: nobody reads any more.
     pub fn report(&self, report: Report) -> bool {
-        self.reports.send(report).is_ok()
+        self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        let is_read = self.reports.send(report).is_ok();
+        if !is_read {
+            self.shared.is_unread.store(true, Ordering::Release);
+        }
+        is_read
+    }
+
+    /// Waits while [`limits::SESSION_REPORTS_MAX`] reports or more wait to be read, and the transfer is to go on.
+    pub fn wait_for_reader(&self) {
+        let is_full = || self.shared.waiting.load(Ordering::Acquire) >= limits::SESSION_REPORTS_MAX;
+        while is_full() && !self.is_stopped() && !self.shared.is_unread.load(Ordering::Acquire) {
+            std::thread::sleep(limits::SESSION_READER_LOOK_EVERY);
+        }
     }
 
     /// Says how far it is.

@@ -213,6 +213,7 @@ impl Writer {
     }
 
     fn list(&mut self) {
+        self.session.wait_for_reader();
         let mut core = self.session.lock();
         core.paths = std::mem::take(&mut self.paths);
         for (file, what, have) in self.examined.drain(..) {

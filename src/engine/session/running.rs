@@ -369,6 +369,13 @@ impl Running {
         self.report(Report::Skipped { path, reason });
     }
 
+    /// Waits until what was reported is read, more or less; never under the lock, and never on a worker.
+    pub(super) fn wait_for_reader(&self) {
+        if let Some(feed) = &self.feed {
+            feed.wait_for_reader();
+        }
+    }
+
     fn report(&self, report: Report) {
         if let Some(feed) = &self.feed {
             // Nobody reads any more: then nobody misses it.

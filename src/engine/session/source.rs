@@ -33,6 +33,7 @@ pub(super) fn scan(session: &Arc<Running>, mut walk: Walk) {
             }
         };
         most = (2 * most).min(limits::BATCH_ENTRIES_MAX);
+        session.wait_for_reader();
         let is_last = batch.found.is_empty();
         if is_last {
             session.counters.is_scanned.store(true, Ordering::Relaxed);
