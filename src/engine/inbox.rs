@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::NewLink;
 use super::connection::LinkStats;
-use super::session::NewConnection;
+use super::session::{Answer, NewConnection};
 use crate::units::{LinkId, Time};
 use crate::uring::Waker;
 
@@ -19,6 +19,8 @@ pub(super) enum Message {
     Add(Box<NewLink>, std::sync::Arc<LinkStats>),
     /// A new connection of a session.
     AddSession(Box<NewConnection>),
+    /// What became of a session that a connection asked for.
+    Answer(LinkId, Answer),
     /// End a link, for a reason.
     Close(LinkId, String),
     /// End all links: each after the train in flight, but no later than this.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
 use super::kept::Kept;
-use super::session::{NewConnection, Sessions};
+use super::session::{Answer, NewConnection, Sessions};
 use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
@@ -283,6 +283,11 @@ impl Shared {
     /// Hands a connection of a session to its worker.
     pub(super) fn add_session_link(&self, new: NewConnection) {
         self.inboxes[self.worker_of_session(new.id)].push([Message::AddSession(Box::new(new))]);
+    }
+
+    /// Tells the worker of a connection what became of the session that it asked for.
+    pub(super) fn answer_session_link(&self, link: LinkId, answer: Answer) {
+        self.inboxes[self.worker_of_session(link)].push([Message::Answer(link, answer)]);
     }
 
     pub(super) fn remove_link(&self, link: LinkId) {

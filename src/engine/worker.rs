@@ -173,6 +173,13 @@ impl Worker {
                     self.touched.insert(id);
                 }
             }
+            Message::Answer(link, answer) => match self.connections.get_mut(&link) {
+                Some(Spoken::Session(connection)) if connection.flight.closing.is_none() => {
+                    connection.handle_answer(&self.shared, answer, self.shared.now());
+                    self.touched.insert(link);
+                }
+                _ => answer.forget(),
+            },
             Message::Close(link, reason) => self.close(link, reason),
             Message::Drain(within) => {
                 self.drain_by = Some(self.shared.now() + within);

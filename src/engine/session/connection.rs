@@ -34,6 +34,8 @@ pub(super) enum Role {
 
 enum State {
     Called(Caller),
+    /// What it calls for is being looked at, on a thread that may wait for a disk.
+    Opening,
     Asks(Arc<Running>),
     Joined(Arc<Running>),
     /// It ends, for this reason, when everything has been sent.
@@ -137,18 +139,10 @@ impl Connection {
         let Some((read, length)) = session::read(bytes).map_err(|error| error.to_string())? else { return Ok(0) };
         let Read::Message(message) = read else { return Err("its first message came damaged".into()) };
         match &self.state {
-            State::Called(caller) => match caller.answer(shared, &message) {
-                Answer::Join(session, greeting) => {
-                    session.handle_connected(self.id, now);
-                    session.add_link(self.id, shared.worker_of_session(self.id));
-                    self.greeting = greeting;
-                    self.state = State::Joined(session);
-                }
-                Answer::Refuse { words, reason } => {
-                    self.greeting = words;
-                    self.state = State::Leaves(reason);
-                }
-            },
+            State::Called(_) => {
+                let State::Called(caller) = std::mem::replace(&mut self.state, State::Opening) else { return Ok(0) };
+                self.open(shared, caller, bytes[..length].to_vec())?;
+            }
             State::Asks(session) => match message {
                 Message::Session(id) => {
                     session.handle_connected(self.id, now);
@@ -161,9 +155,38 @@ impl Connection {
                 }
                 other => return Err(format!("expected SESSION or ERROR from the server, found {}", other.kind())),
             },
+            // Too early: it is read when the answer is known.
+            State::Opening => return Ok(0),
             State::Joined(_) | State::Leaves(_) => {}
         }
         Ok(length)
+    }
+
+    /// Has somebody who may wait find the answer to a first message.
+    fn open(&self, shared: &Arc<Shared>, caller: Caller, message: Vec<u8>) -> Result<(), String> {
+        let (id, here) = (self.id, Arc::clone(shared));
+        let thread = std::thread::Builder::new().name("ss-open".into()).spawn(move || {
+            let Ok(Some((Read::Message(message), _))) = session::read(&message) else { return };
+            here.answer_session_link(id, caller.answer(&here, &message));
+        });
+        shared.sessions.keep(thread.map_err(|error| format!("no thread for it: {error}"))?);
+        Ok(())
+    }
+
+    /// The answer is known.
+    pub(in crate::engine) fn handle_answer(&mut self, shared: &Shared, answer: Answer, now: Time) {
+        match answer {
+            Answer::Join(session, greeting) => {
+                session.handle_connected(self.id, now);
+                session.add_link(self.id, shared.worker_of_session(self.id));
+                self.greeting = greeting;
+                self.state = State::Joined(session);
+            }
+            Answer::Refuse { words, reason } => {
+                self.greeting = words;
+                self.state = State::Leaves(reason);
+            }
+        }
     }
 
     /// Whether nothing is to be received now.
@@ -206,6 +229,7 @@ impl Connection {
     pub(in crate::engine) fn update_deadline(&mut self, now: Time) {
         let deadline = match &self.state {
             State::Called(_) => Some(self.began + limits::COMMAND_WITHIN),
+            State::Opening => None,
             State::Asks(_) | State::Leaves(_) => Some(self.began + limits::SESSION_SILENCE_MAX),
             State::Joined(session) => session.lock().protocol.poll_timeout(self.id, self.flight.train.is_some()),
         };
@@ -240,6 +264,7 @@ impl Connection {
             State::Joined(session) => session.handle_closed(self.id, reason),
             State::Asks(session) => session.handle_not_accepted(self.id, reason),
             State::Called(caller) => tracing::info!(address = caller.address(), "a caller is gone: {reason}"),
+            State::Opening => tracing::info!(address = self.flight.address, "a caller is gone: {reason}"),
             State::Leaves(reason) => tracing::info!(address = self.flight.address, "refused: {reason}"),
         }
     }

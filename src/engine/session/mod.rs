@@ -32,7 +32,7 @@ pub use job::{
     Summary,
 };
 pub use modules::{Module, Modules, Refusal};
-pub(super) use server::{Sessions, called};
+pub(super) use server::{Answer, Sessions, called};
 
 use crate::limits;
 use crate::uring::socket;

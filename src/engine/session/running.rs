@@ -20,7 +20,7 @@ use crate::uring::{Buffer, Gather};
 use crate::wire::session::{ErrorCode, FileChange, What};
 
 /// A session of this engine, as its connections and its threads share it.
-pub(super) struct Running {
+pub(in crate::engine) struct Running {
     shared: Arc<Shared>,
     /// The peer's address, for people.
     pub(super) peer: String,

@@ -71,8 +71,10 @@ impl Sessions {
         threads.push(thread);
     }
 
-    /// Waits for the threads of all sessions, which have ended.
+    /// Ends what is left of sessions, whose connections are gone, and waits for their threads.
     pub(in crate::engine) fn join(&self) {
+        let sessions: Vec<_> = lock(&self.served).values().filter_map(|served| served.session.upgrade()).collect();
+        sessions.iter().for_each(|session| session.stop());
         crate::engine::join(std::mem::take(&mut *lock(&self.threads)));
     }
 
@@ -131,11 +133,31 @@ impl Drop for Caller {
 }
 
 /// What a caller gets.
-pub(super) enum Answer {
+pub(in crate::engine) enum Answer {
     /// Its session, and what it is told first.
     Join(Arc<Running>, Vec<u8>),
     /// No, and why.
     Refuse { words: Vec<u8>, reason: String },
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Join(session, _) => f.debug_tuple("Join").field(session).finish(),
+            Self::Refuse { reason, .. } => f.debug_tuple("Refuse").field(reason).finish(),
+        }
+    }
+}
+
+impl Answer {
+    /// Whoever called is gone.
+    pub(in crate::engine) fn forget(self) {
+        if let Self::Join(session, _) = self
+            && session.link_count() == 0
+        {
+            session.stop();
+        }
+    }
 }
 
 struct Refused {
