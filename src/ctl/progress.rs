@@ -365,7 +365,7 @@ impl Meter {
 
 fn told(summary: &Summary, dry_run: bool) -> String {
     let Summary { entries, new, changed, attributes, deleted, failed, skipped, bytes_data, .. } = summary;
-    let Summary { bytes_sent, bytes_received, seconds, .. } = summary;
+    let Summary { bytes_sent, bytes_received, damaged, seconds, .. } = summary;
     let counted = if *entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
     let lead = if dry_run { "dry run, nothing was changed: " } else { "" };
     let mut text = format!("{lead}{counted}: {new} new, {changed} changed, {attributes} with other attributes");
@@ -377,6 +377,9 @@ fn told(summary: &Summary, dry_run: bool) -> String {
     text += &format!("; {} of files in {seconds:.1} s ({})", size(*bytes_data), rate(speed));
     if *bytes_sent > 0 || *bytes_received > 0 {
         text += &format!(", {} sent, {} received", size(*bytes_sent), size(*bytes_received));
+    }
+    if *damaged > 0 {
+        text += &format!(", {} came damaged and came again", plural(*damaged, "message"));
     }
     text + "\n"
 }
