@@ -336,6 +336,8 @@ pub const HEAD_ROOM: usize = 64;
 pub const HEAD_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 128;
 /// Bytes of ranges that may wait for the writer before links stop reading.
 pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
+/// Ranges that came in, and objects that are whole, of which the flows are told at once.
+pub const JUDGED_AT_ONCE_MAX: usize = 64;
 /// Objects that one commit takes at once.
 pub const COMMIT_BATCH_MAX: usize = 1024;
 /// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.

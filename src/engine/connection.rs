@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::NewLink;
 use super::flight::Flight;
@@ -132,7 +132,7 @@ pub(super) struct Connection {
     /// How frames lie in packets, once the link speaks them.
     pub(super) packer: Packer,
     /// Data whose head has been laid out, and where in its object it starts.
-    pub(super) outgoing: Option<(u64, Vec<u8>)>,
+    pub(super) outgoing: Option<(u64, Bytes)>,
     /// The start of a packet that waits to be filled.
     pub(super) held: Vec<u8>,
     /// Since when, and when to look at it again.

@@ -6,8 +6,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
+use super::arriving::Arrived;
 use super::connection::Connection;
 use super::shared::Shared;
 use super::train::{Layout, OpenSource};
@@ -71,7 +72,7 @@ pub(super) fn build(
             Piece::Head(frame) => push_head(&mut connection.packer, &frame),
             Piece::News { frame, data } => {
                 push_head(&mut connection.packer, &frame);
-                connection.outgoing = Some((0, data));
+                connection.outgoing = Some((0, data.into()));
             }
             Piece::Range { id, range } => match read(shared, connection, range) {
                 Ok(bytes) => {
@@ -144,7 +145,7 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
 }
 
 /// A range's bytes, all of one version of the file.
-fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Vec<u8>, String> {
+fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, String> {
     let key = (connection.serve, range.object, range.generation);
     let kept = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length));
     if let Some(bytes) = kept {
@@ -157,7 +158,7 @@ fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Re
         connection.source = Some(OpenSource::open_range(shared, serve, range, &name)?);
     }
     let source = connection.source.as_ref().ok_or("it was not opened")?;
-    source.read(range.offset, range.length)
+    source.read(range.offset, range.length).map(Bytes::from)
 }
 
 /// Moves the packer's new segments into the train; how much of them is padding.
@@ -208,7 +209,8 @@ pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8],
                 debug_assert_eq!(begun, range);
                 shared.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
                 let (flow, link) = (connection.fetch, connection.link.id());
-                shared.write(WriteJob::Range { flow, link, range, crc, bytes: bytes.freeze() });
+                let key = (flow, range.object, range.generation);
+                shared.write(WriteJob::Range(Arrived { key, link, range, crc, bytes: bytes.freeze() }));
             }
         }
     }

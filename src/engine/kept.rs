@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::shared::PartKey;
 use crate::limits;
 use crate::transfer::FlowId;
@@ -21,15 +23,23 @@ pub(super) struct Kept {
 
 #[derive(Debug)]
 struct Object {
-    /// All of it, with nothing where nothing has come.
-    bytes: Vec<u8>,
+    size: usize,
+    /// All of it, once it has come.
+    bytes: Bytes,
     /// There is a file of it as well.
     spilled: bool,
 }
 
 impl Object {
     fn cost(&self) -> usize {
-        self.bytes.len() + limits::KEPT_OBJECT_COST
+        self.size + limits::KEPT_OBJECT_COST
+    }
+
+    /// All of it, with nothing where nothing has come.
+    fn padded(&self) -> Vec<u8> {
+        let mut all = Vec::from(self.bytes.clone());
+        all.resize(self.size, 0);
+        all
     }
 }
 
@@ -37,7 +47,7 @@ impl Kept {
     /// Takes room for an object; `false` where it has to go to disk.
     pub(super) fn reserve(&mut self, key: PartKey, size: ByteCount) -> bool {
         let object = match usize::try_from(size.0) {
-            Ok(size) if size <= limits::KEPT_OBJECT_BYTES_MAX => Object { bytes: vec![0; size], spilled: false },
+            Ok(size) if size <= limits::KEPT_OBJECT_BYTES_MAX => Object { size, bytes: Bytes::new(), spilled: false },
             _ => return false,
         };
         if self.objects.contains_key(&key) || self.cost + object.cost() > limits::KEPT_BYTES_MAX {
@@ -48,11 +58,17 @@ impl Kept {
         true
     }
 
-    /// Bytes of an object came in; `false` where it is not kept here.
-    pub(super) fn fill(&mut self, key: PartKey, offset: Offset, bytes: &[u8]) -> bool {
+    /// Bytes of an object came in, as a rule all of them at once; `false` where it is not kept here.
+    pub(super) fn fill(&mut self, key: PartKey, offset: Offset, bytes: &Bytes) -> bool {
         let Some(object) = self.objects.get_mut(&key) else { return false };
-        let start = offset.0 as usize;
-        object.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        if bytes.len() == object.size {
+            object.bytes = bytes.clone();
+        } else {
+            let mut all = object.padded();
+            let start = offset.0 as usize;
+            all[start..start + bytes.len()].copy_from_slice(bytes);
+            object.bytes = all.into();
+        }
         true
     }
 
@@ -60,17 +76,18 @@ impl Kept {
         self.objects.contains_key(&key)
     }
 
-    /// A range of an object, where that is kept here.
-    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Vec<u8>> {
+    /// A range of an object, where that is kept here and some of it has come.
+    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Bytes> {
         let start = offset.0 as usize;
-        Some(self.objects.get(&key)?.bytes[start..start + length.0 as usize].to_vec())
+        let object = self.objects.get(&key).filter(|object| !object.bytes.is_empty())?;
+        Some(object.bytes.slice(start..start + length.0 as usize))
     }
 
     /// An object of which a file has to be made, for somebody who can only read that; `None` where there is one.
     pub(super) fn spill(&mut self, key: PartKey) -> Option<Vec<u8>> {
         let object = self.objects.get_mut(&key).filter(|object| !object.spilled)?;
         object.spilled = true;
-        Some(object.bytes.clone())
+        Some(object.padded())
     }
 
     /// An attempt at an object is over.
@@ -105,14 +122,18 @@ mod tests {
         (FlowId(0), ObjectId(id), Generation(1))
     }
 
+    fn of(bytes: &'static [u8]) -> Bytes {
+        Bytes::from_static(bytes)
+    }
+
     #[test]
     fn what_is_small_is_kept_until_it_is_evicted() {
         let mut kept = Kept::default();
         assert!(!kept.reserve(key(1), ByteCount(SMALL.0 + 1)), "too long");
         assert!(kept.reserve(key(1), ByteCount(6)));
-        assert!(kept.fill(key(1), Offset(3), b"def") && kept.fill(key(1), Offset(0), b"abc"));
+        assert!(kept.fill(key(1), Offset(3), &of(b"def")) && kept.fill(key(1), Offset(0), &of(b"abc")));
         assert_eq!(kept.read(key(1), Offset(2), ByteCount(3)).as_deref(), Some(b"cde".as_slice()));
-        assert!(!kept.fill(key(2), Offset(0), b"abc"), "no room was taken for it");
+        assert!(!kept.fill(key(2), Offset(0), &of(b"abc")), "no room was taken for it");
         assert_eq!(kept.evict(FlowId(0), ObjectId(1)), Some(Evicted { has_file: false }));
         assert_eq!((kept.remove(key(1)), kept.cost), (None, 0));
     }
@@ -120,7 +141,7 @@ mod tests {
     #[test]
     fn who_needs_a_file_makes_it_once() {
         let mut kept = Kept::default();
-        assert!(kept.reserve(key(1), ByteCount(3)) && kept.fill(key(1), Offset(0), b"abc"));
+        assert!(kept.reserve(key(1), ByteCount(3)) && kept.fill(key(1), Offset(0), &of(b"abc")));
         assert_eq!(kept.spill(key(1)).as_deref(), Some(b"abc".as_slice()));
         assert_eq!(kept.spill(key(1)), None);
         assert_eq!(kept.remove(key(1)), Some(Evicted { has_file: true }));

@@ -15,6 +15,7 @@
 //! buffers travel with their packets to the writer and come back empty; when none is left, links stop reading, which
 //! is the back-pressure from disk to peer.
 
+mod arriving;
 mod connection;
 mod flight;
 mod flusher;

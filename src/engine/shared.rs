@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::arriving::Version;
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
 use super::kept::Kept;
@@ -144,9 +145,8 @@ impl Shared {
                 self.write_jobs.send(WriteJob::Create { key: (flow, id, generation), size }).is_ok()
             }
             Action::OpenPart { id, generation, size, mtime_ns, mode, root, resumed } => {
-                let attributes = (FileMode::new(u32::from(mode)), FileTime(mtime_ns));
-                let key = (flow, id, generation);
-                self.write_jobs.send(WriteJob::Open { key, size, root, attributes, resumed }).is_ok()
+                let version = Version { size, root, mode: FileMode::new(u32::from(mode)), mtime: FileTime(mtime_ns) };
+                self.write_jobs.send(WriteJob::Open { key: (flow, id, generation), version, resumed }).is_ok()
             }
             Action::Abandon { id, generation } => {
                 self.write_jobs.send(WriteJob::Abandon { key: (flow, id, generation) }).is_ok()

@@ -11,17 +11,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-
 use super::Notice;
+use super::arriving::{Arrived, Arriving, Version};
 use super::shared::{PartKey, Shared, Store, lock};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_part, hash_source};
-use crate::transfer::{Content, FlowId, RangeRequest};
+use crate::store::{Committer, Part, StoreError, hash_part, hash_source};
+use crate::transfer::{Content, FlowId};
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
-use crate::wire::checksum::crc32c;
 
 /// Work for the writer.
 pub(super) enum WriteJob {
@@ -39,20 +37,12 @@ pub(super) enum WriteJob {
     /// Find or make the part file of a version, for ranges.
     Open {
         key: PartKey,
-        size: ByteCount,
-        root: Root256,
-        attributes: (FileMode, FileTime),
+        version: Version,
         /// It is there from an earlier run.
         resumed: bool,
     },
     /// Check a range and put it where it belongs.
-    Range {
-        flow: FlowId,
-        link: LinkId,
-        range: RangeRequest,
-        crc: u32,
-        bytes: Bytes,
-    },
+    Range(Arrived),
     /// Throw a part away.
     Abandon {
         key: PartKey,
@@ -113,11 +103,14 @@ pub(super) enum CommitJob {
 pub(super) fn spawn_writer(shared: Arc<Shared>, jobs: Receiver<WriteJob>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ss-writer".into()).spawn(move || {
         let mut journals = Journals { shared: &shared, unwritten: 0, failed: false };
-        while let Some(job) = journals.write_before_next(&jobs) {
-            handle(&shared, job);
+        let mut arriving = Arriving::new(&shared);
+        while let Some(job) = journals.write_before_next(&mut arriving, &jobs) {
+            handle(&shared, &mut arriving, job);
         }
+        arriving.settle();
         // What followed from the last writes: whole parts that a spool keeps.
-        jobs.try_iter().for_each(|job| handle(&shared, job));
+        jobs.try_iter().for_each(|job| handle(&shared, &mut arriving, job));
+        arriving.settle();
         journals.write();
     })
 }
@@ -133,16 +126,20 @@ struct Journals<'s> {
 impl Journals<'_> {
     /// The writer's next job; `None` at the end. What it has written is in the journals before it waits for another
     /// one, and before it is much.
-    fn write_before_next(&mut self, jobs: &Receiver<WriteJob>) -> Option<WriteJob> {
+    fn write_before_next(&mut self, arriving: &mut Arriving<'_>, jobs: &Receiver<WriteJob>) -> Option<WriteJob> {
         if self.unwritten >= limits::JOURNAL_WRITE_BYTES {
             self.write();
         }
-        let job = jobs.try_recv().ok().or_else(|| {
+        let settled = || {
+            arriving.settle();
+            jobs.try_recv().ok()
+        };
+        let job = jobs.try_recv().ok().or_else(settled).or_else(|| {
             self.write();
             jobs.recv().ok()
         })?;
-        if let WriteJob::Range { bytes, .. } = &job {
-            self.unwritten += bytes.len();
+        if let WriteJob::Range(arrived) = &job {
+            self.unwritten += arrived.bytes.len();
         }
         (!matches!(job, WriteJob::Stop)).then_some(job)
     }
@@ -161,18 +158,24 @@ impl Journals<'_> {
     }
 }
 
-fn handle(shared: &Shared, job: WriteJob) {
+fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
+    if shared.dead.load(Ordering::Acquire) {
+        return;
+    }
+    let job = match job {
+        WriteJob::Open { key, version, resumed: false } if arriving.open(key, version) => return,
+        WriteJob::Range(arrived) => return arriving.arrive(arrived),
+        WriteJob::Finish { key, .. } if arriving.finish(key) => return,
+        job => job,
+    };
+    // All others come behind what they may be about.
+    arriving.settle();
     match job {
-        _ if shared.dead.load(Ordering::Acquire) => {}
         WriteJob::Create { key, size } => create(shared, key, size),
         WriteJob::Write { flow, buffer, writes } => write(shared, flow, buffer, &writes),
-        WriteJob::Open { key, size, resumed: false, .. } if reserve(shared, key, size) => {}
-        WriteJob::Open { key, size, root, attributes, resumed: _ } => open(shared, key, size, root, attributes),
-        WriteJob::Range { flow, link, range, crc, bytes } => {
-            write_range(shared, flow, link, range, crc, &bytes);
-            shared.shrink_backlog(bytes.len());
-        }
+        WriteJob::Open { key, version, resumed: _ } => open(shared, key, version),
         WriteJob::Abandon { key } => {
+            arriving.forget(key);
             let _ = shared.kept(key.0).and_then(|mut kept| kept.remove(key));
             if let Some(part) = shared.take_part(key) {
                 throw_away(shared, key.0, &part);
@@ -197,7 +200,7 @@ fn handle(shared: &Shared, job: WriteJob) {
         }
         WriteJob::Remove { flow, name } => shared.commit(CommitJob::Remove { flow, name }),
         WriteJob::Settle { link } => shared.notify(Notice::Settled { link }),
-        WriteJob::Stop => {}
+        WriteJob::Range(_) | WriteJob::Stop => {}
     }
 }
 
@@ -228,50 +231,26 @@ fn create(shared: &Shared, key: PartKey, size: Option<ByteCount>) {
     }
 }
 
-/// Whether an object is kept in memory.
-fn reserve(shared: &Shared, key: PartKey, size: ByteCount) -> bool {
-    let (flow, id, generation) = key;
-    let is_kept = shared.kept(flow).is_some_and(|mut kept| kept.reserve(key, size));
-    if is_kept {
-        shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));
-    }
-    is_kept
-}
-
-fn open(shared: &Shared, key: PartKey, size: ByteCount, root: Root256, (mode, mtime): (FileMode, FileTime)) {
+fn open(shared: &Shared, key: PartKey, version: Version) {
     let (flow, id, generation) = key;
     let Some(name) = current_name(shared, key) else { return };
-    match shared.stores[usize::from(flow.0)].root().open_part(&name, size, root) {
-        Ok(part) => {
-            part.set_attributes(mode, mtime);
-            shared.add_part(key, part);
-            shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation));
-        }
+    match make_part(shared, key, &name, version) {
+        Ok(()) => shared.with_flows(|flows, _| flows.at(flow).handle_created(id, generation)),
         Err(error) => fail(shared, key, &error),
     }
 }
 
-fn write_range(shared: &Shared, flow: FlowId, link: LinkId, range: RangeRequest, crc: u32, bytes: &[u8]) {
-    if crc32c(bytes) != crc {
-        shared.with_flows(|flows, now| flows.at(flow).handle_damaged(link, range, now));
-        return;
-    }
-    let key = (flow, range.object, range.generation);
-    let is_wanted = shared.with_flows(|flows, _| flows.at(flow).wants_piece(range));
-    let is_kept = is_wanted && shared.kept(flow).is_some_and(|mut kept| kept.fill(key, range.offset, bytes));
-    if let Some(part) = shared.part(key).filter(|_| is_wanted && !is_kept) {
-        let written = part.write_vectored_at(&[IoSlice::new(bytes)], range.offset).and_then(|()| {
-            shared.journal(flow).map_or(Ok(()), |mut journal| journal.record(&part, range.offset, range.length))
-        });
-        if let Err(error) = written {
-            fail(shared, key, &error);
-            return;
-        }
-    }
-    let wrong = shared.with_flows(|flows, now| flows.at(flow).handle_verified(link, range, crc, now));
-    if let (Some((offset, length)), Some(part), Some(mut journal)) = (wrong, shared.part(key), shared.journal(flow)) {
-        journal.retract(&part, offset, length);
-    }
+/// Finds or makes the part of a version.
+pub(super) fn make_part(
+    shared: &Shared,
+    key: PartKey,
+    name: &ObjectName,
+    Version { size, root, mode, mtime }: Version,
+) -> Result<(), StoreError> {
+    let part = shared.stores[usize::from(key.0.0)].root().open_part(name, size, root)?;
+    part.set_attributes(mode, mtime);
+    shared.add_part(key, part);
+    Ok(())
 }
 
 /// A part has ended: the journal has nothing more to say of it.
@@ -320,7 +299,7 @@ pub(super) fn give_up(shared: &Shared, key: PartKey, error: &StoreError) {
     fail(shared, key, error);
 }
 
-fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError) {
+pub(super) fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError) {
     shared.with_flows(|flows, now| flows.at(flow).handle_store_failed(id, generation, error.to_string(), now));
 }
 
@@ -394,9 +373,7 @@ fn has_root(shared: &Shared, key: PartKey, part: &Part, root: Option<Root256>) -
 
 fn commit(shared: &Shared, batch: BTreeMap<FlowId, Vec<(PartKey, Arc<Part>)>>) {
     for (flow, parts) in batch {
-        for (key, result) in Committer::commit_batch(shared.stores[usize::from(flow.0)].root(), parts) {
-            end(shared, key, result);
-        }
+        end(shared, Committer::commit_batch(shared.stores[usize::from(flow.0)].root(), parts));
     }
 }
 
@@ -412,12 +389,8 @@ fn remove(shared: &Shared, gone: BTreeMap<FlowId, Vec<ObjectName>>) {
 }
 
 fn keep(shared: &Shared, key: PartKey) {
-    if shared.kept(key.0).is_some_and(|kept| kept.contains(key)) {
-        shared.with_flows(|flows, now| flows.at(key.0).handle_committed(key.1, key.2, now));
-        return;
-    }
     let Some(part) = shared.part(key) else { return };
-    end(shared, key, part.keep_unsynced());
+    end(shared, vec![(key, part.keep_unsynced())]);
     // Given up in the meantime: the flow does not reckon with the file.
     let (flow, id, generation) = key;
     if !shared.with_flows(|flows, _| flows.at(flow).is_current(id, generation)) {
@@ -425,17 +398,24 @@ fn keep(shared: &Shared, key: PartKey) {
     }
 }
 
-/// An attempt is over. Its part can be had until the flow knows of the file.
-fn end(shared: &Shared, key: PartKey, result: Result<(), StoreError>) {
-    let (flow, id, generation) = key;
-    match result {
-        Ok(()) => {
-            shared.with_flows(|flows, now| flows.at(flow).handle_committed(id, generation, now));
-            if let Some(part) = shared.take_part(key) {
-                forget(shared, flow, &part);
+/// Attempts are over. The part of each can be had until the flow knows of the file.
+fn end(shared: &Shared, results: Vec<(PartKey, Result<(), StoreError>)>) {
+    for results in results.chunks(limits::JUDGED_AT_ONCE_MAX) {
+        shared.with_flows(|flows, now| {
+            for ((flow, id, generation), _) in results.iter().filter(|(_, result)| result.is_ok()) {
+                flows.at(*flow).handle_committed(*id, *generation, now);
+            }
+        });
+        for (key, result) in results {
+            match result {
+                Ok(()) => {
+                    if let Some(part) = shared.take_part(*key) {
+                        forget(shared, key.0, &part);
+                    }
+                }
+                Err(error) => give_up(shared, *key, error),
             }
         }
-        Err(error) => give_up(shared, key, &error),
     }
 }
 

@@ -89,6 +89,9 @@ impl Batch<'_> {
         }
         self.each(|shared, entry| {
             let io = |errno| StoreError::io(&shared.path, Some(entry.part.name()), "flush", errno);
+            // Some file systems do not flush a file that no name leads to: it would be lost, they think.
+            entry.part.file().entry().map_err(io)?;
+            entry.marker.as_ref().map_or(Ok(""), PrivateFile::entry).map_err(io)?;
             // fdatasync leaves out a mode and a time (fdatasync(2)).
             if entry.attributed { fsync(entry.part.file()) } else { fdatasync(entry.part.file()) }.map_err(io)?;
             entry.marker.as_ref().map_or(Ok(()), |marker| fdatasync(marker).map_err(io))
@@ -270,7 +273,7 @@ impl LastDirectory {
 
 /// Writes a part's marker under a private name.
 fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreError> {
-    let marker = PrivateFile::create(shared, part.name())?;
+    let marker = PrivateFile::create_unnamed(shared, part.name())?;
     let text = Marker::now(part.size(), part.root()).to_text();
     // Less than a page: it is written at once or not at all.
     match pwrite(&marker, text.as_bytes(), 0) {

@@ -1,7 +1,10 @@
 //! An object that is arriving: a file under a private name, of its full size where that is known.
 //!
-//! Nothing is seen of it under the object's name before it is whole. There are two kinds:
+//! Nothing is seen of it under the object's name before it is whole. There are three kinds:
 //!
+//! - a part from [`Root::write_part`](super::Root::write_part) is whole from the start, and has no name at all until it
+//!   gets the object's, where the file system knows such files (O_TMPFILE, open(2)): that is one name less to make and to
+//!   remove for each small object;
 //! - a part from [`Root::create_part`](super::Root::create_part) or
 //!   [`Root::create_growing_part`](super::Root::create_growing_part) that is dropped before it was committed or kept is
 //!   removed; one that a killed process left is removed when its root is opened again;
@@ -18,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
+use nix::unistd::{UnlinkatFlags, ftruncate, linkat, unlinkat};
 
 use super::error::StoreError;
 use super::resolve::{self, Links};
@@ -46,10 +49,22 @@ pub struct Part {
     size: OnceLock<ByteCount>,
     root: Option<Root256>,
     attributes: OnceLock<(FileMode, FileTime)>,
+    /// BLAKE3 of what is in the file, where all of it was seen when it was written.
+    content: Option<Root256>,
     file: Arc<PrivateFile>,
 }
 
 impl Part {
+    /// Makes the file with all that is in it.
+    pub(super) fn write_whole(shared: &Arc<Shared>, name: &ObjectName, content: &[u8]) -> Result<Self, StoreError> {
+        let size = ByteCount(content.len() as u64);
+        shared.check_room(name, size)?;
+        let mut part = Self::new(name, size, None, Arc::new(PrivateFile::create_unnamed(shared, name)?));
+        part.write_vectored_at(&[IoSlice::new(content)], Offset(0))?;
+        part.content = Some(Root256(*blake3::hash(content).as_bytes()));
+        Ok(part)
+    }
+
     /// Reserves `size` bytes, so that a full disk shows before any byte was fetched.
     pub(super) fn create(shared: &Arc<Shared>, name: &ObjectName, size: ByteCount) -> Result<Self, StoreError> {
         shared.check_room(name, size)?;
@@ -99,7 +114,7 @@ impl Part {
     }
 
     fn new(name: &ObjectName, size: ByteCount, root: Option<Root256>, file: Arc<PrivateFile>) -> Self {
-        Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), file }
+        Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), content: None, file }
     }
 
     /// The object's name.
@@ -128,6 +143,11 @@ impl Part {
     /// BLAKE3 of the version that is arriving, where that was known when the part was made.
     pub fn root(&self) -> Option<Root256> {
         self.root
+    }
+
+    /// BLAKE3 of what is in it, where that need not be read back: it was written from memory, all at once.
+    pub fn content_root(&self) -> Option<Root256> {
+        self.content
     }
 
     /// The permissions and the time that the object will have; the first call counts. A commit sets them when all
@@ -214,7 +234,9 @@ impl Part {
     /// Sets mode and time, where they were given; whether they were.
     pub(super) fn apply_attributes(&self) -> nix::Result<bool> {
         let Some((mode, mtime)) = self.attributes.get() else { return Ok(false) };
-        fchmod(&self.file.fd, Mode::from_bits_truncate(u32::from(mode.bits())))?;
+        if self.file.made_with != Some(*mode) {
+            fchmod(&self.file.fd, Mode::from_bits_truncate(u32::from(mode.bits())))?;
+        }
         let mtime = TimeSpec::new(mtime.0.div_euclid(1_000_000_000), mtime.0.rem_euclid(1_000_000_000));
         futimens(&self.file.fd, &TimeSpec::UTIME_OMIT, &mtime)?;
         Ok(true)
@@ -345,12 +367,15 @@ impl Lasting {
     }
 }
 
-/// A file in the private directory, removed when dropped unless it was renamed out of it or lasts.
+/// A file in the private directory, or without a name; removed when dropped unless it was moved to its place or lasts.
 #[derive(Debug)]
 pub(super) struct PrivateFile {
     shared: Arc<Shared>,
     fd: OwnedFd,
-    entry: String,
+    /// Unset while it has no name.
+    entry: OnceLock<String>,
+    /// The permissions that it was made with, where they are known.
+    made_with: Option<FileMode>,
     /// For one that lasts.
     id: Option<PartId>,
     moved: AtomicBool,
@@ -370,7 +395,19 @@ impl PrivateFile {
         let entry = writer.next_entry();
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let fd = openat(&writer.parts, entry.as_str(), flags, mode)?;
-        Ok(Self::new(shared, fd, entry, None))
+        Ok(Self::new(shared, fd, OnceLock::from(entry), None))
+    }
+
+    /// The same without a name, where that can be.
+    pub(super) fn create_unnamed(shared: &Arc<Shared>, name: &ObjectName) -> Result<Self, StoreError> {
+        let writer = shared.writer()?;
+        let Some(mode) = writer.unnamed_mode else { return Self::create(shared, name) };
+        let flags = OFlag::O_RDWR | OFlag::O_TMPFILE;
+        let fd = resolve::open_beneath(writer.parts.as_fd(), b"", flags, Links::Refuse)
+            .map_err(|errno| not_made(shared, name, errno))?;
+        let mut file = Self::new(shared, fd, OnceLock::new(), None);
+        file.made_with = Some(mode);
+        Ok(file)
     }
 
     fn create_as(
@@ -381,14 +418,9 @@ impl PrivateFile {
     ) -> Result<Self, StoreError> {
         let writer = shared.writer()?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
-        let fd =
-            resolve::open_beneath(writer.parts.as_fd(), entry.as_bytes(), flags, Links::Refuse).map_err(|errno| {
-                match errno {
-                    Errno::ENOSPC | Errno::EDQUOT => shared.full(name, ByteCount(0)),
-                    _ => StoreError::io(&shared.path, Some(name), "make a part of", errno),
-                }
-            })?;
-        Ok(Self::new(shared, fd, entry, id))
+        let fd = resolve::open_beneath(writer.parts.as_fd(), entry.as_bytes(), flags, Links::Refuse)
+            .map_err(|errno| not_made(shared, name, errno))?;
+        Ok(Self::new(shared, fd, OnceLock::from(entry), id))
     }
 
     /// Opens one that lasted.
@@ -404,21 +436,35 @@ impl PrivateFile {
             }
             outcome => outcome?,
         };
-        Ok(Self::new(shared, fd, entry, Some(id)))
+        Ok(Self::new(shared, fd, OnceLock::from(entry), Some(id)))
     }
 
-    fn new(shared: &Arc<Shared>, fd: OwnedFd, entry: String, id: Option<PartId>) -> Self {
+    fn new(shared: &Arc<Shared>, fd: OwnedFd, entry: OnceLock<String>, id: Option<PartId>) -> Self {
         let (moved, discarded) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { shared: Arc::clone(shared), fd, entry, id, moved, discarded }
+        Self { shared: Arc::clone(shared), fd, entry, made_with: None, id, moved, discarded }
+    }
+
+    /// Its name in the private directory, which it is given if it has none.
+    pub(super) fn entry(&self) -> nix::Result<&str> {
+        if self.entry.get().is_none() {
+            let writer = self.shared.writer().map_err(|_| Errno::EBADF)?;
+            let entry = writer.next_entry();
+            linkat(&self.fd, "", &writer.parts, entry.as_str(), AtFlags::AT_EMPTY_PATH)?;
+            let _ = self.entry.set(entry);
+        }
+        Ok(self.entry.get().expect("it was just set"))
     }
 
     /// Removes it from the private directory, unless it is out of it.
     fn discard(&self) {
         let Ok(writer) = self.shared.writer() else { return };
         self.leave(writer, || {
-            if !self.is_moved() && !self.discarded.swap(true, Ordering::AcqRel) {
+            if !self.is_moved()
+                && !self.discarded.swap(true, Ordering::AcqRel)
+                && let Some(entry) = self.entry.get()
+            {
                 // What cannot be removed now is removed when the root is opened again.
-                let _ = unlinkat(writer.parts.as_fd(), self.entry.as_str(), UnlinkatFlags::NoRemoveDir);
+                let _ = unlinkat(writer.parts.as_fd(), entry.as_str(), UnlinkatFlags::NoRemoveDir);
             }
             Ok(())
         })
@@ -440,7 +486,13 @@ impl PrivateFile {
     pub(super) fn rename_to(&self, directory: BorrowedFd<'_>, name: &[u8]) -> nix::Result<()> {
         let writer = self.shared.writer().map_err(|_| Errno::EBADF)?;
         self.leave(writer, || {
-            nix::fcntl::renameat(&writer.parts, self.entry.as_str(), directory, name)?;
+            let link = || linkat(&self.fd, "", directory, name, AtFlags::AT_EMPTY_PATH);
+            match self.entry.get().is_none().then(link) {
+                Some(Err(Errno::EEXIST)) | None => {
+                    nix::fcntl::renameat(&writer.parts, self.entry()?, directory, name)?;
+                }
+                Some(linked) => linked?,
+            }
             self.moved.store(true, Ordering::Release);
             Ok(())
         })
@@ -462,6 +514,13 @@ impl Drop for PrivateFile {
         if self.id.is_none() {
             self.discard();
         }
+    }
+}
+
+fn not_made(shared: &Shared, name: &ObjectName, errno: Errno) -> StoreError {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT => shared.full(name, ByteCount(0)),
+        _ => StoreError::io(&shared.path, Some(name), "make a part of", errno),
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlag, link
     if links == Links::Refuse {
         resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
     }
-    let mode = if flags.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o666) } else { Mode::empty() };
+    let makes = flags.contains(OFlag::O_CREAT) || flags.contains(OFlag::O_TMPFILE);
+    let mode = if makes { Mode::from_bits_truncate(0o666) } else { Mode::empty() };
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
     let path = if path.is_empty() { b"." } else { path };
     let mut tries = limits::RESOLVE_TRIES_MAX;

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 use super::error::{SourceError, StoreError, check_name};
 use super::hash::hash_source;
@@ -24,7 +24,7 @@ use super::journal;
 use super::marker::Marker;
 use super::part::{Lasting, Part, PartId, PartStem, Room, errno_of};
 use super::resolve::{self, Links};
-use super::source::{Origin, Source, Stamp};
+use super::source::{FileMode, Origin, Source, Stamp};
 use crate::limits;
 use crate::units::{ByteCount, ObjectName, Root256};
 
@@ -150,6 +150,13 @@ impl Root {
     pub fn create_growing_part(&self, name: &ObjectName) -> Result<Part, StoreError> {
         self.shared.check(name)?;
         Part::create_growing(&self.shared, name)
+    }
+
+    /// An object all of which is here, in memory: a part that is whole, to be committed next. It is meant for small objects,
+    /// costs less than a part that is filled bit by bit, and is gone with this process until it is committed.
+    pub fn write_part(&self, name: &ObjectName, content: &[u8]) -> Result<Part, StoreError> {
+        self.shared.check(name)?;
+        Part::write_whole(&self.shared, name, content)
     }
 
     /// Finds the part of one version of an object, or begins it. Which bytes of it are there, the journal says; without
@@ -430,6 +437,9 @@ pub(super) struct Writer {
     /// The parts that last, by what they are parts of.
     lasting: Mutex<BTreeMap<PartStem, Lasting>>,
     next_entry: AtomicU64,
+    /// The permissions of a file that is made without a name, to be given one when it is whole. `None` where that cannot be:
+    /// not every file system knows such files, and before Linux 6.10 only the privileged may name one by its descriptor.
+    pub(super) unnamed_mode: Option<FileMode>,
     /// Directories whose own entry is known to be durable. While it is held no directory of the root is made or
     /// pruned by another thread of this process.
     durable: Mutex<BTreeSet<Vec<u8>>>,
@@ -462,9 +472,11 @@ impl Writer {
         let journaled = journal::stands_in(private.as_fd());
         let leftovers = remove_leftovers(listing, |entry| journaled && PartId::of_entry(entry).is_some())
             .map_err(io("remove the parts of an interrupted run"))?;
+        let unnamed_mode = try_unnamed(parts.as_fd()).ok();
         Ok(Self {
             private,
             parts,
+            unnamed_mode,
             lasting: Mutex::new(BTreeMap::new()),
             next_entry: AtomicU64::new(0),
             durable: Mutex::new(BTreeSet::new()),
@@ -503,6 +515,14 @@ pub(super) fn remove_entry(directory: BorrowedFd<'_>, entry: &[u8]) -> nix::Resu
         Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(errno),
     }
+}
+
+/// Makes a file without a name, gives it one and removes it; its permissions.
+fn try_unnamed(parts: BorrowedFd<'_>) -> nix::Result<FileMode> {
+    let file = resolve::open_beneath(parts, b"", OFlag::O_TMPFILE | OFlag::O_RDWR, Links::Refuse)?;
+    linkat(&file, "", parts, "unnamed", AtFlags::AT_EMPTY_PATH)?;
+    unlinkat(parts, "unnamed", UnlinkatFlags::NoRemoveDir)?;
+    Ok(Stamp::of(&fstat(&file)?).mode)
 }
 
 fn is_regular(stat: &FileStat) -> bool {

@@ -192,7 +192,7 @@ impl Watch {
         let (parent, entry) = resolve::split(path);
         resolve::open_directory(self.root.as_fd(), parent, Links::Refuse)
             .and_then(|directory| fstatat(&directory, entry, AtFlags::AT_SYMLINK_NOFOLLOW))
-            .is_ok_and(|stat| stat.st_nlink > 1)
+            .is_ok_and(|stat| stat.st_nlink > 1 || stat.st_size > 0)
     }
 
     fn limit(&self, setting: &'static str) -> StoreError {

@@ -1,0 +1,210 @@
+//! What came in is judged and written several pieces at a time.
+//!
+//! Each look at the flows costs about as much as to write a small object, so the pieces that wait for the writer are
+//! looked at together. An object of one range never becomes a part that is filled bit by bit: it is awaited here, and
+//! its file is made when all of it has come.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::shared::{PartKey, Shared, Store};
+use super::writer::{fail, make_part};
+use crate::limits;
+use crate::store::{FileMode, FileTime, Part, StoreError};
+use crate::transfer::RangeRequest;
+use crate::units::{ByteCount, LinkId, ObjectName, Root256};
+use crate::wire::checksum::crc32c;
+
+/// The version of an object that a part is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Version {
+    pub(super) size: ByteCount,
+    pub(super) root: Root256,
+    pub(super) mode: FileMode,
+    pub(super) mtime: FileTime,
+}
+
+/// A range that came in over a link, with the checksum that its sender told.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) key: PartKey,
+    pub(super) link: LinkId,
+    pub(super) range: RangeRequest,
+    pub(super) crc: u32,
+    pub(super) bytes: Bytes,
+}
+
+/// What the flows are to be told at the next look at them; at most [`limits::JUDGED_AT_ONCE_MAX`] of each.
+pub(super) struct Arriving<'s> {
+    shared: &'s Shared,
+    /// Objects whose file is made when all of them is here; as many as the flows have parts open.
+    awaited: BTreeMap<PartKey, Version>,
+    /// Parts that stand now.
+    created: Vec<PartKey>,
+    /// Whole objects that are kept in memory.
+    kept: Vec<PartKey>,
+    arrived: Vec<Arrived>,
+    /// Bytes of these.
+    bytes: usize,
+}
+
+impl<'s> Arriving<'s> {
+    pub(super) fn new(shared: &'s Shared) -> Self {
+        Self { shared, awaited: BTreeMap::new(), created: Vec::new(), kept: Vec::new(), arrived: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes on an object that begins to come in; `false` where it needs a part first.
+    pub(super) fn open(&mut self, key: PartKey, version: Version) -> bool {
+        let is_one_range = (1..=limits::KEPT_OBJECT_BYTES_MAX as u64).contains(&version.size.0);
+        match self.shared.stores[usize::from(key.0.0)] {
+            Store::Spool(_) if self.shared.kept(key.0).is_some_and(|mut kept| kept.reserve(key, version.size)) => {
+                self.created.push(key);
+                self.settle_if(self.created.len() >= limits::JUDGED_AT_ONCE_MAX);
+                true
+            }
+            Store::Remote(_) if is_one_range => {
+                self.awaited.insert(key, version);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn arrive(&mut self, arrived: Arrived) {
+        let overlaps = |other: &Arrived| {
+            other.key == arrived.key
+                && other.range.offset < arrived.range.end()
+                && arrived.range.offset < other.range.end()
+        };
+        // The second copy of a range is not wanted when the first one has been judged.
+        self.settle_if(self.arrived.iter().any(overlaps));
+        self.bytes += arrived.bytes.len();
+        self.arrived.push(arrived);
+        let is_much = self.arrived.len() >= limits::JUDGED_AT_ONCE_MAX || self.bytes >= limits::JOURNAL_WRITE_BYTES;
+        self.settle_if(is_much);
+    }
+
+    /// All of an object is here; `false` where it is not kept in memory.
+    pub(super) fn finish(&mut self, key: PartKey) -> bool {
+        let is_kept = self.shared.kept(key.0).is_some_and(|kept| kept.contains(key));
+        if is_kept {
+            self.kept.push(key);
+            self.settle_if(self.kept.len() >= limits::JUDGED_AT_ONCE_MAX);
+        }
+        is_kept
+    }
+
+    /// An attempt is given up.
+    pub(super) fn forget(&mut self, key: PartKey) {
+        self.awaited.remove(&key);
+    }
+
+    fn settle_if(&mut self, now: bool) {
+        if now {
+            self.settle();
+        }
+    }
+
+    /// Tells the flows all that has happened, and writes what came in.
+    pub(super) fn settle(&mut self) {
+        if self.arrived.is_empty() && self.created.is_empty() && self.kept.is_empty() {
+            return;
+        }
+        if self.shared.dead.load(Ordering::Acquire) {
+            return;
+        }
+        let (created, kept) = (std::mem::take(&mut self.created), std::mem::take(&mut self.kept));
+        let arrived = std::mem::take(&mut self.arrived);
+        let is_right: Vec<bool> = arrived.iter().map(|arrived| crc32c(&arrived.bytes) == arrived.crc).collect();
+        // The names of those that are to be written.
+        let wanted: Vec<Option<ObjectName>> = self.shared.with_flows(|flows, now| {
+            for (flow, id, generation) in kept {
+                flows.at(flow).handle_committed(id, generation, now);
+            }
+            for (flow, id, generation) in created {
+                flows.at(flow).handle_created(id, generation);
+            }
+            let judge = |(arrived, is_right): (&Arrived, &bool)| {
+                let flow = flows.at(arrived.key.0);
+                if !is_right {
+                    flow.handle_damaged(arrived.link, arrived.range, now);
+                    return None;
+                }
+                flow.wants_piece(arrived.range).then(|| flow.name(arrived.range.object).clone())
+            };
+            arrived.iter().zip(&is_right).map(judge).collect()
+        });
+        let mut written = Vec::with_capacity(arrived.len());
+        for ((arrived, name), is_right) in arrived.iter().zip(wanted).zip(is_right) {
+            match name.map_or(Ok(None), |name| self.write(arrived, &name)) {
+                Ok(part) if is_right => written.push((arrived, part)),
+                Ok(_) => {}
+                Err(error) => fail(self.shared, arrived.key, &error),
+            }
+        }
+        self.tell_written(written);
+        self.shared.shrink_backlog(self.bytes);
+        self.bytes = 0;
+    }
+
+    /// Puts a range where it belongs; the part, if it is one that has just been made of it.
+    fn write(&mut self, arrived: &Arrived, name: &ObjectName) -> Result<Option<Part>, StoreError> {
+        let Arrived { key, range, ref bytes, .. } = *arrived;
+        if let Some(&version) = self.awaited.get(&key) {
+            if range.length == version.size {
+                let part = self.shared.stores[usize::from(key.0.0)].root().write_part(name, bytes)?;
+                part.set_attributes(version.mode, version.mtime);
+                return Ok(Some(part));
+            }
+            self.awaited.remove(&key);
+            make_part(self.shared, key, name, version)?;
+        }
+        if self.shared.kept(key.0).is_some_and(|mut kept| kept.fill(key, range.offset, bytes)) {
+            return Ok(None);
+        }
+        if let Some(part) = self.shared.part(key) {
+            part.write_vectored_at(&[IoSlice::new(bytes)], range.offset)?;
+            if let Some(mut journal) = self.shared.journal(key.0) {
+                journal.record(&part, range.offset, range.length)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn tell_written(&mut self, written: Vec<(&Arrived, Option<Part>)>) {
+        if written.is_empty() {
+            return;
+        }
+        let wrong: Vec<_> = self.shared.with_flows(|flows, now| {
+            let tell = |(arrived, part): &(&Arrived, Option<Part>)| {
+                let &Arrived { key: (flow, id, generation), link, range, crc, .. } = *arrived;
+                let flow = flows.at(flow);
+                if part.is_some() {
+                    flow.handle_created(id, generation);
+                }
+                flow.handle_verified(link, range, crc, now)
+            };
+            written.iter().map(tell).collect()
+        });
+        for ((arrived, made), wrong) in written.into_iter().zip(wrong) {
+            match (made, wrong) {
+                (Some(part), None) => {
+                    self.awaited.remove(&arrived.key);
+                    self.shared.add_part(arrived.key, part);
+                }
+                // Its object is awaited on.
+                (Some(_), Some(_)) | (None, None) => {}
+                (None, Some((offset, length))) => {
+                    if let (Some(part), Some(mut journal)) =
+                        (self.shared.part(arrived.key), self.shared.journal(arrived.key.0))
+                    {
+                        journal.retract(&part, offset, length);
+                    }
+                }
+            }
+        }
+    }
+}
