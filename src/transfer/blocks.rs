@@ -335,9 +335,15 @@ impl Flow {
     /// link that would have it first never leaves it.
     fn leaves_to_others(&self, link: LinkId, request: &RangeRequest, now: Time) -> bool {
         let Some(carrier) = self.blocks.carriers.get(&link) else { return false };
+        if self.is_much_open() {
+            return false;
+        }
         let usual = self.blocks.usual_rate(now);
         let mine = carrier.ends_in(carrier.owed(), request.length.0, now, usual, now);
         let by = mine - limits::RANGE_TIME.as_secs_f64();
+        if by <= 0.0 && self.has_unassigned(0) {
+            return false;
+        }
         let mut bytes = 0.0;
         let mut is_first = true;
         for (&other, carrier) in self.blocks.carriers.iter().filter(|(other, _)| **other != link) {
@@ -352,6 +358,11 @@ impl Flow {
         !is_first && !self.has_unassigned(bytes as u64)
     }
 
+    /// Whether so many objects are not all here or on order that nobody adds up what they lack.
+    fn is_much_open(&self) -> bool {
+        self.blocks.open.len() > limits::OBJECTS_PASSED_OVER_MAX
+    }
+
     /// Whether more than so many bytes are wanted that are neither here nor on order.
     fn has_unassigned(&self, bytes: u64) -> bool {
         let mut left = 0;
@@ -361,9 +372,10 @@ impl Flow {
         };
         let size = |id: ObjectId| self.at(id).content.as_ref().map_or(0, |content| content.size.0);
         match self.kind {
-            Kind::Fetch => self.blocks.open.values().enumerate().any(|(passed, &id)| {
+            Kind::Fetch if self.is_much_open() => true,
+            Kind::Fetch => self.blocks.open.values().any(|&id| {
                 let taken = self.blocks.gathers.get(&id).map_or(0, |gather| gather.taken.total().0);
-                is_more(size(id).saturating_sub(taken)) || passed >= limits::OBJECTS_PASSED_OVER_MAX
+                is_more(size(id).saturating_sub(taken))
             }),
             Kind::Relay => self.blocks.demands.iter().any(|demand| is_more(demand.length.0)),
             Kind::Offer => false,
