@@ -3,7 +3,7 @@
 //! The order is ARCHITECTURE's invariant 8. After a crash at any instant a marker stands only beside the object
 //! that it speaks of:
 //!
-//! 1. the parts' bytes, their modes and times, and the markers' text under private names, are flushed;
+//! 1. the parts' bytes, their modes and times, and the markers' text under private names or none, are flushed;
 //! 2. markers of objects that are about to be replaced are removed, and their directories flushed;
 //! 3. the parts get their final names, directories being made as needed; all directories concerned are flushed;
 //! 4. the markers get their final names; the directories are flushed again.
@@ -271,10 +271,10 @@ impl LastDirectory {
     }
 }
 
-/// Writes a part's marker under a private name.
+/// Writes a part's marker under a private name or none.
 fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreError> {
     let marker = PrivateFile::create_unnamed(shared, part.name())?;
-    let text = Marker::now(part.size(), part.root()).to_text();
+    let text = Marker::now(part.size(), part.root().or(part.content_root())).to_text();
     // Less than a page: it is written at once or not at all.
     match pwrite(&marker, text.as_bytes(), 0) {
         Ok(written) if written == text.len() => Ok(marker),

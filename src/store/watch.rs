@@ -188,6 +188,7 @@ impl Watch {
         });
     }
 
+    /// Whether a new name leads to a file that was there: it has another name, or had none and is not empty.
     fn is_linked(&self, path: &[u8]) -> bool {
         let (parent, entry) = resolve::split(path);
         resolve::open_directory(self.root.as_fd(), parent, Links::Refuse)

@@ -446,6 +446,8 @@ impl Flow {
         if self.room.is_some() {
             // It may go now if nobody reads it, and so make room.
             self.wake_fetchers();
+            // What passes from memory to memory comes faster than anybody looks from time to time.
+            self.expire(now);
         }
     }
 

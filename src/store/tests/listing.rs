@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::*;
-use super::Site;
+use super::{Site, name};
 use crate::limits;
 
 #[test]
@@ -120,6 +121,12 @@ fn a_watch_tells_of_objects_and_of_nothing_else() {
     check("only read", false, &|root| drop(fs::read(root.join("a/four")).expect("read")));
     check("a marker", false, &|root| fs::write(root.join("a/four.success"), "").expect("written"));
     check("a part", false, &|_| drop(site.part("x", b"x")));
+    check("objects that came whole", true, &|_| {
+        let part = |at| Arc::new(site.root.write_part(&name(&format!("a/whole{at}")), b"x").expect("room"));
+        let parts = (0..=limits::COMMIT_SYNC_EACH_MAX).map(|at| (at, part(at)));
+        let outcomes = Committer::commit_batch(&site.root, parts.collect());
+        assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()), "{outcomes:?}");
+    });
     check("a new directory", true, &|root| fs::create_dir_all(root.join("n/m")).expect("made"));
     check("a file in it", true, &|root| fs::write(root.join("n/m/five"), "x").expect("written"));
     check("a directory moves", true, &|root| fs::rename(root.join("n"), root.join("a/n")).expect("renamed"));

@@ -61,6 +61,35 @@ fn a_large_batch_commits_every_object_in_its_own_directory() {
 }
 
 #[test]
+fn an_object_that_comes_whole_has_no_name_before_its_own_and_is_marked_with_its_root() {
+    let site = Site::new();
+    // Flushed one by one, and all at once; the second time each replaces the one before.
+    for (count, round) in [1, 4 * limits::COMMIT_SYNC_EACH_MAX].into_iter().flat_map(|count| [(count, 0), (count, 1)]) {
+        let text = |i| format!("object {i}, round {round}");
+        let part = |i: usize| {
+            let part = site.root.write_part(&name(&format!("{count}/{i}")), text(i).as_bytes()).expect("room");
+            part.set_attributes(FileMode::new(0o640), FileTime(1_234_567_890));
+            Arc::new(part)
+        };
+        let parts: Vec<_> = (0..count).map(|i| (i, part(i))).collect();
+        assert_eq!(parts[0].1.content_root(), Some(hash_part(&parts[0].1).expect("known")));
+        for (i, outcome) in Committer::commit_batch(&site.root, parts) {
+            outcome.expect("committed");
+            let object = format!("{count}/{i}");
+            assert_eq!(site.read(&object).expect("stands"), text(i).as_bytes());
+            let verified = site.root.verify(&name(&object)).expect("readable");
+            assert!(matches!(verified, Verified::Ok { .. }), "{object}: {verified:?}");
+            let stamp = site.root.open_source(&name(&object)).expect("opened").stamp();
+            assert_eq!((stamp.mode, stamp.mtime), (FileMode::new(0o640), FileTime(1_234_567_890)));
+        }
+        assert_eq!(site.parts_left(), 0);
+    }
+    drop(site.root.write_part(&name("dropped"), b"bytes").expect("room"));
+    assert_eq!(site.parts_left(), 0);
+    assert_eq!(site.read("dropped"), None);
+}
+
+#[test]
 fn one_failed_object_does_not_hold_up_its_batch() {
     let site = Site::new();
     site.write("file", b"in the way");
