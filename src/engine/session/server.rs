@@ -296,8 +296,9 @@ pub(super) fn send(
     let limit = options.bwlimit.map(|bytes| Rate(bytes.0 as f64));
     let protocol = Session::sender(side, options.block, limit);
     let session = Running::new(Arc::clone(shared), peer, protocol, None, feed);
-    let scanned = Arc::clone(&session);
-    let thread = std::thread::Builder::new().name("ss-scanner".into()).spawn(move || source::scan(&scanned, walk))?;
+    let (scanned, block) = (Arc::clone(&session), options.block);
+    let thread =
+        std::thread::Builder::new().name("ss-scanner".into()).spawn(move || source::scan(&scanned, walk, block))?;
     shared.sessions.keep(thread);
     Ok(session)
 }

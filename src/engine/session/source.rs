@@ -20,11 +20,11 @@ pub(super) struct Opened {
 
 /// Walks the tree on a thread of its own, one batch ahead of what is being sent, until all is announced or the session
 /// has ended.
-pub(super) fn scan(session: &Arc<Running>, mut walk: Walk) {
+pub(super) fn scan(session: &Arc<Running>, mut walk: Walk, block_bytes: u32) {
     let mut most = limits::BATCH_ENTRIES_FIRST;
     let mut carried = Vec::new();
     loop {
-        let batch = match next_batch(session, &mut walk, &mut carried, most) {
+        let batch = match next_batch(session, &mut walk, &mut carried, most, block_bytes) {
             Ok(batch) => batch,
             Err(error) => {
                 let mut core = session.lock();
@@ -74,6 +74,7 @@ fn next_batch(
     walk: &mut Walk,
     carried: &mut Vec<Found>,
     most: usize,
+    block_bytes: u32,
 ) -> Result<Prepared, TreeError> {
     let mut prepared = Prepared::default();
     let mut blocks = 0;
@@ -95,8 +96,14 @@ fn next_batch(
         for found in more.by_ref() {
             let file = FileId(prepared.found.len() as u16);
             let size = if found.entry.kind == Kind::File { found.entry.size } else { ByteCount(0) };
-            let needed = size.0.div_ceil(u64::from(limits::SESSION_BLOCK_BYTES_MIN));
-            if !prepared.found.is_empty() && blocks + needed > u64::from(u32::MAX) {
+            let needed = size.0.div_ceil(u64::from(block_bytes));
+            if needed > u64::from(u32::MAX) {
+                let reason = format!("it has {size}, more than {} blocks of {block_bytes} bytes", u32::MAX);
+                prepared.notices.push(format!("{}: {reason}", found.entry.path));
+                session.handle_failed(found.entry.path.clone(), reason);
+                continue;
+            }
+            if blocks + needed > u64::from(u32::MAX) {
                 carried.push(found);
                 break;
             }
