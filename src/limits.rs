@@ -180,7 +180,7 @@ pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
 /// A client asks so often for its session where the server closes the connection before it answers, as one does that starts.
 pub const SESSION_ASKS_MAX: usize = 10;
 /// Bytes of a session that wait for its writer; beyond this its connections read nothing.
-pub const SESSION_BACKLOG_MAX: usize = 1 << 20;
+pub const SESSION_BACKLOG_MAX: usize = 3 << 20;
 /// A peer whose round trip is shorter is near.
 pub const SESSION_NEAR_RTT: Duration = Duration::from_millis(2);
 /// Bytes that the socket of a session keeps unread of a near peer; the kernel takes twice as much.

@@ -175,8 +175,10 @@ impl Worker {
             }
             Message::Answer(link, answer) => match self.connections.get_mut(&link) {
                 Some(Spoken::Session(connection)) if connection.flight.closing.is_none() => {
-                    connection.handle_answer(&self.shared, answer, self.shared.now());
                     self.touched.insert(link);
+                    if let Err(reason) = connection.handle_answer(&self.shared, answer, self.shared.now()) {
+                        self.close(link, reason);
+                    }
                 }
                 _ => answer.forget(),
             },

@@ -603,6 +603,36 @@ fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
+/// Data may come right behind the message by which a connection joins its session, and a batch behind a command: more than
+/// one buffer of it, before anybody has looked.
+#[test]
+fn what_comes_before_it_was_asked_for_is_neither_lost_nor_too_much() {
+    let server = Server::start();
+    let options = Options::default().encode().expect("valid");
+    let mut bytes = Vec::new();
+    encode(&Message::Push(Asked { options: &options, path: b"open" }), &mut bytes).expect("fits");
+    encode(&Message::FileCount(1), &mut bytes).expect("fits");
+    let mut entry = Entry::new(TreePath::new(b"early").expect("valid"), Kind::File);
+    entry.mode = 0o644;
+    encode(&Message::FileInfo(FileInfo::of_entry(&entry, FileId(0))), &mut bytes).expect("fits");
+    let mut stream = TcpStream::connect(server.address).expect("connected");
+    stream.write_all(&bytes).expect("sent");
+    let by = Instant::now() + Duration::from_secs(10);
+    while !server.path("open/early").exists() {
+        assert!(Instant::now() < by, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A flood behind a join that is refused: the server goes on.
+    let mut flood = Vec::new();
+    encode(&Message::Session(SessionId(1)), &mut flood).expect("fits");
+    flood.resize(4 << 20, 0x12);
+    let mut stream = TcpStream::connect(server.address).expect("connected");
+    let _ = stream.write_all(&flood);
+    let source = server.path("here/after");
+    fs::write(&source, "still there").expect("written");
+    server.push(&source, "open", &[]).ok();
+}
+
 /// A pull in blocks so small that a file has more of them than there are numbers.
 #[test]
 fn a_file_of_too_many_blocks_is_named_and_left_out() {

@@ -139,6 +139,11 @@ impl Connection {
         let Some((read, length)) = session::read(bytes).map_err(|error| error.to_string())? else { return Ok(0) };
         let Read::Message(message) = read else { return Err("its first message came damaged".into()) };
         match &self.state {
+            State::Called(caller) if matches!(message, Message::Session(_)) => {
+                // It needs no disk, and data may be right behind it.
+                let answer = caller.answer(shared, &message);
+                self.take_answer(shared, answer, now);
+            }
             State::Called(_) => {
                 let State::Called(caller) = std::mem::replace(&mut self.state, State::Opening) else { return Ok(0) };
                 self.open(shared, caller, bytes[..length].to_vec())?;
@@ -173,8 +178,21 @@ impl Connection {
         Ok(())
     }
 
-    /// The answer is known.
-    pub(in crate::engine) fn handle_answer(&mut self, shared: &Shared, answer: Answer, now: Time) {
+    /// The answer is known; what came in the meantime is taken in. An error says why the connection ends.
+    pub(in crate::engine) fn handle_answer(
+        &mut self,
+        shared: &Arc<Shared>,
+        answer: Answer,
+        now: Time,
+    ) -> Result<(), String> {
+        self.take_answer(shared, answer, now);
+        match self.flight.buffer.take() {
+            Some(buffer) => self.handle_received(shared, buffer, 0, now),
+            None => Ok(()),
+        }
+    }
+
+    fn take_answer(&mut self, shared: &Shared, answer: Answer, now: Time) {
         match answer {
             Answer::Join(session, greeting) => {
                 session.handle_connected(self.id, now);
@@ -191,7 +209,11 @@ impl Connection {
 
     /// Whether nothing is to be received now.
     pub(in crate::engine) fn is_behind(&self) -> bool {
-        matches!(&self.state, State::Joined(session) if session.is_behind())
+        match &self.state {
+            State::Joined(session) => session.is_behind(),
+            State::Opening => true,
+            State::Called(_) | State::Asks(_) | State::Leaves(_) => false,
+        }
     }
 
     // -- out ---------------------------------------------------------------------------------------------------------
