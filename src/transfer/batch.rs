@@ -106,18 +106,24 @@ impl Batch {
 
     /// Those of a file's blocks that lie wholly within `ranges` of it.
     pub fn within(&self, file: FileId, ranges: &RangeSet) -> Vec<Range<u32>> {
-        let blocks = self.blocks_of(file);
-        let Some(placed) = self.files.get(usize::from(file.0)) else { return Vec::new() };
+        let first = self.blocks_of(file).start;
         let each = u64::from(self.block_bytes);
-        let whole = ranges.runs().filter_map(|(offset, length)| {
-            let end = offset.0.saturating_add(length.0).min(placed.size.0);
-            let first = offset.0.div_ceil(each);
-            // The last block is whole where the file ends.
-            let last = if end == placed.size.0 { end.div_ceil(each) } else { end / each };
-            (first < last).then(|| blocks.start + first as u32..blocks.start + last as u32)
-        });
-        whole.collect()
+        let whole = whole_blocks(ranges, self.size_of(file), self.block_bytes);
+        let block = |offset: u64| first + offset.div_ceil(each) as u32;
+        whole.runs().map(|(offset, length)| block(offset.0)..block(offset.0 + length.0)).collect()
     }
+}
+
+/// The part of `ranges` that is whole blocks of a file: what need not be sent. The last block is whole where the file ends.
+pub fn whole_blocks(ranges: &RangeSet, size: ByteCount, block_bytes: u32) -> RangeSet {
+    let each = u64::from(block_bytes);
+    let whole = ranges.runs().filter_map(|(offset, length)| {
+        let end = offset.0.saturating_add(length.0).min(size.0);
+        let first = offset.0.next_multiple_of(each);
+        let last = if end == size.0 { end } else { end / each * each };
+        (first < last).then(|| (Offset(first), ByteCount(last - first)))
+    });
+    whole.collect()
 }
 
 /// Which blocks of a batch have arrived.

@@ -82,21 +82,14 @@ impl Server {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
-    fn ctl(&self, address: SocketAddr) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_supersyncctl"));
-        command.env("NO_COLOR", "1").arg("--json");
-        let _ = address;
-        command
-    }
-
     fn push_to(&self, address: SocketAddr, source: &Path, to: &str, options: &[&str]) -> Command {
-        let mut command = self.ctl(address);
+        let mut command = ctl();
         command.arg("push").args(options).arg(source).arg(format!("supersync://{address}/{to}"));
         command
     }
 
     pub(super) fn pull_from(&self, address: SocketAddr, from: &str, destination: &Path, options: &[&str]) -> Command {
-        let mut command = self.ctl(address);
+        let mut command = ctl();
         command.arg("pull").args(options).arg(format!("supersync://{address}/{from}")).arg(destination);
         command
     }
@@ -114,6 +107,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn ctl() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_supersyncctl"));
+    command.env("NO_COLOR", "1").arg("--json");
+    command
 }
 
 /// What a client said and exited with.

@@ -11,6 +11,7 @@ use super::running::{Counters, Running};
 use crate::limits;
 use crate::proto::session::Received;
 use crate::store::tree::{self, Ended, Examined, Landing, TreeError};
+use crate::transfer::batch::whole_blocks;
 use crate::units::{ByteCount, Entry, FileId, Kind, Offset, RangeSet, TreePath};
 use crate::uring::Buffer;
 use crate::wire::session::{FileChange, What};
@@ -26,7 +27,7 @@ pub(super) enum Job {
 struct Writer {
     session: Arc<Running>,
     landing: Landing,
-    block_bytes: u64,
+    block_bytes: u32,
     is_dry_run: bool,
     /// Entries of the batch that were looked at, and what is needed of them.
     examined: Vec<(FileId, Option<What>, Option<RangeSet>)>,
@@ -51,7 +52,7 @@ pub(super) fn spawn(
         let mut writer = Writer {
             session,
             landing,
-            block_bytes: u64::from(block_bytes),
+            block_bytes,
             is_dry_run,
             examined: Vec::new(),
             paths: Vec::new(),
@@ -185,7 +186,7 @@ impl Writer {
                 self.examined.push((file, Some(what(change)), None));
             }
             Ok(Examined::Wanted { change, have }) => {
-                let have = whole_blocks(&have, size, self.block_bytes);
+                let have = whole_blocks(&have, ByteCount(size), self.block_bytes);
                 let held = have.total().0;
                 Counters::add(&counters.bytes_skipped, held);
                 self.lacking.insert(file, size - held);
@@ -265,15 +266,4 @@ fn what(change: tree::Change) -> What {
         tree::Change::Content => What::Content,
         tree::Change::Attributes => What::Attributes,
     }
-}
-
-/// The part of `have` that is whole blocks of a file of `size` bytes: what need not be sent.
-fn whole_blocks(have: &RangeSet, size: u64, block: u64) -> RangeSet {
-    let whole = have.runs().filter_map(|(offset, length)| {
-        let end = (offset.0 + length.0).min(size);
-        let first = offset.0.next_multiple_of(block);
-        let last = if end == size { end } else { end / block * block };
-        (first < last).then(|| (Offset(first), ByteCount(last - first)))
-    });
-    whole.collect()
 }

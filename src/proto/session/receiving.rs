@@ -112,11 +112,6 @@ impl Receiving {
         self.phase == Phase::Over
     }
 
-    /// It ended while its rim was at work: what that reports says nothing any more.
-    fn has_ended(&self) -> bool {
-        self.phase == Phase::Over
-    }
-
     /// Bytes that came though they were here already.
     pub(super) fn duplicates(&self) -> ByteCount {
         self.duplicates
@@ -208,7 +203,8 @@ impl Receiving {
 
     /// All entries were looked at, or reported as failed.
     pub(super) fn handle_listed(&mut self, channel: &mut Channel, received: &mut Vec<Received>) {
-        if self.has_ended() {
+        // It ended while its rim was at work: what that reports says nothing any more.
+        if self.is_over() {
             return;
         }
         assert_eq!(self.phase, Phase::Examining, "entries are looked at once they are all announced");
@@ -361,7 +357,8 @@ impl Receiving {
     }
 
     pub(super) fn handle_batch_stands(&mut self, channel: &mut Channel) {
-        if self.has_ended() {
+        // It ended while its rim was at work: what that reports says nothing any more.
+        if self.is_over() {
             return;
         }
         assert_eq!(self.phase, Phase::Landing, "a batch stands when all of it is here");
@@ -371,7 +368,8 @@ impl Receiving {
     }
 
     pub(super) fn handle_ended(&mut self, channel: &mut Channel, deleted: &[TreePath]) {
-        if self.has_ended() {
+        // It ended while its rim was at work: what that reports says nothing any more.
+        if self.is_over() {
             return;
         }
         assert_eq!(self.phase, Phase::Ending, "the end was announced");
