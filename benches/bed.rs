@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
@@ -28,7 +29,7 @@ use supersync::wire::checksum::crc32c;
 use supersync::wire::hello::{Hello, Role};
 use tempfile::TempDir;
 
-use crate::plain;
+use crate::plain::{self, Pipe};
 
 /// Objects of the segment store's size: enough for the steady state to outweigh the start.
 const OBJECTS: usize = 20;
@@ -47,7 +48,7 @@ const INTO: FlowId = FlowId(0);
 const FROM: FlowId = FlowId(1);
 
 /// The objects, and where runs take place.
-pub(crate) struct Bed {
+struct Bed {
     dir: TempDir,
     names: Vec<String>,
     digests: Vec<u32>,
@@ -55,7 +56,7 @@ pub(crate) struct Bed {
 }
 
 /// Wall time and processor time of one run.
-pub(crate) struct Cost {
+struct Cost {
     wall: Duration,
     cpu: Duration,
 }
@@ -64,17 +65,17 @@ pub(crate) struct Cost {
 type Run<'a> = Box<dyn Fn(&[PathBuf]) -> Cost + 'a>;
 
 /// The start of a run.
-pub(crate) struct Start {
+struct Start {
     at: Instant,
     cpu: Duration,
 }
 
 impl Start {
-    pub(crate) fn now() -> Self {
+    fn now() -> Self {
         Self { cpu: cpu_time(), at: Instant::now() }
     }
 
-    pub(crate) fn cost(&self) -> Cost {
+    fn cost(&self) -> Cost {
         Cost { wall: self.at.elapsed(), cpu: cpu_time() - self.cpu }
     }
 }
@@ -90,7 +91,7 @@ pub(crate) fn bench(criterion: &mut Criterion, name: &str, relays: usize) {
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Bytes(TOTAL_BYTES)).sampling_mode(SamplingMode::Flat);
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(8));
-    let mut runs: Vec<(String, Run<'_>)> = vec![("control".into(), Box::new(|places| plain::copy(&bed, places)))];
+    let mut runs: Vec<(String, Run<'_>)> = vec![("control".into(), Box::new(|places| copy(&bed, places)))];
     for packet_bytes in [1400, 65_536] {
         let bed = &bed;
         let run = move |places: &[PathBuf]| run_engines(bed, packet_bytes, places);
@@ -136,17 +137,17 @@ impl Bed {
     }
 
     /// Where the objects are.
-    pub(crate) fn source(&self) -> PathBuf {
+    fn source(&self) -> PathBuf {
         self.dir.path().join("source")
     }
 
     /// The objects' names and lengths.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, u64)> {
+    fn objects(&self) -> impl Iterator<Item = (&str, u64)> {
         self.names.iter().map(|name| (name.as_str(), OBJECT_BYTES as u64))
     }
 
     /// Two ends of a new connection, with the congestion control wanted where that is allowed.
-    pub(crate) fn connect(&self) -> (OwnedFd, OwnedFd) {
+    fn connect(&self) -> (OwnedFd, OwnedFd) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let near = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
         let (far, _) = listener.accept().expect("its other end");
@@ -184,6 +185,54 @@ fn cpu_time() -> Duration {
         .iter()
         .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000))
         .sum()
+}
+
+/// The control: copies all objects through each of `places` but the last, into the last. A relay splices what comes into
+/// its spool and sends it on from there block by block, as an exchange cuts through.
+fn copy(bed: &Bed, places: &[PathBuf]) -> Cost {
+    let source = bed.source();
+    let mut connections: Vec<_> = places.iter().map(|_| bed.connect()).collect();
+    let start = Start::now();
+    std::thread::scope(|scope| {
+        let (near, mut inward) = connections.remove(0);
+        scope.spawn(move || {
+            for (name, size) in bed.objects() {
+                plain::send(&near, &source.join(name), [size]);
+            }
+        });
+        let (destination, spools) = places.split_last().expect("there is always a destination");
+        for spool in spools {
+            let (onward, next) = connections.remove(0);
+            let from = std::mem::replace(&mut inward, next);
+            let (came, told) = objects_in_blocks(bed);
+            scope.spawn(move || receive(bed, &from, spool, came));
+            scope.spawn(move || {
+                for ((name, _), blocks) in bed.objects().zip(told) {
+                    plain::send(&onward, &spool.join(name), blocks);
+                }
+            });
+        }
+        let (came, _told) = objects_in_blocks(bed);
+        receive(bed, &inward, destination, came);
+    });
+    start.cost()
+}
+
+/// For each object a channel that tells of blocks that have come.
+fn objects_in_blocks(bed: &Bed) -> (Vec<Sender<u64>>, Vec<Receiver<u64>>) {
+    bed.objects().map(|_| channel()).unzip()
+}
+
+/// Receives all objects into files below `place`, and tells of each block; an object is told to its end when its
+/// channel closes.
+fn receive(bed: &Bed, socket: &OwnedFd, place: &Path, came: Vec<Sender<u64>>) {
+    let pipe = Pipe::new();
+    for ((name, size), came) in bed.objects().zip(came) {
+        pipe.receive(socket, &place.join(name), size, |bytes| {
+            // Nobody listens at the end of the way.
+            let _ = came.send(bytes);
+        });
+    }
 }
 
 /// One node that serves, one for each spool, one that fetches; one link between neighbours.

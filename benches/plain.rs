@@ -1,59 +1,19 @@
-//! The control of the file-to-file benches: the same bytes over the same sockets, with nothing but system calls that
-//! copy least. `sendfile` from the page cache, `splice` through a pipe into the file; no packets, no checks, no commit.
-//!
-//! A relay splices what comes into its spool and sends it on from there block by block, as an exchange cuts through.
+//! The control of whatever moves files: the same bytes over a socket, with nothing but system calls that copy least.
+//! `sendfile` from the page cache, `splice` through a pipe into the file; no packets, no checks, no commit.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::sys::sendfile::sendfile64;
 use nix::unistd::pipe;
 
-use crate::bed::{Bed, Cost, Start};
-
 /// What is moved at once, as far as the kernel goes along with it.
-const BLOCK_BYTES: usize = 1 << 20;
-
-/// Copies all objects through each of `places` but the last, into the last.
-pub(crate) fn copy(bed: &Bed, places: &[PathBuf]) -> Cost {
-    let source = bed.source();
-    let mut connections: Vec<_> = places.iter().map(|_| bed.connect()).collect();
-    let start = Start::now();
-    std::thread::scope(|scope| {
-        let (near, mut inward) = connections.remove(0);
-        scope.spawn(move || {
-            for (name, size) in bed.objects() {
-                send(&near, &source.join(name), [size]);
-            }
-        });
-        let (destination, spools) = places.split_last().expect("there is always a destination");
-        for spool in spools {
-            let (onward, next) = connections.remove(0);
-            let from = std::mem::replace(&mut inward, next);
-            let (came, told) = objects_in_blocks(bed);
-            scope.spawn(move || receive(bed, &from, spool, came));
-            scope.spawn(move || {
-                for ((name, _), blocks) in bed.objects().zip(told) {
-                    send(&onward, &spool.join(name), blocks);
-                }
-            });
-        }
-        let (came, _told) = objects_in_blocks(bed);
-        receive(bed, &inward, destination, came);
-    });
-    start.cost()
-}
-
-/// For each object a channel that tells of blocks that have come.
-fn objects_in_blocks(bed: &Bed) -> (Vec<Sender<u64>>, Vec<Receiver<u64>>) {
-    bed.objects().map(|_| channel()).unzip()
-}
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
 /// Sends a file, block by block as they are told.
-fn send(socket: &OwnedFd, path: &Path, blocks: impl IntoIterator<Item = u64>) {
+pub(crate) fn send(socket: impl AsFd, path: &Path, blocks: impl IntoIterator<Item = u64>) {
     let mut blocks = blocks.into_iter();
     let mut left = blocks.next().expect("no object is empty");
     // It stands once its first block is told.
@@ -61,7 +21,7 @@ fn send(socket: &OwnedFd, path: &Path, blocks: impl IntoIterator<Item = u64>) {
     let mut offset = 0;
     loop {
         while left > 0 {
-            let sent = sendfile64(socket, &file, Some(&mut offset), left as usize).expect("the socket takes it");
+            let sent = sendfile64(&socket, &file, Some(&mut offset), left as usize).expect("the socket takes it");
             assert!(sent > 0, "the file ends before its time");
             left -= sent as u64;
         }
@@ -70,30 +30,44 @@ fn send(socket: &OwnedFd, path: &Path, blocks: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// Receives all objects into files below `place`, and tells of each block; an object is told to its end when its
-/// channel closes.
-fn receive(bed: &Bed, socket: &OwnedFd, place: &Path, came: Vec<Sender<u64>>) {
-    let (out, into) = pipe().expect("a pipe");
-    // Less than wanted, where the user may not have so much, is slower and not wrong.
-    let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(BLOCK_BYTES as i32));
-    for ((name, size), came) in bed.objects().zip(came) {
-        let file = File::create(place.join(name)).expect("a fresh directory takes a file");
+/// What bytes pass through from a socket to a file or another socket.
+pub(crate) struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+}
+
+impl Pipe {
+    pub(crate) fn new() -> Self {
+        let (out, into) = pipe().expect("a pipe");
+        // Less than wanted, where the user may not have so much, is slower and not wrong.
+        let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(BLOCK_BYTES as i32));
+        Self { out, into }
+    }
+
+    /// Passes on what has come, at most `length` bytes. Returns how many; 0: the connection has ended.
+    pub(crate) fn pass(&self, from: impl AsFd, to: impl AsFd, length: usize) -> usize {
+        let flags = SpliceFFlags::SPLICE_F_MOVE;
+        let piped = splice(from, None, &self.into, None, length, flags).expect("the socket gives it");
+        let mut left = piped;
+        while left > 0 {
+            left -= splice(&self.out, None, &to, None, left, flags).expect("the other end takes it");
+        }
+        piped
+    }
+
+    /// Receives `size` bytes into a new file at `path`, tells of each block, and gives the file back.
+    pub(crate) fn receive(&self, socket: impl AsFd, path: &Path, size: u64, mut came: impl FnMut(u64)) -> File {
+        let file = File::create(path).expect("a fresh directory takes a file");
         let (mut left, mut untold) = (size, 0);
         while left > 0 {
-            let length = BLOCK_BYTES.min(left as usize);
-            let flags = SpliceFFlags::SPLICE_F_MOVE;
-            let piped = splice(socket, None, &into, None, length, flags).expect("the socket gives it");
-            assert!(piped > 0, "the connection ends before its time");
-            let mut piped_left = piped;
-            while piped_left > 0 {
-                piped_left -= splice(&out, None, &file, None, piped_left, flags).expect("room in the file");
-            }
-            left -= piped as u64;
-            untold += piped as u64;
+            let passed = self.pass(&socket, &file, BLOCK_BYTES.min(left as usize)) as u64;
+            assert!(passed > 0, "the connection ends before its time");
+            left -= passed;
+            untold += passed;
             if untold >= BLOCK_BYTES as u64 || left == 0 {
-                // Nobody listens at the end of the way.
-                let _ = came.send(std::mem::take(&mut untold));
+                came(std::mem::take(&mut untold));
             }
         }
+        file
     }
 }
