@@ -62,7 +62,7 @@ pub(super) struct Show<O, E> {
 }
 
 /// How far a transfer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Progress {
     pub(super) entries_found: u64,
     pub(super) entries_done: u64,
@@ -72,6 +72,7 @@ pub(super) struct Progress {
     pub(super) bytes_skipped: u64,
     pub(super) connections: usize,
     /// The totals are not the last word.
+    #[serde(rename = "scanning")]
     pub(super) is_scanning: bool,
 }
 
@@ -117,13 +118,8 @@ enum PathKey<'a> {
 
 #[derive(Serialize)]
 struct ProgressBody {
-    entries_found: u64,
-    entries_done: u64,
-    bytes_total: Option<u64>,
-    bytes_done: u64,
-    bytes_skipped: u64,
-    connections: usize,
-    scanning: bool,
+    #[serde(flatten)]
+    progress: Progress,
     bytes_per_second: f64,
     eta_seconds: Option<f64>,
 }
@@ -212,26 +208,9 @@ impl<O: Write, E: Write> Show<O, E> {
         self.shown = Some(now);
         match self.mode {
             Mode::Json => {
-                let Progress {
-                    entries_found,
-                    entries_done,
-                    bytes_total,
-                    bytes_done,
-                    bytes_skipped,
-                    connections,
-                    is_scanning,
-                } = *progress;
-                let body = ProgressBody {
-                    entries_found,
-                    entries_done,
-                    bytes_total,
-                    bytes_done,
-                    bytes_skipped,
-                    connections,
-                    scanning: is_scanning,
-                    bytes_per_second: self.meter.rate.unwrap_or(0.0),
-                    eta_seconds: self.meter.eta(progress),
-                };
+                let bytes_per_second = self.meter.rate.unwrap_or(0.0);
+                let body =
+                    ProgressBody { progress: *progress, bytes_per_second, eta_seconds: self.meter.eta(progress) };
                 self.event("progress", None, body)
             }
             Mode::Text { .. } => {
