@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use supersync::config::{
-    Cidr, Config, ConfigError, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol, Remote,
-    Role, RoleConfig, Segments, Severity, Spool, StoreConfig, Trader, check_environment, diff, load, parse, template,
+    Change, Cidr, Config, ConfigError, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol,
+    Remote, Role, RoleConfig, Segments, Severity, Spool, StoreConfig, Trader, check_environment, diff, load, parse,
+    reloaded, template,
 };
 use supersync::exit;
 use supersync::units::{ByteCount, PacketLen};
@@ -455,7 +456,11 @@ fn files_that_are_no_config_are_refused() {
 
 /// The keys of the changes from one text to the other, and whether each is applied.
 fn changes(old: &str, new: &str) -> Vec<(String, bool)> {
-    diff(&ok(old), &ok(new)).into_iter().map(|change| (change.key, change.applied)).collect()
+    let (old, new) = (ok(old), ok(new));
+    let running = reloaded(&old, &new);
+    let (applied, waiting) = (diff(&old, &running), diff(&running, &new));
+    let told = |changes: Vec<Change>, applied| changes.into_iter().map(move |change| (change.key, applied));
+    told(applied, true).chain(told(waiting, false)).collect()
 }
 
 #[test]
@@ -471,7 +476,7 @@ fn a_reload_applies_what_a_running_node_can_take() {
         TRADER,
         "[[listen]]",
         "segments = { pattern = \"a\", records = 1, record_bytes = 1 }\n[[listen]]",
-        &[("store.segments", true)],
+        &[("store.segments", false)],
     );
     check(TRADER, "[[listen]]", "[[listen]]\npeer = \"e\"", &[("listen[0.0.0.0:7401].peer", false)]);
     check(TRADER, "0.0.0.0:7401", "0.0.0.0:7402", &[("listen", false)]);
@@ -507,6 +512,16 @@ fn a_reload_applies_what_a_running_node_can_take() {
         &[("peer[trader1].links", true)],
     );
     check(EXCHANGE, "trader2", "trader3", &[("peer", false)]);
+    // In the other order they are the same peers with the same links, and each goes on in its place until a restart.
+    let (first, second) = EXCHANGE.split_once("[[peer]]").expect("it has two");
+    let (one, two) = second.split_once("[[peer]]").expect("it has two");
+    let swapped = format!("{first}[[peer]]{two}\n[[peer]]{}", one.replace("10.1.1.5", "10.1.1.6"));
+    assert_eq!(changes(EXCHANGE, &swapped), [("peer[trader1].links".to_owned(), true), ("peer".to_owned(), false)]);
+    // Each listener of an address keeps to its own.
+    let twins = TRADER.replace("0.0.0.0:7401", "0.0.0.0:0");
+    let twins = format!("{twins}[[listen]]\naddress = \"0.0.0.0:0\"\nallow = [\"10.2.0.0/16\"]\n");
+    let running = reloaded(&ok(&twins), &ok(&twins.replace("10.2.0.0/16", "10.3.0.0/16")));
+    assert_eq!(running, ok(&twins.replace("10.2.0.0/16", "10.3.0.0/16")));
     let to_exchange = EXCHANGE.replace("exchange1", "trader1").replace("\"trader1\"\nlinks", "\"trader9\"\nlinks");
     assert_eq!(changes(TRADER, &to_exchange), [("role".to_owned(), false)]);
 }
@@ -514,7 +529,7 @@ fn a_reload_applies_what_a_running_node_can_take() {
 #[test]
 fn a_change_says_what_it_was_and_what_it_is_to_be() {
     let changes = diff(&ok(EXCHANGE), &ok(&EXCHANGE.replace("[spool]", "[spool]\nmax_bytes = 1000")));
-    assert_eq!(changes[0].to_string(), "spool.max_bytes: 4294967296 bytes -> 1000 bytes (applied)");
+    assert_eq!(changes[0].to_string(), "spool.max_bytes: 4294967296 bytes -> 1000 bytes");
 }
 
 /// A config whose directories are all below `dir`.
@@ -675,6 +690,13 @@ proptest! {
     #[test]
     fn two_configs_differ_if_and_only_if_there_is_a_change(old in any_config(), new in any_config()) {
         prop_assert_eq!(diff(&old, &new).is_empty(), old == new);
+    }
+
+    #[test]
+    fn a_second_reload_of_the_same_file_applies_nothing(old in any_config(), new in any_config()) {
+        let running = reloaded(&old, &new);
+        prop_assert_eq!(diff(&running, &reloaded(&running, &new)), vec![]);
+        prop_assert_eq!(diff(&old, &reloaded(&old, &old)), vec![]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn status_and_links_arrive_as_the_site_told_them() {
         assert!(!status.json.contains('\n'), "one line");
         let links = served.client().links().await.expect("an answer").body;
         assert_eq!(links.schema, "supersync.links/1");
-        assert_eq!(links.body, Links { node: "trader1".to_owned(), peers: half_way().peers });
+        assert_eq!(links.body, Links { node: "trader1".to_owned(), peers: half_way().peers, clients: Vec::new() });
         let why = served.client().why_slow().await.expect("an answer").body;
         assert_eq!(why.schema, "supersync.why-slow/1");
         assert_eq!(why.body, half_way().into());
@@ -107,7 +107,7 @@ fn reload_tells_what_was_done_or_what_is_wrong() {
     let output = served.ctl(&["reload"]);
     let expected = "supersyncctl: trader1.toml: line 3\n  lisen = 1\n  ^ unknown key\n\
                     nothing was changed; correct the file and reload again\n";
-    assert_eq!((code(&output), stdout(&output), stderr(&output)), (1, "", expected));
+    assert_eq!((code(&output), stdout(&output), stderr(&output)), (78, "", expected));
 }
 
 #[test]
@@ -286,14 +286,14 @@ fn links_and_objects_are_tables() {
     let mut status = half_way();
     status.peers.remove(0);
     status.peers[0].links.remove(0);
-    let links = Links { node: status.node, peers: status.peers };
+    let links = Links { node: status.node, peers: status.peers, clients: Vec::new() };
     let expected = "\
 PEER       LINK  ADDRESS         STATE  FOR  IN        OUT       SHARE   STOLEN   TWICE    BAD  BYTES IN  BYTES OUT  RETRANS  RECONN  CC     OBJECT    NOTE
 exchange2  5     10.1.1.9:7402   up     12m  1.5 MB/s  1.5 MB/s  16.4 %  24.0 MB  65.5 kB  0    1.1 GB    1.2 GB     0        0       cubic  stock1_7
 exchange2  6     10.1.1.13:7401  down   8s   0 B/s     0 B/s     -       24.0 MB  65.5 kB  2    1.1 GB    1.2 GB     0        0       -      -         connection refused, next try in 8 s
 ";
     assert_eq!(ctl::links(&links), expected);
-    assert_eq!(ctl::links(&Links { node: "n".to_owned(), peers: Vec::new() }), "n has no links\n");
+    assert_eq!(ctl::links(&Links { node: "n".to_owned(), peers: Vec::new(), clients: Vec::new() }), "n has no links\n");
 
     let expected = "\
 OBJECT  STATE    SIZE     HAVE  NOTE
@@ -359,7 +359,7 @@ fn status_survives_json_and_ignores_what_a_newer_daemon_adds() {
 fn a_client_reads_what_an_older_daemon_tells() {
     let mut json = serde_json::to_value(half_way()).expect("serializable");
     let newer = ["share", "capacity_in", "orders", "on_order", "verified", "stolen", "duplicated", "bad"];
-    let newer = newer.into_iter().chain(["aside_seconds", "rtt_ms", "unsent", "held_by", "why"]);
+    let newer = newer.into_iter().chain(["aside_seconds", "rtt_ms", "unsent", "held_by", "why", "clients"]);
     let remove = |value: &mut serde_json::Value, key: &str| drop(value.as_object_mut().map(|map| map.remove(key)));
     for key in newer {
         remove(&mut json, key);
@@ -529,7 +529,8 @@ fn a_wrong_command_line_is_usage() {
 fn help_names_every_command_and_the_exit_statuses() {
     let output = Command::new(env!("CARGO_BIN_EXE_supersyncctl")).arg("--help").output().expect("it starts");
     let text = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
-    for wanted in ["status", "links", "why-slow", "objects", "wait", "reload", "--json", "--socket", "--instance"] {
+    let commands = ["status", "links", "why-slow", "objects", "wait", "reload", "pause", "resume", "drain", "schema"];
+    for wanted in commands.into_iter().chain(["--json", "--socket", "--instance"]) {
         assert!(text.contains(wanted), "there is no {wanted:?} in {text}");
     }
     for wanted in

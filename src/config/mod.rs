@@ -5,8 +5,8 @@
 //! host have the directories, addresses and rights). [`parse`] and [`load`] do the first two and touch nothing but
 //! the file itself; [`check_environment`] does the third, and only looks.
 //!
-//! A reload parses the file again, takes the [`diff()`] of the running config and the new one, and applies what
-//! [`Change::applied`] says can be applied to a running node. A file that does not parse changes nothing.
+//! A reload parses the file again and makes the running config what [`reloaded`] says; the [`diff()`] to the old one is
+//! what was applied, that to the new one what needs a restart. A file that does not parse changes nothing.
 
 mod diff;
 mod effective;
@@ -24,7 +24,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use diff::{Change, diff};
+pub use diff::{Change, diff, reloaded};
 pub use environment::{Finding, Severity, check_environment};
 pub use error::{ConfigError, Place, Problem, Problems};
 pub use model::{

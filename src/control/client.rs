@@ -4,19 +4,26 @@
 //! daemon adds.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::status::{ErrorBody, Inventory, Links, ObjectFilter, Objects, ReloadReport, Status, Versioned, WhySlow};
+use super::answers::{
+    Drain, ErrorBody, Inventory, Links, ObjectFilter, Objects, Pause, ReloadReport, Versioned, WhySlow,
+};
+use super::status::Status;
 use crate::limits;
 
 /// Each daemon started by systemd has a directory of its name here.
@@ -152,6 +159,30 @@ impl Client {
         self.ask(Method::POST, "/v1/reload", limits::CONTROL_ANSWER_WITHIN).await
     }
 
+    /// Pauses or resumes a peer.
+    pub async fn set_paused(&self, peer: &str, paused: bool) -> Result<Answer<Versioned<Pause>>, ClientError> {
+        let verb = if paused { "pause" } else { "resume" };
+        // What a name of a peer may not hold is no name of any.
+        let escaped: String = peer.bytes().map(escape).collect();
+        self.ask(Method::POST, &format!("/v1/{verb}?peer={escaped}"), limits::CONTROL_ANSWER_WITHIN).await
+    }
+
+    /// Has the daemon end in good order; it has only begun to when this returns.
+    pub async fn drain(&self) -> Result<Answer<Versioned<Drain>>, ClientError> {
+        self.ask(Method::POST, "/v1/drain", limits::CONTROL_ANSWER_WITHIN).await
+    }
+
+    /// The daemon's process, to be waited for; `None` where the kernel does not tell it, before Linux 6.5.
+    pub async fn process(&self) -> Result<Option<Process>, ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_connected(error))?;
+        let other = |error: io::Error| self.unreachable(Cause::Other(error));
+        match getsockopt(&stream, sockopt::PeerPidfd) {
+            Ok(process) => Ok(Some(Process(process))),
+            Err(Errno::ENOPROTOOPT) => Ok(None),
+            Err(errno) => Err(other(errno.into())),
+        }
+    }
+
     /// One request and its answer, whole within `within`.
     pub async fn ask<T: DeserializeOwned>(
         &self,
@@ -220,6 +251,34 @@ impl Client {
 
     fn strange(&self, why: String) -> ClientError {
         ClientError::Strange { socket: self.socket.clone(), why }
+    }
+}
+
+/// A process that serves a control socket.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// Whether it ends within this time. Blocks the thread until then.
+    pub fn ends_within(&self, within: Duration) -> io::Result<bool> {
+        let by = Instant::now() + within;
+        loop {
+            let left = PollTimeout::try_from(by.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(0) if Instant::now() < by => {}
+                Err(Errno::EINTR) => {}
+                ended => return Ok(ended? > 0),
+            }
+        }
+    }
+}
+
+/// A byte of a query's value: letters, digits and what else needs no escaping (RFC 3986, section 2.3) as they are.
+fn escape(byte: u8) -> String {
+    match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
     }
 }
 

@@ -8,16 +8,21 @@
 //! [`ControlSocket::serve`] on the control thread's runtime until its shutdown future ends. [`serve`] is
 //! both in one.
 
+mod answers;
 mod client;
+pub mod schema;
 mod server;
 mod socket;
 mod status;
 
-pub use client::{Answer, Cause, Client, ClientError, RUN_DIR, SOCKET_NAME};
+pub use answers::{
+    Drain, ErrorBody, Inventory, InventoryObject, Links, ObjectFilter, ObjectState, ObjectStatus, Objects, Pause,
+    ReloadReport, Versioned, WhyLink, WhySlow,
+};
+pub use client::{Answer, Cause, Client, ClientError, Process, RUN_DIR, SOCKET_NAME};
 pub use server::{Site, serve};
 pub use socket::{ControlError, ControlSocket};
 pub use status::{
-    ConfigState, ErrorBody, HeldBy, Inventory, InventoryObject, LinkState, LinkStatus, Links, ObjectFilter,
-    ObjectState, ObjectStatus, Objects, PeerState, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
-    Versioned, WhyLink, WhySlow,
+    ClientStatus, ConfigState, HeldBy, LinkState, LinkStatus, PeerState, PeerStatus, Role, SpoolStatus, State, Status,
+    Totals,
 };

@@ -8,6 +8,8 @@
 //! GET  /v1/wait?synced=true&timeout=SECONDS         Status, as soon as it is SYNCED or the time is over
 //! GET  /v1/inventory?offset=&limit=                 Inventory, or 422 of a node without a store
 //! POST /v1/reload                                   ReloadReport, or 422 and nothing was changed
+//! POST /v1/pause?peer=NAME, /v1/resume?peer=NAME    Pause, or 404 where the node has no such peer
+//! POST /v1/drain                                    Drain: the node begins to end
 //! GET  /v1/livez                                    {"live":true}: the control thread turns
 //! ```
 //!
@@ -33,14 +35,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::socket::{ControlError, ControlSocket};
-use super::status::{
-    ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, ReloadReport, Status, Versioned, WhySlow,
+use super::answers::{
+    Drain, ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, Pause, ReloadReport, Versioned, WhySlow,
 };
+use super::socket::{ControlError, ControlSocket};
+use super::status::Status;
 use crate::limits;
 
 /// What the control plane asks of a node. Called on the control thread, so each call is quick.
@@ -52,9 +55,14 @@ pub trait Site: Send + Sync + 'static {
     /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of their
     /// names, but for the first `offset`; `None` where it has no store.
     fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory>;
-    /// Reads the config file again and applies what can be applied. An error changed nothing, and says what is
-    /// wrong with the file and where.
-    fn reload(&self) -> Result<ReloadReport, String>;
+    /// Reads the config file again and applies what can be applied, where and when the node does such things. An error
+    /// changed nothing, and says what is wrong with the file and where; no answer: the node is ending.
+    fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>>;
+    /// Begins nothing more with `peer` and ends what there is, or goes on with it; whether it was the other way before.
+    /// An error: it is no peer of the node, whose peers it names.
+    fn set_paused(&self, peer: &str, paused: bool) -> Result<bool, String>;
+    /// Begins to end, as at a SIGTERM; returns at once.
+    fn drain(&self);
 }
 
 /// Binds `socket` and serves `site` there until `shutdown` ends.
@@ -138,6 +146,9 @@ fn router(app: App) -> Router {
         .route("/v1/inventory", get(inventory))
         .route("/v1/wait", get(wait))
         .route("/v1/reload", post(reload))
+        .route("/v1/pause", post(pause))
+        .route("/v1/resume", post(resume))
+        .route("/v1/drain", post(drain))
         .route("/v1/livez", get(livez))
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(no_such_method)
@@ -149,8 +160,8 @@ async fn status(Shared(app): Shared<App>) -> Json<Status> {
 }
 
 async fn links(Shared(app): Shared<App>) -> Json<Versioned<Links>> {
-    let Status { node, peers, .. } = app.site.status();
-    Json(Versioned::new(Links::SCHEMA, Links { node, peers }))
+    let Status { node, peers, clients, .. } = app.site.status();
+    Json(Versioned::new(Links::SCHEMA, Links { node, peers, clients }))
 }
 
 async fn why_slow(Shared(app): Shared<App>) -> Json<Versioned<WhySlow>> {
@@ -249,7 +260,14 @@ async fn wait(
 }
 
 async fn reload(Shared(app): Shared<App>) -> Result<Json<Versioned<ReloadReport>>, Refusal> {
-    match app.site.reload() {
+    let Ok(reloaded) = app.site.reload().await else {
+        return Err(Refusal {
+            code: StatusCode::SERVICE_UNAVAILABLE,
+            error: "the node is ending".to_owned(),
+            hint: "it reads the file when it starts again".to_owned(),
+        });
+    };
+    match reloaded {
         Ok(report) => Ok(Json(Versioned::new(ReloadReport::SCHEMA, report))),
         Err(error) => Err(Refusal {
             code: StatusCode::UNPROCESSABLE_ENTITY,
@@ -257,6 +275,40 @@ async fn reload(Shared(app): Shared<App>) -> Result<Json<Versioned<ReloadReport>
             hint: "nothing was changed; correct the file and reload again".to_owned(),
         }),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PauseQuery {
+    peer: String,
+}
+
+type PauseResult = Result<Json<Versioned<Pause>>, Refusal>;
+
+async fn pause(Shared(app): Shared<App>, query: Result<Query<PauseQuery>, QueryRejection>) -> PauseResult {
+    set_paused(&*app.site, query?.0.peer, true)
+}
+
+async fn resume(Shared(app): Shared<App>, query: Result<Query<PauseQuery>, QueryRejection>) -> PauseResult {
+    set_paused(&*app.site, query?.0.peer, false)
+}
+
+fn set_paused(site: &dyn Site, peer: String, paused: bool) -> PauseResult {
+    match site.set_paused(&peer, paused) {
+        Ok(changed) => {
+            Ok(Json(Versioned::new(Pause::SCHEMA, Pause { node: site.status().node, peer, paused, changed })))
+        }
+        Err(error) => Err(Refusal {
+            code: StatusCode::NOT_FOUND,
+            error,
+            hint: "nothing was changed; supersyncctl status shows the peers".to_owned(),
+        }),
+    }
+}
+
+async fn drain(Shared(app): Shared<App>) -> Json<Versioned<Drain>> {
+    app.site.drain();
+    Json(Versioned::new(Drain::SCHEMA, Drain { node: app.site.status().node, stopped: false }))
 }
 
 async fn livez() -> Json<serde_json::Value> {
@@ -268,7 +320,7 @@ async fn no_such_endpoint(method: Method, uri: Uri) -> Refusal {
         code: StatusCode::NOT_FOUND,
         error: format!("no such endpoint: {method} {}", uri.path()),
         hint: "endpoints: GET /v1/status, /v1/links, /v1/why-slow, /v1/objects, /v1/inventory, /v1/wait, /v1/livez; \
-               POST /v1/reload. \
+               POST /v1/reload, /v1/pause, /v1/resume, /v1/drain. \
                Is this daemon older than its client?"
             .to_owned(),
     }
@@ -278,7 +330,7 @@ async fn no_such_method(method: Method, uri: Uri) -> Refusal {
     Refusal {
         code: StatusCode::METHOD_NOT_ALLOWED,
         error: format!("{method} does not go with {}", uri.path()),
-        hint: "POST /v1/reload; GET for all else".to_owned(),
+        hint: "POST /v1/reload, /v1/pause, /v1/resume, /v1/drain; GET for all else".to_owned(),
     }
 }
 
@@ -291,7 +343,9 @@ struct Refusal {
 
 impl Refusal {
     fn bad_query(error: String) -> Self {
-        let hint = "objects?filter=all|missing|failed&limit=COUNT, inventory?offset=COUNT&limit=COUNT, wait?synced=true&timeout=SECONDS".to_owned();
+        let hint = "objects?filter=all|missing|failed&limit=COUNT, inventory?offset=COUNT&limit=COUNT, \
+                    wait?synced=true&timeout=SECONDS, pause?peer=NAME, resume?peer=NAME"
+            .to_owned();
         Self { code: StatusCode::BAD_REQUEST, error, hint }
     }
 }

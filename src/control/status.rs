@@ -26,6 +26,7 @@
 //!   "capacity_in": number?,            what its links that bring something in are measured to carry, in all
 //!   "eta_seconds": number?,            to the last wanted byte at that rate; null: nothing moves, or all is here
 //!   "peers": [ peer, .. ],
+//!   "clients": [ client, .. ],         who pushes, pulls or fetches from this node now
 //!   "spool": { "bytes": integer, "max_bytes": integer, "objects": integer }?,     exchanges
 //!   "bytes_received": integer, "bytes_sent": integer,       on the wire, since start
 //!   "payload_received": integer, "payload_sent": integer,   of these, bytes of objects
@@ -34,7 +35,8 @@
 //!
 //! peer: { "name": string,
 //!   "links_up": integer, "links_total": integer?,           configured; null when the peer dials this node
-//!   "state": "streaming" | "idle" | "degraded" | "down",    degraded: some links up, some not
+//!   "state": "streaming" | "idle" | "degraded" | "down"     degraded: some links up, some not
+//!          | "paused",                 by an operator; its links are closed until it is resumed
 //!   "rate_in": number, "rate_out": number, "reconnects": integer, "note": string?,
 //!   "verified": integer, "stolen": integer, "duplicated": integer, "bad": integer,
 //!                                      of all its links since the start, those too that are gone
@@ -64,8 +66,14 @@
 //!            | "disk"                  this node's disk is behind, or takes nothing
 //!            | "relay"                 an exchange has not yet what is asked for, or has no room for it
 //!            | "damage"                it is put aside
-//!            | "down",                 there is no connection
+//!            | "down"                  there is no connection
+//!            | "paused",               its peer is paused
 //!   "why": string }                    the same in words
+//!
+//! client: { "protocol": "named" | "session", "address": string,
+//!   "doing": string                    "push" or "pull" and the path; "fetch" and what is asked for
+//!   "connections": integer, "since_seconds": integer, "rate_in": number, "rate_out": number,
+//!   "payload_in": integer, "payload_out": integer }         bytes of files since it came
 //! ```
 //!
 //! `verified`, `stolen`, `duplicated` and `bad` are of all connections that a link has had since the start. Where the peer
@@ -82,7 +90,7 @@
 //! # `supersync.links/1` - `GET /v1/links`, `supersyncctl links --json`
 //!
 //! ```text
-//! { "schema": "supersync.links/1", "node": string, "peers": [ peer, .. ] }
+//! { "schema": "supersync.links/1", "node": string, "peers": [ peer, .. ], "clients": [ client, .. ] }
 //! ```
 //!
 //! # `supersync.objects/1` - `GET /v1/objects?filter=all|missing|failed&limit=`, `supersyncctl objects --json`
@@ -132,6 +140,21 @@
 //! { "schema": "supersync.reload/1", "applied": [ string, .. ], "needs_restart": [ string, .. ] }
 //! ```
 //!
+//! # `supersync.pause/1` - `POST /v1/pause?peer=`, `POST /v1/resume?peer=`, `supersyncctl pause|resume --json`
+//!
+//! ```text
+//! { "schema": "supersync.pause/1", "node": string, "peer": string,
+//!   "paused": bool,                    as it is now
+//!   "changed": bool }                  it was the other way before
+//! ```
+//!
+//! # `supersync.drain/1` - `POST /v1/drain`, `supersyncctl drain --json`
+//!
+//! ```text
+//! { "schema": "supersync.drain/1", "node": string,
+//!   "stopped": bool }                  false in the daemon's answer: it begins to; true once its process is gone
+//! ```
+//!
 //! # Errors - any status but 200
 //!
 //! ```text
@@ -139,7 +162,6 @@
 //! ```
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +203,9 @@ pub struct Status {
     pub eta_seconds: Option<f64>,
     /// Everyone this node talks to, or is configured to.
     pub peers: Vec<PeerStatus>,
+    /// Who pushes, pulls or fetches from this node now.
+    #[serde(default)]
+    pub clients: Vec<ClientStatus>,
     /// What an exchange holds on its way; `None` for a trader.
     pub spool: Option<SpoolStatus>,
     /// Bytes that came in over all links since start.
@@ -206,7 +231,8 @@ impl Status {
         self.state == State::Synced
     }
 
-    /// Nothing is missing and every configured link is up: what `supersyncctl status` exits with 0 for.
+    /// Nothing is missing and every configured link is up, but for those of paused peers: what `supersyncctl status` exits
+    /// with 0 for.
     pub fn is_complete(&self) -> bool {
         self.is_synced() && self.peers.iter().all(PeerStatus::has_all_links)
     }
@@ -301,9 +327,10 @@ pub struct PeerStatus {
 }
 
 impl PeerStatus {
-    /// Every link that the config asks for is up; always so for a peer that dials this node.
+    /// Every link that the config asks for is up; always so for a peer that dials this node, and for one that is paused: its
+    /// links are down because somebody wants them to be.
     pub fn has_all_links(&self) -> bool {
-        self.links_total.is_none_or(|total| self.links_up >= total)
+        self.state == PeerState::Paused || self.links_total.is_none_or(|total| self.links_up >= total)
     }
 
     /// TCP segments sent again, over all its links.
@@ -324,6 +351,8 @@ pub enum PeerState {
     Degraded,
     /// No link is up.
     Down,
+    /// An operator has paused it: nothing is begun with it until it is resumed.
+    Paused,
 }
 
 /// One connection, or the place of one that is being tried again.
@@ -400,6 +429,29 @@ pub struct LinkStatus {
     pub why: String,
 }
 
+/// Somebody who pushes, pulls or fetches from this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// What it speaks: `named` or `session`.
+    pub protocol: String,
+    /// Its address; that of its first connection.
+    pub address: String,
+    /// What for, as far as it has said so.
+    pub doing: String,
+    /// Its connections.
+    pub connections: u64,
+    /// Seconds since it came.
+    pub since_seconds: u64,
+    /// Bytes of files from it, per second.
+    pub rate_in: f64,
+    /// Bytes of files to it, per second.
+    pub rate_out: f64,
+    /// Bytes of files from it.
+    pub payload_in: u64,
+    /// Bytes of files to it.
+    pub payload_out: u64,
+}
+
 /// What holds a link back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -419,6 +471,8 @@ pub enum HeldBy {
     Damage,
     /// There is no connection.
     Down,
+    /// An operator has paused its peer.
+    Paused,
 }
 
 /// Whether a link carries packets.
@@ -432,208 +486,6 @@ pub enum LinkState {
     /// Waiting for the next dial, or gone.
     #[default]
     Down,
-}
-
-/// One object that this node wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectStatus {
-    /// Its path below the root, unprintable bytes escaped.
-    pub name: String,
-    /// Its length in bytes, once known.
-    pub size: Option<u64>,
-    /// How far it is.
-    pub state: ObjectState,
-    /// Bytes here already.
-    pub have_bytes: u64,
-    /// What a person should know: why it failed, where it comes from.
-    pub note: Option<String>,
-}
-
-/// How far an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectState {
-    /// Wanted, and nobody was asked for it yet.
-    Missing,
-    /// Bytes of it come in.
-    Arriving,
-    /// Whole and marked.
-    Done,
-    /// Given up until something changes.
-    Failed,
-    /// Asked for; the peer does not have it yet.
-    Waiting,
-}
-
-/// Which objects to tell of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectFilter {
-    /// All that are wanted.
-    #[default]
-    All,
-    /// All that are not whole and marked, whatever the reason.
-    Missing,
-    /// Those given up.
-    Failed,
-}
-
-impl ObjectFilter {
-    /// Whether an object in `state` is asked for.
-    pub fn admits(self, state: ObjectState) -> bool {
-        match self {
-            Self::All => true,
-            Self::Missing => state != ObjectState::Done,
-            Self::Failed => state == ObjectState::Failed,
-        }
-    }
-}
-
-/// An answer with the name of its schema in front; [`Status`] carries its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Versioned<T> {
-    /// Name and number of the schema.
-    pub schema: String,
-    /// The answer.
-    #[serde(flatten)]
-    pub body: T,
-}
-
-impl<T> Versioned<T> {
-    /// `body` as written in `schema`.
-    pub fn new(schema: &str, body: T) -> Self {
-        Self { schema: schema.to_owned(), body }
-    }
-}
-
-/// The links of a node, by peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Links {
-    /// The node's name.
-    pub node: String,
-    /// Its peers.
-    pub peers: Vec<PeerStatus>,
-}
-
-impl Links {
-    /// The schema that they are written in.
-    pub const SCHEMA: &'static str = "supersync.links/1";
-}
-
-/// What holds each link of a node back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WhySlow {
-    /// The node's name.
-    pub node: String,
-    /// Where the node as a whole stands.
-    pub state: State,
-    /// Its links, by peer.
-    pub links: Vec<WhyLink>,
-}
-
-/// What holds one link back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WhyLink {
-    /// Its peer's name.
-    pub peer: String,
-    /// As [`LinkStatus::id`].
-    pub id: u64,
-    /// The other end.
-    pub address: String,
-    /// Whether it carries packets.
-    pub state: LinkState,
-    /// Payload coming in, bytes per second.
-    pub rate_in: f64,
-    /// Payload going out, bytes per second.
-    pub rate_out: f64,
-    /// What holds it back.
-    pub held_by: HeldBy,
-    /// The same in words.
-    pub why: String,
-}
-
-impl WhySlow {
-    /// The schema that it is written in.
-    pub const SCHEMA: &'static str = "supersync.why-slow/1";
-}
-
-impl From<Status> for WhySlow {
-    fn from(status: Status) -> Self {
-        let of_peer = |peer: PeerStatus| {
-            let of_link = move |link: LinkStatus| {
-                let LinkStatus { id, address, state, rate_in, rate_out, held_by, why, .. } = link;
-                WhyLink { peer: peer.name.clone(), id, address, state, rate_in, rate_out, held_by, why }
-            };
-            peer.links.into_iter().map(of_link)
-        };
-        Self { node: status.node, state: status.state, links: status.peers.into_iter().flat_map(of_peer).collect() }
-    }
-}
-
-/// Objects that passed a filter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Objects {
-    /// At most as many as were asked for.
-    pub objects: Vec<ObjectStatus>,
-    /// There are more.
-    pub truncated: bool,
-}
-
-impl Objects {
-    /// The schema that they are written in.
-    pub const SCHEMA: &'static str = "supersync.objects/1";
-}
-
-/// What the far trader is known to have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
-    /// Where the trader fetches into.
-    pub remote: PathBuf,
-    /// The far trader has told all that it has.
-    pub whole: bool,
-    /// At most as many as were asked for.
-    pub objects: Vec<InventoryObject>,
-    /// There are more.
-    pub truncated: bool,
-}
-
-impl Inventory {
-    /// The schema that it is written in.
-    pub const SCHEMA: &'static str = "supersync.inventory/1";
-}
-
-/// One object of an inventory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InventoryObject {
-    /// Its path below the root, unprintable bytes escaped.
-    pub name: String,
-    /// Its length in bytes.
-    pub size: u64,
-    /// BLAKE3 of its content, hexadecimal.
-    pub root: String,
-}
-
-/// What became of a reload that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ReloadReport {
-    /// Changes in force now, one line each.
-    pub applied: Vec<String>,
-    /// Changes that wait for a restart, one line each.
-    pub needs_restart: Vec<String>,
-}
-
-impl ReloadReport {
-    /// The schema that it is written in.
-    pub const SCHEMA: &'static str = "supersync.reload/1";
-}
-
-/// What any answer but a good one carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorBody {
-    /// What failed and why.
-    pub error: String,
-    /// What to do next.
-    pub hint: Option<String>,
 }
 
 impl fmt::Display for Role {
@@ -663,6 +515,7 @@ impl fmt::Display for PeerState {
             Self::Idle => "idle",
             Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Paused => "paused",
         })
     }
 }
@@ -687,29 +540,7 @@ impl fmt::Display for HeldBy {
             Self::Relay => "relay",
             Self::Damage => "damage",
             Self::Down => "down",
-        })
-    }
-}
-
-impl fmt::Display for ObjectState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Missing => "missing",
-            Self::Arriving => "arriving",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Waiting => "waiting",
-        })
-    }
-}
-
-/// The word for a filter in a query.
-impl fmt::Display for ObjectFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::All => "all",
-            Self::Missing => "missing",
-            Self::Failed => "failed",
+            Self::Paused => "paused",
         })
     }
 }
@@ -727,23 +558,10 @@ mod tests {
         }
         check(&[Role::Trader, Role::Exchange]);
         check(&[State::Synced, State::Syncing, State::Waiting, State::Draining]);
-        check(&[PeerState::Streaming, PeerState::Idle, PeerState::Degraded, PeerState::Down]);
+        use PeerState::{Degraded, Down, Idle, Paused, Streaming};
+        check(&[Streaming, Idle, Degraded, Down, Paused]);
         check(&[LinkState::Up, LinkState::Connecting, LinkState::Down]);
         use HeldBy::{Damage, Disk, Network, Nothing, Peer, Relay};
-        check(&[Nothing, Network, Peer, Disk, Relay, Damage, HeldBy::Down]);
-        check(&[ObjectFilter::All, ObjectFilter::Missing, ObjectFilter::Failed]);
-        use ObjectState::{Arriving, Done, Failed, Missing, Waiting};
-        check(&[Missing, Arriving, Done, Failed, Waiting]);
-    }
-
-    #[test]
-    fn missing_is_all_that_is_not_marked() {
-        use ObjectState::{Arriving, Done, Failed, Missing, Waiting};
-        for state in [Missing, Arriving, Failed, Waiting] {
-            assert!(ObjectFilter::Missing.admits(state), "{state}");
-        }
-        assert!(!ObjectFilter::Missing.admits(Done));
-        assert!(ObjectFilter::All.admits(Done));
-        assert!(ObjectFilter::Failed.admits(Failed) && !ObjectFilter::Failed.admits(Waiting));
+        check(&[Nothing, Network, Peer, Disk, Relay, Damage, HeldBy::Down, HeldBy::Paused]);
     }
 }

@@ -8,6 +8,7 @@ mod fetch;
 mod progress;
 mod remote;
 mod render;
+mod stay;
 mod transfer;
 mod verify;
 
@@ -15,19 +16,17 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-
-use clap::{Args, Parser, Subcommand};
-use tokio::time::{MissedTickBehavior, interval};
+use std::time::Duration;
 
 use crate::config::ConfigError;
-use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status};
+use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status, schema};
 use crate::engine::session::SessionError;
 use crate::node::fetch::FetchError;
 use crate::store::StoreError;
 use crate::{exit, limits};
+use clap::{Args, Parser, Subcommand};
 
-pub use render::{Colour, links, objects, reload, status, why_slow};
+pub use render::{Colour, links, objects, pause, reload, status, why_slow};
 
 /// Asks a running supersyncd how it is, tells it what to do, and moves directory trees between hosts.
 #[derive(Debug, Parser)]
@@ -56,16 +55,12 @@ struct Target {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show how far the node is; exits with 3 unless it is SYNCED with every configured link up
-    Status {
-        /// Show it again every second
-        #[arg(long)]
-        watch: bool,
-    },
+    /// Show how far the node is; exits with 3 unless it is SYNCED with every configured link up, but for those of paused peers
+    Status(Watch),
     /// Show each link: rates, its share of what comes in, and what it stole, brought twice and damaged since the start
-    Links,
+    Links(Watch),
     /// Show what holds each link back: the network, the peer, the disk, the relay, its own damage, or nothing at all
-    WhySlow,
+    WhySlow(Watch),
     /// Show the objects that the node wants
     Objects {
         /// Only those that are not whole and marked
@@ -96,8 +91,39 @@ enum Command {
     /// Read all that was fetched again and hold it against its markers; exits with 6 where something is damaged, with 3
     /// where something has no marker or is not as at the far trader
     Verify(verify::Options),
-    /// Have the daemon read its config file again, and show what that changed
+    /// Have the daemon read its config file again, and show what that changed; exits with 78 if the file is wrong, and nothing
+    /// was changed
     Reload,
+    /// Close the links to a peer and make none, until it is resumed or the daemon starts again; others take over its work
+    Pause {
+        /// As status names it
+        peer: String,
+    },
+    /// Go on with a peer that is paused
+    Resume {
+        /// As status names it
+        peer: String,
+    },
+    /// Have the daemon finish what is in flight and end, as systemctl stop does; returns once it is gone, with 5 if that takes
+    /// longer than the timeout
+    Drain {
+        /// Wait for so long: seconds, or 90s, 10m, 2h
+        #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "90s")]
+        timeout: Duration,
+    },
+    /// Print the JSON schema of an output, or the names of all there are
+    Schema {
+        /// As in the output's `schema`, or short: status
+        name: Option<String>,
+    },
+}
+
+/// Whether a picture is followed by others.
+#[derive(Debug, Args)]
+struct Watch {
+    /// Show it again every second, until interrupted
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Why a command did not do what was asked.
@@ -113,6 +139,11 @@ enum CtlError {
     Client(#[from] ClientError),
     #[error("{node} is not synced after {patience}: {progress}. See what holds it up: supersyncctl why-slow")]
     TimedOut { node: String, patience: String, progress: String },
+    #[error("{node} is still ending after {patience}. See what it does: supersyncctl status, and its log")]
+    StillDraining { node: String, patience: String },
+    // What is wrong with the file, and that nothing was changed.
+    #[error(transparent)]
+    Reload(ClientError),
     #[error("the config has no [store]: there is nothing to verify")]
     NoStore,
     #[error(transparent)]
@@ -150,10 +181,10 @@ impl CtlError {
             Self::Session { source, .. } => session_status(source),
             Self::Fetch(error) => error.exit_status(),
             Self::Incomplete { .. } | Self::Interrupted => exit::INCOMPLETE,
-            Self::Config(_) => exit::CONFIG,
+            Self::Config(_) | Self::Reload(_) => exit::CONFIG,
             Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
             Self::Client(ClientError::Permission { .. }) => exit::PERMISSION,
-            Self::TimedOut { .. } => exit::TIMED_OUT,
+            Self::TimedOut { .. } | Self::StillDraining { .. } => exit::TIMED_OUT,
             // The reader has seen enough and left, as `head` does; that is no failure of ours.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
             Self::Search { .. } | Self::Client(_) | Self::Store(_) | Self::Output(_) => exit::FAILED,
@@ -216,18 +247,26 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
         Command::Pull(options) => transfer::pull(options, screen).await,
         Command::Fetch(options) => fetch::fetch(options, screen).await,
         Command::Verify(options) => verify::run(options, client, &screen).await,
-        Command::Status { watch: true } => watch(&client()?, &screen).await,
-        Command::Status { watch: false } => {
+        Command::Status(Watch { watch: true }) => {
+            stay::watch(&client()?, &screen, Client::status, |status| render::status(status, screen.colour)).await
+        }
+        Command::Status(_) => {
             let answer = client()?.status().await?;
             screen.show(&answer.json, || render::status(&answer.body, screen.colour))?;
             Ok(verdict(&answer.body))
         }
-        Command::Links => {
+        Command::Links(Watch { watch: true }) => {
+            stay::watch(&client()?, &screen, Client::links, |answer| render::links(&answer.body)).await
+        }
+        Command::Links(_) => {
             let answer = client()?.links().await?;
             screen.show(&answer.json, || render::links(&answer.body.body))?;
             Ok(exit::OK)
         }
-        Command::WhySlow => {
+        Command::WhySlow(Watch { watch: true }) => {
+            stay::watch(&client()?, &screen, Client::why_slow, |answer| render::why_slow(&answer.body)).await
+        }
+        Command::WhySlow(_) => {
             let answer = client()?.why_slow().await?;
             screen.show(&answer.json, || render::why_slow(&answer.body.body))?;
             Ok(exit::OK)
@@ -242,59 +281,51 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
             screen.show(&answer.json, || render::objects(&answer.body.body))?;
             Ok(exit::OK)
         }
-        Command::Wait { synced: _, timeout } => wait(&client()?, &screen, timeout).await,
+        Command::Wait { synced: _, timeout } => stay::wait(&client()?, &screen, timeout).await,
         Command::Reload => {
-            let answer = client()?.reload().await?;
+            let answer = client()?.reload().await.map_err(of_reload)?;
             screen.show(&answer.json, || render::reload(&answer.body.body))?;
             Ok(exit::OK)
         }
+        Command::Pause { peer } => set_paused(&client()?, &screen, &peer, true).await,
+        Command::Resume { peer } => set_paused(&client()?, &screen, &peer, false).await,
+        Command::Drain { timeout } => stay::drain(&client()?, &screen, timeout).await,
+        Command::Schema { name } => show_schema(name.as_deref()),
     }
+}
+
+/// A refusal means that the file is wrong.
+fn of_reload(error: ClientError) -> CtlError {
+    match error {
+        ClientError::Refused { code: 422, .. } => CtlError::Reload(error),
+        other => other.into(),
+    }
+}
+
+async fn set_paused(client: &Client, screen: &Screen, peer: &str, paused: bool) -> Result<u8, CtlError> {
+    let answer = client.set_paused(peer, paused).await?;
+    screen.show(&answer.json, || render::pause(&answer.body.body))?;
+    Ok(exit::OK)
+}
+
+fn show_schema(name: Option<&str>) -> Result<u8, CtlError> {
+    let mut text = String::new();
+    match name {
+        None => schema::names().for_each(|name| text += &format!("{name}\n")),
+        Some(name) => {
+            let found = schema::find(name).ok_or_else(|| {
+                let names: Vec<&str> = schema::names().collect();
+                CtlError::Usage(format!("there is no schema {name:?}, but these: {}", names.join(", ")))
+            })?;
+            text = serde_json::to_string_pretty(&found).map_err(io::Error::from)? + "\n";
+        }
+    }
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(exit::OK)
 }
 
 fn verdict(status: &Status) -> u8 {
     if status.is_complete() { exit::OK } else { exit::INCOMPLETE }
-}
-
-/// A picture every [`limits::WATCH_EVERY`] until interrupted. A person who watches wants to see the daemon come
-/// back, so on a terminal its absence is shown and watched too, once it was there; a script is told at once.
-async fn watch(client: &Client, screen: &Screen) -> Result<u8, CtlError> {
-    let mut ticks = interval(limits::WATCH_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut is_first = true;
-    loop {
-        ticks.tick().await;
-        match client.status().await {
-            Ok(answer) => screen.redraw(is_first, &answer.json, || render::status(&answer.body, screen.colour))?,
-            Err(error @ ClientError::Unreachable { .. }) if screen.redraws() && !is_first => {
-                screen.redraw(is_first, "", || format!("{}\n", printable(&error.to_string())))?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        is_first = false;
-    }
-}
-
-/// Asks in turns that the daemon bounds, until synced or `patience` is over.
-async fn wait(client: &Client, screen: &Screen, patience: Option<Duration>) -> Result<u8, CtlError> {
-    let start = Instant::now();
-    loop {
-        let left = patience.map_or(limits::CONTROL_WAIT_MAX, |patience| patience.saturating_sub(start.elapsed()));
-        let answer = client.wait_synced(left).await?;
-        let status = &answer.body;
-        if status.is_synced() {
-            screen.show(&answer.json, || {
-                format!("{} is synced: {}\n", render::clean(&status.node), render::progress(status))
-            })?;
-            return Ok(exit::OK);
-        }
-        if let Some(patience) = patience.filter(|patience| start.elapsed() >= *patience) {
-            if screen.json {
-                screen.show(&answer.json, String::new)?;
-            }
-            let patience = render::duration(patience.as_secs());
-            return Err(CtlError::TimedOut { node: status.node.clone(), patience, progress: render::progress(status) });
-        }
-    }
 }
 
 impl Target {
@@ -472,6 +503,9 @@ mod tests {
         check(ClientError::Unreachable { socket: socket.clone(), cause }.into(), exit::UNREACHABLE);
         check(ClientError::Refused { code: 422, error: String::new(), hint: None }.into(), exit::FAILED);
         check(ClientError::Strange { socket, why: String::new() }.into(), exit::FAILED);
+        let refused = |code| ClientError::Refused { code, error: String::new(), hint: None };
+        check(of_reload(refused(422)), exit::CONFIG);
+        check(of_reload(refused(404)), exit::FAILED);
         check(CtlError::NoDaemon(PathBuf::from(RUN_DIR)), exit::UNREACHABLE);
         check(io::Error::from(io::ErrorKind::BrokenPipe).into(), exit::OK);
         check(io::Error::from(io::ErrorKind::StorageFull).into(), exit::FAILED);

@@ -9,8 +9,8 @@ use bytesize::ByteSize;
 use comfy_table::{Cell, Table, presets};
 
 use crate::control::{
-    LinkState, Links, ObjectStatus, Objects, PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
-    WhyLink, WhySlow,
+    ClientStatus, LinkState, Links, ObjectStatus, Objects, Pause, PeerStatus, ReloadReport, Role, SpoolStatus, State,
+    Status, Totals, WhyLink, WhySlow,
 };
 
 /// Whether colours may be used.
@@ -58,6 +58,9 @@ pub fn status(status: &Status, colour: Colour) -> String {
     if !status.peers.is_empty() {
         out.push_str(&peers(&status.peers));
     }
+    if !status.clients.is_empty() {
+        out.push_str(&clients("  ", &status.clients));
+    }
     let config_problem = config.message.as_ref().filter(|_| !config.ok).map(|why| format!("config: {why}"));
     for problem in config_problem.iter().chain(&status.problems) {
         line(&mut out, format_args!("  {} {}", colour.paint(RED, "!"), clean(problem)));
@@ -67,8 +70,9 @@ pub fn status(status: &Status, colour: Colour) -> String {
 
 /// The picture of `supersyncctl links`.
 pub fn links(links: &Links) -> String {
+    let told = if links.clients.is_empty() { String::new() } else { clients("", &links.clients) };
     if links.peers.iter().all(|peer| peer.links.is_empty()) {
-        return format!("{} has no links\n", clean(&links.node));
+        return format!("{} has no links\n{told}", clean(&links.node));
     }
     let header = [
         "PEER",
@@ -113,7 +117,25 @@ pub fn links(links: &Links) -> String {
             link.note.as_deref().map(clean).unwrap_or_default(),
         ]
     });
-    table("", &header, rows, &[2; 18])
+    table("", &header, rows, &[2; 18]) + &told
+}
+
+fn clients(indent: &str, clients: &[ClientStatus]) -> String {
+    let row = |client: &ClientStatus| {
+        vec![
+            clean(&client.address),
+            client.protocol.clone(),
+            client.connections.to_string(),
+            coarse(client.since_seconds),
+            rate(client.rate_in),
+            rate(client.rate_out),
+            size(client.payload_in),
+            size(client.payload_out),
+            clean(&client.doing),
+        ]
+    };
+    let header = ["CLIENT", "PROTOCOL", "LINKS", "FOR", "IN", "OUT", "BYTES IN", "BYTES OUT", "DOING"];
+    table(indent, &header, clients.iter().map(row), &[2; 9])
 }
 
 /// The picture of `supersyncctl why-slow`.
@@ -170,6 +192,19 @@ pub fn reload(report: &ReloadReport) -> String {
         out.push_str("nothing changed\n");
     }
     out
+}
+
+/// What `supersyncctl pause` and `resume` say.
+pub fn pause(pause: &Pause) -> String {
+    let peer = clean(&pause.peer);
+    match (pause.paused, pause.changed) {
+        (true, true) => {
+            format!("{peer} is paused. To go on: supersyncctl resume {peer}, or a restart of {}\n", clean(&pause.node))
+        }
+        (true, false) => format!("{peer} was paused already\n"),
+        (false, true) => format!("{peer} is resumed\n"),
+        (false, false) => format!("{peer} was not paused\n"),
+    }
 }
 
 /// How far a node is, in one sentence's tail: `have 212 of 500 objects (5.1 GB of 12.0 GB)`.

@@ -169,6 +169,11 @@ impl Engine {
         }
     }
 
+    /// The sessions of others that are under way.
+    pub fn sessions(&self) -> Vec<session::ServedView> {
+        self.shared.sessions.views()
+    }
+
     /// Ends a link; a notice follows.
     pub fn close_link(&self, link: LinkId, reason: &str) {
         self.shared.send_to(link, Message::Close(link, reason.to_owned()));

@@ -18,10 +18,15 @@ use crate::uring::control;
 pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
     control::spawn(async move {
         let mut delay = limits::REDIAL_MIN;
-        while !slot.is_retired() {
+        loop {
+            site.until_resumed(&slot).await;
+            if slot.is_retired() {
+                return;
+            }
             let began = Instant::now();
             let reason = match dial(&slot.address).await {
                 Ok(_) if slot.is_retired() => return,
+                Ok(_) if site.is_slot_paused(&slot) => continue,
                 Ok((socket, address)) => {
                     let (closed, end) = oneshot::channel();
                     let link = site.add_dialed(socket, address, &slot, closed);

@@ -128,7 +128,15 @@ impl Slot {
     }
 
     pub(super) fn is_link(&self, link: LinkId) -> bool {
-        matches!(lock(&self.state).0, SlotState::Up(up) if up == link)
+        self.link() == Some(link)
+    }
+
+    /// Its connection, while there is one.
+    pub(super) fn link(&self) -> Option<LinkId> {
+        match lock(&self.state).0 {
+            SlotState::Up(link) => Some(link),
+            SlotState::Dialing | SlotState::Waiting { .. } => None,
+        }
     }
 
     pub(super) fn retire(&self) {
@@ -202,13 +210,19 @@ impl Caller {
 
     /// A connection of it is gone.
     pub(super) fn handle_closed(&mut self, link: LinkId, damaged: bool, reason: &str) {
-        self.up = self.up.saturating_sub(1);
-        self.last_end = Some(reason.to_owned());
+        // One that was refused at once has no place.
         if let Some(place) = self.places.iter_mut().find(|place| place.link == Some(link)) {
+            self.up -= 1;
+            self.last_end = Some(reason.to_owned());
             place.link = None;
             place.ended = Some((Instant::now(), reason.to_owned()));
             place.history.end(link, damaged);
         }
+    }
+
+    /// The connections to it.
+    pub(super) fn links(&self) -> Vec<LinkId> {
+        self.places.iter().filter_map(|place| place.link).collect()
     }
 
     /// As [`History::unsettled`], of all its places.

@@ -14,35 +14,38 @@ use crate::config::RoleConfig;
 use crate::control::{HeldBy, LinkState, LinkStatus, PeerState, PeerStatus};
 use crate::engine::LinkView;
 use crate::transfer::{FlowId, Flows, Health};
-use crate::units::{LinkId, Time};
+use crate::units::{LinkId, SessionId, Time};
 
 /// Weight of the newest sample.
 const NEWEST: f64 = 0.4;
 
-/// Rates of all links.
+/// Rates of all links, and of the sessions of others.
 #[derive(Debug, Default)]
-pub(super) struct Rates(BTreeMap<LinkId, Sample>);
+pub(super) struct Rates {
+    pub(super) links: BTreeMap<LinkId, Sample>,
+    pub(super) sessions: BTreeMap<SessionId, Sample>,
+}
 
 #[derive(Debug, Clone, Copy)]
-struct Sample {
+pub(super) struct Sample {
     at: Instant,
     /// What had passed then.
     passed: Passed,
     /// When something came in last.
     heard: Instant,
-    rate_in: f64,
-    rate_out: f64,
+    pub(super) rate_in: f64,
+    pub(super) rate_out: f64,
     /// Parts of the time: see [`Facts`].
     busy: f64,
     receiver_limited: f64,
     send_buffer_limited: f64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Passed {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Passed {
     /// Bytes of objects.
-    payload_in: u64,
-    payload_out: u64,
+    pub(super) payload_in: u64,
+    pub(super) payload_out: u64,
     /// Bytes of any kind.
     bytes_in: u64,
     busy: Duration,
@@ -50,8 +53,15 @@ struct Passed {
     send_buffer_limited: Duration,
 }
 
+impl Passed {
+    /// Bytes of objects alone.
+    pub(super) fn payload(payload_in: u64, payload_out: u64) -> Self {
+        Self { payload_in, payload_out, ..Self::default() }
+    }
+}
+
 impl Sample {
-    fn new(at: Instant, passed: Passed) -> Self {
+    pub(super) fn new(at: Instant, passed: Passed) -> Self {
         let zero = 0.0;
         Self {
             at,
@@ -65,7 +75,7 @@ impl Sample {
         }
     }
 
-    fn update(&mut self, now: Instant, passed: Passed) {
+    pub(super) fn update(&mut self, now: Instant, passed: Passed) {
         let seconds = now.duration_since(self.at).as_secs_f64();
         if seconds <= 0.0 {
             return;
@@ -116,10 +126,10 @@ pub(super) struct Look {
 impl Site {
     /// Takes the links' rates anew.
     pub(super) fn sample(&self) {
-        // Two threads take samples: who has the lock has the newer figures.
-        let Rates(rates) = &mut *lock(&self.rates);
-        let views = self.engine().links();
         let now = Instant::now();
+        self.sample_sessions(now);
+        let views = self.engine().links();
+        let rates = &mut lock(&self.rates).links;
         rates.retain(|id, _| views.contains_key(id));
         for (id, view) in &views {
             let passed = Passed::from(view);
@@ -131,6 +141,7 @@ impl Site {
     pub(super) fn peers(&self) -> Vec<PeerStatus> {
         let look = self.look();
         let mut peers = if self.is_trader() { self.callers(&look) } else { self.dialed(&look) };
+        peers.iter_mut().for_each(|peer| self.tell_paused(peer));
         let links = || peers.iter().flat_map(|peer| &peer.links);
         let all: f64 = links().map(|link| link.rate_in).sum();
         if all > IDLE_RATE {
@@ -163,7 +174,7 @@ impl Site {
         };
         let wanting = [FIRST, SECOND].map(|flow| missing[usize::from(flow.0)] && !has_orders(flow));
         let packet_bytes = self.config().packet_len.bytes() as u64;
-        let samples = lock(&self.rates).0.clone();
+        let samples = lock(&self.rates).links.clone();
         Look { views, samples, health, disk, no_room, wanting, now, packet_bytes, is_exchange: !self.is_trader() }
     }
 

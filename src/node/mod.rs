@@ -8,6 +8,7 @@
 //! - [`Node`] is the same within a process, for a whole site in one (`supersyncd demo`, tests).
 //! - [`fetch`](mod@fetch) is the client of the named protocol, which is no node: it comes, fetches and goes.
 
+mod clients;
 mod dial;
 pub mod fetch;
 mod inventory;
@@ -15,6 +16,8 @@ mod line;
 mod links;
 mod listen;
 mod local;
+mod pause;
+mod reload;
 mod report;
 mod site;
 mod watch;
@@ -118,7 +121,7 @@ impl Node {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT, then drains it. SIGHUP reloads. Tells the service manager, where there is one,
+/// Runs a node until SIGTERM, SIGINT or a request to drain, then drains it. SIGHUP reloads. Tells the service manager, where there is one,
 /// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     raise_open_files();

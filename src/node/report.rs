@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::site::{FIRST, SECOND, Site, lock};
+use tokio::sync::{mpsc, oneshot};
+
+use super::site::{Command, FIRST, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::control::{
     ConfigState, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, ReloadReport,
@@ -94,6 +96,7 @@ impl Site {
             capacity_in: capacity,
             eta_seconds: eta(left, capacity),
             peers,
+            clients: self.clients(),
             spool,
             bytes_received: sums.bytes_in,
             bytes_sent: sums.bytes_out,
@@ -182,13 +185,23 @@ impl crate::control::Site for Handle {
         Some(Inventory { remote: store.remote.clone(), whole, objects, truncated: false })
     }
 
-    fn reload(&self) -> Result<ReloadReport, String> {
-        self.0.apply_reload()
+    fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>> {
+        let (done, reloaded) = oneshot::channel();
+        let _ = self.1.send(Command::Reload(done));
+        reloaded
+    }
+
+    fn set_paused(&self, peer: &str, paused: bool) -> Result<bool, String> {
+        self.0.set_paused(peer, paused)
+    }
+
+    fn drain(&self) {
+        self.0.drain_wanted.notify_one();
     }
 }
 
-/// A node as the control socket sees it.
-pub(super) struct Handle(pub(super) Arc<Site>);
+/// A node as the control socket sees it, and the way to its thread.
+pub(super) struct Handle(pub(super) Arc<Site>, pub(super) mpsc::UnboundedSender<Command>);
 
 /// What the links that bring something in are measured to carry in all.
 fn capacity_in<'a>(links: impl Iterator<Item = &'a LinkStatus>) -> Option<f64> {

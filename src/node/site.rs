@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::interval;
 
-use super::line::{Caller, Slot, SlotState, Tally};
+use super::line::{Caller, Slot, Tally};
 use super::links::Rates;
 use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
@@ -47,8 +47,8 @@ pub(super) enum Command {
     Drain,
     /// End at once.
     Kill,
-    /// Read the config again.
-    Reload(oneshot::Sender<()>),
+    /// Read the config again, and say what became of it.
+    Reload(oneshot::Sender<Result<ReloadReport, String>>),
     /// The engine has something to say.
     Notice(Notice),
 }
@@ -57,7 +57,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Site {
     config: Mutex<Arc<Config>>,
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     engine: OnceLock<Engine>,
     listening: OnceLock<Vec<SocketAddr>>,
     /// The flow's stores, in the order of the flows' ids.
@@ -67,16 +67,24 @@ pub(super) struct Site {
     closers: Mutex<BTreeMap<LinkId, oneshot::Sender<String>>>,
     pub(super) callers: Mutex<BTreeMap<NodeName, Caller>>,
     /// Links of those who ask by name, and come and go as they like.
-    clients: Mutex<BTreeSet<LinkId>>,
+    pub(super) clients: Mutex<BTreeSet<LinkId>>,
     /// What an operator should look at in the store.
     pub(super) store_problems: Mutex<Vec<String>>,
     pub(super) reload_problem: Mutex<Option<String>>,
     pub(super) rates: Mutex<Rates>,
     look_again: Arc<Notify>,
+    /// Peers that an operator has paused.
+    pub(super) paused: Mutex<BTreeSet<NodeName>>,
+    /// A peer is resumed, or places of links are no longer in the config.
+    pub(super) resumed: Notify,
     /// What of `local/` is to be hashed, where objects are offered with their checksums.
     pub(super) hasher: Option<inventory::Queue>,
     pub(super) checks_wanted: Notify,
-    pub(super) draining: AtomicBool,
+    /// Somebody asks on the control socket that the node ends.
+    pub(super) drain_wanted: Notify,
+    draining: AtomicBool,
+    /// The node has begun to end.
+    ending: Notify,
 }
 
 /// The node's thread: starts everything, says so, then serves until it is told to end.
@@ -90,10 +98,10 @@ pub(super) fn main(
     let span = tracing::info_span!("node", name = %config.name);
     let _entered = span.enter();
     let ended = control::block_on(async {
-        match Site::start(config, file, commands) {
+        match Site::start(config, file, commands.clone()) {
             Ok((site, socket)) => {
                 let _ = ready.send(Ok(Arc::clone(&site)));
-                site.serve(socket, inbox).await;
+                site.serve(socket, commands, inbox).await;
             }
             Err(error) => drop(ready.send(Err(error))),
         }
@@ -139,9 +147,13 @@ impl Site {
             reload_problem: Mutex::default(),
             rates: Mutex::default(),
             look_again: Arc::default(),
+            paused: Mutex::default(),
+            resumed: Notify::new(),
             hasher,
             checks_wanted: Notify::new(),
+            drain_wanted: Notify::new(),
             draining: AtomicBool::new(false),
+            ending: Notify::new(),
         });
         let notify = move |notice| drop(commands.send(Command::Notice(notice)));
         let seed = rand::rng().random();
@@ -194,9 +206,14 @@ impl Site {
         Ok(())
     }
 
-    async fn serve(self: Arc<Self>, socket: ControlSocket, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    async fn serve(
+        self: Arc<Self>,
+        socket: ControlSocket,
+        commands: mpsc::UnboundedSender<Command>,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
+    ) {
         let (stop, stopped) = oneshot::channel::<()>();
-        let answering = Arc::new(Handle(Arc::clone(&self)));
+        let answering = Arc::new(Handle(Arc::clone(&self), commands));
         let serving = tokio::task::spawn_local(async move {
             let end = async { drop(stopped.await) };
             if let Err(error) = socket.serve(answering, end).await {
@@ -209,13 +226,11 @@ impl Site {
                 command = inbox.recv() => match command {
                     None | Some(Command::Drain) => break false,
                     Some(Command::Kill) => break true,
-                    Some(Command::Reload(done)) => {
-                        // A failure is logged and shown by status.
-                        let _ = self.apply_reload();
-                        let _ = done.send(());
-                    }
+                    // A failure is logged and shown by status, too.
+                    Some(Command::Reload(done)) => drop(done.send(self.apply_reload())),
                     Some(Command::Notice(notice)) => self.handle_notice(notice),
                 },
+                () = self.drain_wanted.notified() => break false,
                 _ = tick.tick() => {
                     self.sample();
                     self.engine().with_flows(|flows, now| flows.iter_mut().for_each(|(_, flow)| {
@@ -226,6 +241,9 @@ impl Site {
             }
         };
         self.draining.store(true, Ordering::Relaxed);
+        self.ending.notify_one();
+        // Nobody reads it any more: who has asked for a reload is told so.
+        drop(inbox);
         // The engine may take seconds to end; the control socket answers meanwhile.
         let engine = Arc::clone(&self);
         let ended = tokio::task::spawn_blocking(move || {
@@ -245,6 +263,10 @@ impl Site {
             Notice::Closed { link, address, reason, .. } if lock(&self.clients).remove(&link) => {
                 tracing::info!(link = link.0, address, "client gone: {reason}");
             }
+            Notice::Met { link, peer, .. } if self.is_trader() && self.is_paused(&peer) => {
+                tracing::debug!(link = link.0, %peer, "refused: it is paused");
+                self.engine().close_link(link, super::pause::REASON);
+            }
             Notice::Met { link, peer, address } => {
                 tracing::info!(link = link.0, %peer, "link up");
                 lock(&self.slots).iter().filter(|slot| slot.is_link(link)).for_each(|slot| slot.handle_met());
@@ -252,7 +274,7 @@ impl Site {
                     let mut callers = lock(&self.callers);
                     // Whoever connects says what it is called: names that nobody uses any more make room.
                     if callers.len() >= limits::LINKS_MAX && !callers.contains_key(&peer) {
-                        callers.retain(|_, caller| caller.up > 0);
+                        callers.retain(|peer, caller| caller.up > 0 || self.is_paused(peer));
                     }
                     callers.entry(peer).or_default().handle_met(link, &address);
                 }
@@ -301,6 +323,10 @@ impl Site {
 
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&lock(&self.config))
+    }
+
+    pub(super) fn set_config(&self, config: Config) {
+        *lock(&self.config) = Arc::new(config);
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -414,7 +440,7 @@ impl Site {
         self.engine().add_link(NewLink { socket, config, protocol, fetch, serve, address });
     }
 
-    fn add_slot(self: &Arc<Self>, peer: usize, address: &LinkAddress) {
+    pub(super) fn add_slot(self: &Arc<Self>, peer: usize, address: &LinkAddress) {
         let slot = Arc::new(Slot::new(peer, address.clone()));
         lock(&self.slots).push(Arc::clone(&slot));
         dial::start(Arc::clone(self), slot);
@@ -484,84 +510,6 @@ impl Site {
         for (name, size) in present {
             if is_whole(root, &name, size) == Some(false) {
                 self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name));
-            }
-        }
-    }
-
-    // -- reload ------------------------------------------------------------------------------------------------------
-
-    /// Reads the config again and applies what can be applied. A bad file changes nothing.
-    pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
-        let Some(file) = &self.file else { return Err("this node was not started from a file".into()) };
-        let result = config::load(file).map_err(|error| error.to_string());
-        let new = match result {
-            Ok(new) => new,
-            Err(error) => {
-                tracing::error!("reload failed, nothing was changed: {error}");
-                *lock(&self.reload_problem) = Some(error.clone());
-                return Err(error);
-            }
-        };
-        let old = self.config();
-        let (applied, waiting): (Vec<_>, Vec<_>) =
-            config::diff(&old, &new).into_iter().partition(|change| change.applied);
-        let mut merged = (*old).clone();
-        match (&mut merged.role, new.role) {
-            (RoleConfig::Trader(old), RoleConfig::Trader(new)) => {
-                for listen in &mut old.listen {
-                    if let Some(new) = new.listen.iter().find(|new| new.address == listen.address) {
-                        listen.allow.clone_from(&new.allow);
-                    }
-                }
-                old.modules = new.modules;
-            }
-            (RoleConfig::Exchange(old), RoleConfig::Exchange(new)) => {
-                old.spool.max_bytes = new.spool.max_bytes;
-                for (old, new) in old.peers.iter_mut().zip(new.peers) {
-                    if old.name == new.name {
-                        old.links = new.links;
-                    }
-                }
-            }
-            _ => {}
-        }
-        *lock(&self.config) = Arc::new(merged);
-        self.apply_exchange();
-        let text = |changes: Vec<config::Change>| {
-            changes.iter().map(|c| format!("{}: {} -> {}", c.key, c.from, c.to)).collect()
-        };
-        let report = ReloadReport { applied: text(applied), needs_restart: text(waiting) };
-        let message =
-            (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));
-        tracing::info!(applied = report.applied.len(), needs_restart = report.needs_restart.len(), "reloaded");
-        *lock(&self.reload_problem) = message;
-        Ok(report)
-    }
-
-    /// Brings links and spool to what the config says.
-    fn apply_exchange(self: &Arc<Self>) {
-        let config = self.config();
-        let RoleConfig::Exchange(exchange) = &config.role else { return };
-        let half = ByteCount(exchange.spool.max_bytes.0 / 2);
-        self.engine().with_flows(|flows, _| flows.iter_mut().for_each(|(_, flow)| flow.resize_spool(half)));
-        for (index, peer) in exchange.peers.iter().enumerate() {
-            let mut wanted = peer.links.clone();
-            lock(&self.slots).retain(|slot| {
-                if slot.peer != index {
-                    return true;
-                }
-                if let Some(at) = wanted.iter().position(|address| *address == slot.address) {
-                    wanted.remove(at);
-                    return true;
-                }
-                slot.retire();
-                if let SlotState::Up(link) = slot.state().0 {
-                    self.engine().close_link(link, "the config no longer has it");
-                }
-                false
-            });
-            for address in &wanted {
-                self.add_slot(index, address);
             }
         }
     }
@@ -691,6 +639,7 @@ pub(super) fn serve_signals(site: &Arc<Site>, commands: &mpsc::UnboundedSender<C
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = site.ending.notified() => break,
                 _ = hangup.recv() => {
                     notify(&[sd_notify::NotifyState::Reloading]);
                     // On the node's own thread, where links can be dialed.

@@ -57,9 +57,17 @@ impl Site for Told {
         None
     }
 
-    fn reload(&self) -> Result<ReloadReport, String> {
-        self.reload.clone()
+    fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>> {
+        let (done, reloaded) = oneshot::channel();
+        done.send(self.reload.clone()).expect("it is waited for");
+        reloaded
     }
+
+    fn set_paused(&self, peer: &str, _paused: bool) -> Result<bool, String> {
+        Err(format!("trader1 has no peer {peer:?}"))
+    }
+
+    fn drain(&self) {}
 }
 
 /// A site on a socket, served by a thread of its own until dropped.
@@ -211,6 +219,7 @@ pub(crate) fn half_way() -> Status {
         capacity_in: Some(9_020_000.0),
         eta_seconds: Some(775.4),
         peers: vec![peer("exchange1", first), second],
+        clients: Vec::new(),
         spool: None,
         bytes_received: 5_200_000_000,
         bytes_sent: 5_300_000_000,

@@ -5,6 +5,7 @@
 //! time to pass. What depends on chance is drawn from a seed that is printed; `SUPERSYNC_E2E_SEED` sets it.
 
 mod blocks;
+mod command;
 mod converge;
 mod crash;
 mod full;
@@ -16,6 +17,7 @@ mod named;
 mod operate;
 mod proxy;
 mod resume;
+mod schema;
 mod seed;
 mod session;
 mod session_order;

@@ -20,6 +20,7 @@ use supersync::units::{ByteCount, Entry, FileId, Kind, SessionId, TreePath};
 use supersync::wire::session::{Command as Asked, FileInfo, Message, Options, Read, encode, read};
 
 use super::proxy::Proxy;
+use super::schema;
 use super::site::{chance, fresh_address, random_bytes};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A daemon with a module that is written to, `open`, and one that is only read, `closed`.
 pub(super) struct Server {
     dir: tempfile::TempDir,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     daemon: Option<Child>,
     starts: usize,
 }
@@ -94,7 +95,7 @@ impl Server {
         command
     }
 
-    fn push(&self, source: &Path, to: &str, options: &[&str]) -> Outcome {
+    pub(super) fn push(&self, source: &Path, to: &str, options: &[&str]) -> Outcome {
         Outcome::of(self, self.push_to(self.address, source, to, options))
     }
 
@@ -133,7 +134,9 @@ impl Outcome {
     fn wait(server: &Server, child: Child) -> Self {
         let output = child.wait_with_output().expect("it ends");
         let text = String::from_utf8(output.stdout).expect("JSON is text");
-        let events = text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
+        let events: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
+        events.iter().for_each(schema::check);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         Self { status: output.status.code(), events, errors, log: server.log() }
     }
@@ -144,7 +147,7 @@ impl Outcome {
         self.events.last().expect("a summary")
     }
 
-    fn of_kind(&self, kind: &str) -> Vec<&Value> {
+    pub(super) fn of_kind(&self, kind: &str) -> Vec<&Value> {
         self.events.iter().filter(|event| event["event"] == kind).collect()
     }
 

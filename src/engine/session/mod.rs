@@ -32,6 +32,7 @@ pub use job::{
     Summary,
 };
 pub use modules::{Module, Modules, Refusal};
+pub use server::ServedView;
 pub(super) use server::{Answer, Sessions, called};
 
 use crate::limits;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::{Change, Report, SessionFeed, SessionProgress, Summary};
 use super::landing::Job;
@@ -253,6 +253,16 @@ impl Running {
         }
         self.turned.notify_all();
         self.wake(None);
+    }
+
+    /// How long it has run.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Bytes of files that have passed.
+    pub(super) fn payload(&self) -> u64 {
+        Counters::read(&self.counters.bytes_data)
     }
 
     /// Every connection may end: all is said, or the session has failed.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::connection::{NewConnection, Role};
 use super::job::SessionFeed;
@@ -39,6 +40,27 @@ pub(in crate::engine) struct Sessions {
 struct Served {
     session: Weak<Running>,
     from: IpAddr,
+    is_push: bool,
+    path: String,
+}
+
+/// A session of somebody else, as others may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedView {
+    /// Which session.
+    pub id: SessionId,
+    /// The address of the connection that began it.
+    pub address: String,
+    /// What it brings comes here; else what it wants goes there.
+    pub is_push: bool,
+    /// Where to, or from: a module and a path in it, unprintable bytes escaped.
+    pub path: String,
+    /// How many connections it has now.
+    pub connections: usize,
+    /// How long it has run.
+    pub age: Duration,
+    /// Bytes of files that have passed.
+    pub payload: u64,
 }
 
 impl std::fmt::Debug for Running {
@@ -96,7 +118,23 @@ impl Sessions {
         served.len() >= limits::SESSIONS_MAX
     }
 
-    fn add(&self, session: &Arc<Running>, from: IpAddr) -> Option<SessionId> {
+    /// Those that have not ended.
+    pub(in crate::engine) fn views(&self) -> Vec<ServedView> {
+        let served = lock(&self.served);
+        let running = served.iter().filter_map(|(&id, served)| Some((id, served, served.session.upgrade()?)));
+        let view = |(id, Served { is_push, path, .. }, session): (SessionId, &Served, Arc<Running>)| ServedView {
+            id,
+            address: session.peer.clone(),
+            is_push: *is_push,
+            path: path.clone(),
+            connections: session.link_count(),
+            age: session.age(),
+            payload: session.payload(),
+        };
+        running.filter(|(_, _, session)| !session.has_ended()).map(view).collect()
+    }
+
+    fn add(&self, session: &Arc<Running>, from: IpAddr, is_push: bool, path: String) -> Option<SessionId> {
         if self.is_full() {
             return None;
         }
@@ -107,7 +145,7 @@ impl Sessions {
                 break id;
             }
         };
-        served.insert(id, Served { session: Arc::downgrade(session), from });
+        served.insert(id, Served { session: Arc::downgrade(session), from, is_push, path });
         Some(id)
     }
 
@@ -271,7 +309,8 @@ impl Caller {
             send(shared, peer, Side::Server, &options, walk, None)
         };
         let session = session.map_err(|error| Refused::new(ErrorCode::STORE, error.to_string()))?;
-        let Some(id) = shared.sessions.add(&session, self.address.ip()) else {
+        let told = command.path.escape_ascii().to_string();
+        let Some(id) = shared.sessions.add(&session, self.address.ip(), is_push, told) else {
             session.stop();
             return Err(busy());
         };

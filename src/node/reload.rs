@@ -1,0 +1,64 @@
+//! The config read again: what a running node takes of it, takes effect.
+
+use std::sync::Arc;
+
+use super::site::{Site, lock};
+use crate::config::{self, Change, Config, RoleConfig};
+use crate::control::ReloadReport;
+use crate::units::ByteCount;
+
+impl Site {
+    /// Reads the config again and applies what can be applied. A bad file changes nothing.
+    pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
+        let Some(file) = &self.file else { return Err("this node was not started from a file".into()) };
+        let new = match config::load(file).map_err(|error| error.to_string()) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!("reload failed, nothing was changed: {error}");
+                *lock(&self.reload_problem) = Some(error.clone());
+                return Err(error);
+            }
+        };
+        let old = self.config();
+        let running = config::reloaded(&old, &new);
+        let told = |from: &Config, to: &Config| config::diff(from, to).iter().map(Change::to_string).collect();
+        let report = ReloadReport { applied: told(&old, &running), needs_restart: told(&running, &new) };
+        self.set_config(running);
+        self.apply_exchange();
+        let message =
+            (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));
+        tracing::info!(applied = report.applied.len(), needs_restart = report.needs_restart.len(), "reloaded");
+        *lock(&self.reload_problem) = message;
+        Ok(report)
+    }
+
+    /// Brings links and spool to what the config says.
+    fn apply_exchange(self: &Arc<Self>) {
+        let config = self.config();
+        let RoleConfig::Exchange(exchange) = &config.role else { return };
+        let half = ByteCount(exchange.spool.max_bytes.0 / 2);
+        self.engine().with_flows(|flows, _| flows.iter_mut().for_each(|(_, flow)| flow.resize_spool(half)));
+        for (index, peer) in exchange.peers.iter().enumerate() {
+            let mut wanted = peer.links.clone();
+            lock(&self.slots).retain(|slot| {
+                if slot.peer != index {
+                    return true;
+                }
+                if let Some(at) = wanted.iter().position(|address| *address == slot.address) {
+                    wanted.remove(at);
+                    return true;
+                }
+                slot.retire();
+                if let Some(link) = slot.link() {
+                    self.engine().close_link(link, "the config no longer has it");
+                }
+                false
+            });
+            for address in &wanted {
+                self.add_slot(index, address);
+            }
+        }
+        // Retired places of a paused peer wait for this.
+        self.resumed.notify_waiters();
+    }
+}
