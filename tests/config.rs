@@ -6,14 +6,15 @@ mod any;
 mod modules;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use supersync::config::{
-    Change, Cidr, Config, ConfigError, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Peer, Protocol,
-    Remote, Role, RoleConfig, Segments, Severity, Spool, StoreConfig, Trader, check_environment, diff, load, parse,
-    reloaded, template,
+    Change, Cidr, Config, ConfigError, Control, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, Peer,
+    Protocol, Remote, Role, RoleConfig, Segments, Severity, Spool, StoreConfig, Trader, check_environment, diff, load,
+    parse, reloaded, template,
 };
 use supersync::exit;
 use supersync::units::{ByteCount, PacketLen};
@@ -669,13 +670,42 @@ fn nearly_a_config() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..20).prop_map(|lines| lines.join("\n"))
 }
 
+/// The trader, with its page at `http`.
+fn with_http(http: &str) -> String {
+    TRADER.replace("[store]", &format!("[control]\nhttp = \"{http}\"\n[store]"))
+}
+
 #[test]
-fn an_http_address_is_taken_and_said_to_be_of_no_use_yet() {
-    let config =
-        parse(&TRADER.replace("[store]", "[control]\nhttp = \"127.0.0.1:7190\"\n[store]"), "x").expect("valid");
-    assert!(config.control.http.is_some());
+fn the_page_is_for_this_host_alone() {
+    let check = |http: &str, expected: HttpAddress| {
+        assert_eq!(parse(&with_http(http), "x").expect("valid").control.http, Some(expected));
+    };
+    check("127.0.0.1:7190", HttpAddress::Loopback("127.0.0.1:7190".parse().expect("an address")));
+    check("[::1]:0", HttpAddress::Loopback("[::1]:0".parse().expect("an address")));
+    check("/run/x/http.sock", HttpAddress::Socket("/run/x/http.sock".into()));
+    let base = with_http("127.0.0.1:7190");
+    let refused = |http: &str, wanted: &[&str]| refuses(&base, http, wanted);
+    refused("0.0.0.0:7190", &["`control.http`", "0.0.0.0 is not a loopback address", "ssh -L 7190:127.0.0.1:7190"]);
+    refused("10.1.1.5:80", &["10.1.1.5 is not a loopback address", "write \"127.0.0.1:80\""]);
+    refused("[::]:7190", &[":: is not a loopback address"]);
+    refused("localhost:7190", &["is not an address and a port", "or the path of a unix socket"]);
+    refused("/run/supersync/trader1/control.sock", &["`control.http` and `control.socket` are the same"]);
+    refused("/srv/remote/http.sock", &["`control.http`", "inside `store.remote`"]);
+}
+
+fn refuses(base: &str, http: &str, wanted: &[&str]) {
+    let error = parse(&base.replace("127.0.0.1:7190", http), "x").expect_err("refused").to_string();
+    wanted.iter().for_each(|text| assert!(error.contains(text), "no {text:?} in {error}"));
+}
+
+#[test]
+fn a_port_of_the_page_that_is_taken_is_found_before_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let config = parse(&with_http(&address), "x").expect("valid");
     let findings = supersync::config::check_environment(&config);
-    assert!(findings.iter().any(|finding| finding.what.contains("control.http is not served")), "{findings:?}");
+    let told = |text: &str| findings.iter().any(|finding| finding.to_string().contains(text));
+    assert!(told(&format!("error: control.http {address}: ")) && told("ss -ltnp"), "{findings:?}");
 }
 
 proptest! {

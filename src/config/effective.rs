@@ -4,7 +4,9 @@ use std::fmt::{Display, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::model::{Config, Exchange, LinkAddress, Module, Peer, Remote, RoleConfig, Segments, StoreConfig, Trader};
+use super::model::{
+    Config, Exchange, HttpAddress, LinkAddress, Module, Peer, Remote, RoleConfig, Segments, StoreConfig, Trader,
+};
 use crate::units::ByteCount;
 
 impl Config {
@@ -28,8 +30,10 @@ impl Config {
         line(&mut out, "state_dir", quoted_path(&self.state_dir));
         out.push_str("\n[control]\n");
         line(&mut out, "socket", quoted_path(&self.control.socket));
-        if let Some(http) = self.control.http {
-            line(&mut out, "http", quoted(http));
+        match &self.control.http {
+            Some(HttpAddress::Loopback(address)) => line(&mut out, "http", quoted(address)),
+            Some(HttpAddress::Socket(path)) => line(&mut out, "http", quoted_path(path)),
+            None => out.push_str("# http: not served\n"),
         }
         match &self.role {
             RoleConfig::Trader(config) => trader(&mut out, config),

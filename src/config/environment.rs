@@ -12,7 +12,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::model::{Config, Exchange, Listen, Module, Protocol, Remote, RoleConfig, StoreConfig, Trader};
+use super::model::{Config, Exchange, HttpAddress, Listen, Module, Protocol, Remote, RoleConfig, StoreConfig, Trader};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,13 +61,18 @@ pub fn check_environment(config: &Config) -> Vec<Finding> {
         let what = format!("a node answers on control.socket ({})", config.control.socket.display());
         findings.add(Severity::Info, what, "");
     }
-    if config.control.http.is_some() {
-        let what = "control.http is not served by this version";
-        findings.add(Severity::Warning, what, "nothing depends on it; `supersyncctl` talks to control.socket");
-    }
     findings.directory("state_dir", &config.state_dir, Access::Write);
     if let Some(parent) = config.control.socket.parent() {
         findings.directory("the directory of control.socket", parent, Access::Write);
+    }
+    match &config.control.http {
+        Some(HttpAddress::Loopback(address)) => findings.address("control.http", *address, running),
+        Some(HttpAddress::Socket(path)) if path.parent() != config.control.socket.parent() => {
+            if let Some(parent) = path.parent() {
+                findings.directory("the directory of control.http", parent, Access::Write);
+            }
+        }
+        Some(HttpAddress::Socket(_)) | None => {}
     }
     match &config.role {
         RoleConfig::Trader(trader) => findings.trader(trader, running),
@@ -130,10 +135,10 @@ impl Findings {
         self.directory(&key, &module.path, if module.read_only { Access::Read } else { Access::Write });
     }
 
-    fn listener(&mut self, listen: &Listen, running: bool) {
-        let address = listen.address;
+    /// An address that the node is to listen on; `running`: a node of this config runs.
+    fn address(&mut self, key: &str, address: SocketAddr, running: bool) {
         if let Err(error) = TcpListener::bind(address) {
-            let what = format!("listen {address}: {}", reason(&error));
+            let what = format!("{key} {address}: {}", reason(&error));
             match error.kind() {
                 ErrorKind::AddrInUse if running => self.add(Severity::Info, what, "probably by the node that runs"),
                 ErrorKind::AddrInUse => {
@@ -145,9 +150,14 @@ impl Findings {
             }
         }
         if address.port() == 0 {
-            let what = format!("listen {address}: the kernel chooses a different port at each start");
+            let what = format!("{key} {address}: the kernel chooses a different port at each start");
             self.add(Severity::Warning, what, "write a port, so that it can be dialed");
         }
+    }
+
+    fn listener(&mut self, listen: &Listen, running: bool) {
+        let address = listen.address;
+        self.address("listen", address, running);
         let allows_all = listen.allow.iter().any(|net| net.contains(UNRELATED_V4) || net.contains(UNRELATED_V6));
         if allows_all && !address.ip().is_loopback() {
             let (may, who) = match listen.protocol {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Report;
 use super::model::{
-    Cidr, Config, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Module, Peer, Protocol, Remote, Role,
-    RoleConfig, Segments, Spool, StoreConfig, Trader,
+    Cidr, Config, Control, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, Module, Peer, Protocol,
+    Remote, Role, RoleConfig, Segments, Spool, StoreConfig, Trader,
 };
 use super::read::{Document, Field, Key, Refusal, Section, Span};
 use super::value;
@@ -147,8 +147,13 @@ fn control(top: &Section<'_>, name: Option<&NodeName>, report: &mut Report<'_>) 
         Field::Is(section, _) => section,
     };
     let socket = section.parsed("socket", report, value::socket_path).or_else(|| default);
-    let http = section.parsed("http", report, value::socket_address);
-    Some(Control { http: http.optional()?, socket: socket? })
+    let http = section.parsed("http", report, value::http_address).optional();
+    let (socket, http) = (socket?, http?);
+    if matches!(&http, Some(HttpAddress::Socket(path)) if *path == socket) {
+        let what = format!("`control.http` and `control.socket` are the same ({})", socket.display());
+        report.add(section.key_span("http"), what, "give each its own path");
+    }
+    Some(Control { socket, http })
 }
 
 /// What only this role has. Where the role is not known, what is there is checked all the same.
@@ -550,7 +555,11 @@ fn apart(
         RoleConfig::Exchange(exchange) => (vec![("spool.path", &exchange.spool.path)], &[]),
     };
     let socket = control.map(|control| ("control.socket", &control.socket, top.key_span("control")));
-    let own = [Some(("state_dir", state_dir, top.key_span("state_dir"))), socket];
+    let http = control.and_then(|control| match &control.http {
+        Some(HttpAddress::Socket(path)) => Some(("control.http", path, top.key_span("control"))),
+        _ => None,
+    });
+    let own = [Some(("state_dir", state_dir, top.key_span("state_dir"))), socket, http];
     for (key, path, span) in own.into_iter().flatten() {
         for (root_key, root) in &roots {
             if path.starts_with(root) {

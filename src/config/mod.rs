@@ -28,8 +28,8 @@ pub use diff::{Change, diff, reloaded};
 pub use environment::{Finding, Severity, check_environment};
 pub use error::{ConfigError, Place, Problem, Problems};
 pub use model::{
-    Cidr, CidrError, Config, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Module, Peer, Protocol,
-    Remote, Role, RoleConfig, Segments, Spool, StoreConfig, Trader,
+    Cidr, CidrError, Config, Control, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, Module, Peer,
+    Protocol, Remote, Role, RoleConfig, Segments, Spool, StoreConfig, Trader,
 };
 pub use template::template;
 

@@ -96,8 +96,26 @@ impl fmt::Display for EngineChoice {
 pub struct Control {
     /// The unix socket that `supersyncctl` talks to; at most [`SOCKET_PATH_BYTES_MAX`](crate::limits::SOCKET_PATH_BYTES_MAX) bytes.
     pub socket: PathBuf,
-    /// Page, metrics and health; no config can set it while it is listed as not yet available.
-    pub http: Option<SocketAddr>,
+    /// Page, metrics and health; `None`: they are not served.
+    pub http: Option<HttpAddress>,
+}
+
+/// Where page, metrics and health are served: never to another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// A loopback address.
+    Loopback(SocketAddr),
+    /// A unix socket, of another path than [`Control::socket`], within the same bound.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What only a trader has.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
-use super::model::{Cidr, CidrError, Delete, EngineChoice, Protocol, Remote, Role};
+use super::model::{Cidr, CidrError, Delete, EngineChoice, HttpAddress, Protocol, Remote, Role};
 use super::read::{Refusal, integer, nearest, shown};
 use crate::limits;
 use crate::units::{ByteCount, NodeName};
@@ -109,6 +109,25 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, Refusal> {
         )),
         _ => Ok(socket),
     }
+}
+
+/// Where page, metrics and health are served: a loopback address and a port, or the path of a unix socket.
+pub(super) fn http_address(text: &str) -> Result<HttpAddress, Refusal> {
+    const FORM: &str = "write \"127.0.0.1:7190\", \"[::1]:7190\", or the path of a unix socket";
+    if text.starts_with('/') {
+        return socket_path(text).map(HttpAddress::Socket);
+    }
+    let (address, port) = match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => return Ok(HttpAddress::Loopback(address)),
+        Ok(address) => (address.ip(), address.port()),
+        Err(_) => return Err(Refusal::new(format!("\"{}\" is not an address and a port", shown(text)), FORM)),
+    };
+    Err(Refusal::new(
+        format!("{address} is not a loopback address, and whoever can reach it could look at this node"),
+        format!(
+            "write \"127.0.0.1:{port}\", and reach it from elsewhere through `ssh -L {port}:127.0.0.1:{port} HOST`"
+        ),
+    ))
 }
 
 /// `ADDRESS:PORT`, where port 0 is allowed.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use supersync::config::{
-    Cidr, Config, Control, Delete, EngineChoice, Exchange, LinkAddress, Listen, Module, Peer, Protocol, Remote,
-    RoleConfig, Segments, Spool, StoreConfig, Trader,
+    Cidr, Config, Control, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, Module, Peer, Protocol,
+    Remote, RoleConfig, Segments, Spool, StoreConfig, Trader,
 };
 use supersync::units::{ByteCount, NodeName, PacketLen};
 
@@ -108,6 +108,12 @@ fn exchange_config() -> impl Strategy<Value = RoleConfig> {
     })
 }
 
+fn http_address() -> impl Strategy<Value = Option<HttpAddress>> {
+    let loopback = any::<(u8, u16)>().prop_map(|(host, port)| HttpAddress::Loopback(([127, 0, 0, host], port).into()));
+    let socket = "/http/[a-z ]{1,30}".prop_map(|path| HttpAddress::Socket(path.into()));
+    proptest::option::of(prop_oneof![loopback, socket])
+}
+
 pub(super) fn any_config() -> impl Strategy<Value = Config> {
     let packet_len = (101u32..=1 << 20).prop_map(|bytes| PacketLen::new(bytes).expect("within bounds"));
     let engine = prop_oneof![Just(EngineChoice::Auto), Just(EngineChoice::Uring)];
@@ -115,16 +121,17 @@ pub(super) fn any_config() -> impl Strategy<Value = Config> {
     let role = prop_oneof![trader_config(), exchange_config()];
     // No peer has a name as long as this one.
     let name = "self[a-z0-9]{59,60}";
-    let small = (packet_len, engine, workers, any::<bool>(), proptest::option::of("[a-z][a-z0-9_]{0,14}"));
+    let congestion = proptest::option::of("[a-z][a-z0-9_]{0,14}");
+    let small = (packet_len, engine, workers, any::<bool>(), (congestion, http_address()));
     (name, role, small, absolute_path(), "/[a-z]{1,50}").prop_map(|(name, role, small, state_dir, socket)| {
-        let (packet_len, engine, workers, blocks, congestion) = small;
+        let (packet_len, engine, workers, blocks, (congestion, http)) = small;
         Config {
             name: name.parse().expect("of the right form"),
             role,
             packet_len,
             engine,
             state_dir: Path::new("/state").join(state_dir.strip_prefix("/").expect("absolute")),
-            control: Control { socket: Path::new("/run").join(&socket[1..]), http: None },
+            control: Control { socket: Path::new("/run").join(&socket[1..]), http },
             workers,
             blocks,
             congestion,
