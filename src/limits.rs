@@ -244,6 +244,8 @@ pub const HASH_READ_BYTES: usize = 256 << 10;
 
 /// Objects in one flow's table.
 pub const OBJECTS_MAX: usize = 4_000_000;
+/// Objects that a flow remembers to have missed and that are here by now, beside as many as it still misses.
+pub const MISSED_SLACK: usize = 1024;
 /// Requests that a link may have outstanding, and that a server queues for one link.
 pub const REQUESTS_PER_LINK_MAX: usize = 256;
 /// Part files that one flow has open before it asks for no more: arriving, or whole and not committed yet.
@@ -427,7 +429,7 @@ pub const CONGESTION_BYTES_MAX: usize = 15;
 
 // -- control -------------------------------------------------------------------------------------------
 
-/// Connections to the control socket at a time; more wait in its backlog.
+/// Connections to the control socket at a time, and as many to the page; more wait in the backlog.
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// A control connection that sends no whole request head for this long is closed.
 pub const CONTROL_HEADER_WITHIN: Duration = Duration::from_secs(10);
@@ -437,6 +439,10 @@ pub const CONTROL_DRAIN_WITHIN: Duration = Duration::from_secs(1);
 pub const CONTROL_POLL_EVERY: Duration = Duration::from_millis(100);
 /// A request that waits for the node is answered after this time at the latest.
 pub const CONTROL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The page is told this often how the node is, ...
+pub const PAGE_EVERY: Duration = Duration::from_secs(1);
+/// ... and at its start how fast the links were so many times before.
+pub const PAGE_HISTORY_MAX: usize = 60;
 /// A client gives a daemon up that has not answered a plain question within this time.
 pub const CONTROL_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Longest answer that a client reads, bytes.

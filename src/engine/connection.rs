@@ -1,5 +1,6 @@
 //! One link's socket and what is in flight on it.
 
+use std::ops::AddAssign;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +45,7 @@ pub struct LinkView {
     pub congestion: Option<String>,
 }
 
-/// What passed over several links in all.
+/// What passed over a link, or over several in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes received from sockets.
@@ -55,15 +56,24 @@ pub struct Traffic {
     pub payload_in: u64,
     /// Bytes of objects sent.
     pub payload_out: u64,
+    /// Padding sent.
+    pub padding_out: u64,
 }
 
-impl Traffic {
-    /// Adds what passed over a link.
-    pub fn add(&mut self, view: &LinkView) {
-        self.bytes_in += view.bytes_in;
-        self.bytes_out += view.bytes_out;
-        self.payload_in += view.counters.payload_in;
-        self.payload_out += view.counters.payload_out;
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.payload_in += other.payload_in;
+        self.payload_out += other.payload_out;
+        self.padding_out += other.padding_out;
+    }
+}
+
+impl From<&LinkView> for Traffic {
+    fn from(view: &LinkView) -> Self {
+        let Counters { payload_in, payload_out, padding_out, .. } = view.counters;
+        Self { bytes_in: view.bytes_in, bytes_out: view.bytes_out, payload_in, payload_out, padding_out }
     }
 }
 

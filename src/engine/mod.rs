@@ -194,6 +194,17 @@ impl Engine {
         self.shared.views()
     }
 
+    /// What passed over each link that has ended, until [`Engine::take_ended`]. A link that [`Engine::links`] no longer
+    /// has is here.
+    pub fn ended(&self) -> BTreeMap<LinkId, Traffic> {
+        self.shared.ended()
+    }
+
+    /// What passed over a link that has ended, once: to be asked for at [`Notice::Settled`].
+    pub fn take_ended(&self, link: LinkId) -> Option<Traffic> {
+        self.shared.take_ended(link)
+    }
+
     /// What passed over all links since the start.
     pub fn traffic(&self) -> Traffic {
         self.shared.traffic()
@@ -214,6 +225,12 @@ impl Engine {
     /// Bytes of objects that were committed since the start.
     pub fn committed_bytes(&self) -> u64 {
         self.shared.committed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// When an object was committed last, since 1970, if one was since the start.
+    pub fn committed_at(&self) -> Option<Duration> {
+        let at = self.shared.committed_at.load(Ordering::Relaxed);
+        (at > 0).then(|| Duration::from_millis(at))
     }
 
     /// Whether links read nothing now, for so much waits for the disk.

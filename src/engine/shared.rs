@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::arriving::Version;
 use super::connection::{LinkStats, LinkView, Traffic};
@@ -49,20 +49,30 @@ impl std::fmt::Debug for Shared {
 /// One attempt at one object of one flow.
 pub(super) type PartKey = (FlowId, ObjectId, Generation);
 
+/// What passed over links that have ended.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Over all of them.
+    sum: Traffic,
+    /// Over those that the node has not taken notice of.
+    links: BTreeMap<LinkId, Traffic>,
+}
+
 pub(super) struct Shared {
     flows: Mutex<Flows>,
     pub(super) stores: Vec<Store>,
     parts: Mutex<BTreeMap<PartKey, Arc<Part>>>,
     started: Instant,
     links: Mutex<BTreeMap<LinkId, (usize, Arc<LinkStats>)>>,
-    /// What passed over links that have ended.
-    ended: Mutex<Traffic>,
+    ended: Mutex<Ended>,
     pub(super) inboxes: Vec<Inbox>,
     write_jobs: Sender<WriteJob>,
     commit_jobs: Sender<CommitJob>,
     notify: Box<dyn Fn(Notice) + Send + Sync>,
     pub(super) padding: Padding,
     pub(super) committed_bytes: AtomicU64,
+    /// When an object was committed last, milliseconds since 1970; 0: none was.
+    pub(super) committed_at: AtomicU64,
     /// The engine was killed: nothing more goes to disk.
     pub(super) dead: AtomicBool,
     /// Writer and committer have ended, and the flusher is to.
@@ -97,6 +107,7 @@ impl Shared {
             notify,
             padding: Padding::new(config.seed),
             committed_bytes: AtomicU64::new(0),
+            committed_at: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             kept: Mutex::default(),
             sessions: Sessions::default(),
@@ -171,6 +182,8 @@ impl Shared {
         match event {
             Event::Committed { name, size } => {
                 self.committed_bytes.fetch_add(size.0, Ordering::Relaxed);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.committed_at.store(now.as_millis() as u64, Ordering::Relaxed);
                 tracing::debug!(object = %name, size = size.0, "complete");
             }
             Event::Failed { name, problem } => {
@@ -290,17 +303,35 @@ impl Shared {
         self.inboxes[self.worker_of_session(link)].push([Message::Answer(link, answer)]);
     }
 
+    /// A link is gone: what passed over it is among the ended from now on, and was among the views until now.
     pub(super) fn remove_link(&self, link: LinkId) {
-        if let Some((_, stats)) = lock(&self.links).remove(&link) {
-            lock(&self.ended).add(&stats.view());
-        }
+        let Some(stats) = lock(&self.links).get(&link).map(|(_, stats)| Arc::clone(stats)) else { return };
+        let traffic = Traffic::from(&stats.view());
+        let mut links = lock(&self.links);
+        links.remove(&link);
+        let mut ended = lock(&self.ended);
+        ended.sum += traffic;
+        ended.links.insert(link, traffic);
     }
 
     /// What passed over all links, ended ones too.
     pub(super) fn traffic(&self) -> Traffic {
-        let mut traffic = *lock(&self.ended);
-        self.views().values().for_each(|view| traffic.add(view));
+        let links = lock(&self.links);
+        let mut traffic = lock(&self.ended).sum;
+        let up: Vec<_> = links.values().map(|(_, stats)| Arc::clone(stats)).collect();
+        drop(links);
+        up.iter().for_each(|stats| traffic += Traffic::from(&stats.view()));
         traffic
+    }
+
+    /// What passed over links that have ended and were not taken.
+    pub(super) fn ended(&self) -> BTreeMap<LinkId, Traffic> {
+        lock(&self.ended).links.clone()
+    }
+
+    /// What passed over a link that has ended; nothing is known of it alone from then on.
+    pub(super) fn take_ended(&self, link: LinkId) -> Option<Traffic> {
+        lock(&self.ended).links.remove(&link)
     }
 
     pub(super) fn link_count(&self) -> usize {

@@ -12,12 +12,15 @@ use tokio::time::Instant;
 
 use super::site::lock;
 use crate::config::LinkAddress;
+use crate::engine::Traffic;
 use crate::transfer::Health;
 use crate::units::{ByteCount, LinkId};
 
-/// What came in over a link.
+/// What passed over a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
+    /// All bytes that went out and came in.
+    pub(super) traffic: Traffic,
     /// Bytes that came in over it first, and right.
     pub(super) verified: ByteCount,
     /// Of these, bytes that another link had on order before.
@@ -31,12 +34,13 @@ pub(super) struct Tally {
 impl From<Health> for Tally {
     fn from(health: Health) -> Self {
         let Health { verified, stolen, duplicated, bad_ranges: bad, .. } = health;
-        Self { verified, stolen, duplicated, bad }
+        Self { verified, stolen, duplicated, bad, traffic: Traffic::default() }
     }
 }
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
+        self.traffic += other.traffic;
         self.verified += other.verified;
         self.stolen += other.stolen;
         self.duplicated += other.duplicated;
@@ -70,6 +74,8 @@ impl History {
     /// All that came in, over the connection of `now` too; `of` tells what the flows know of a connection.
     pub(super) fn sum(&self, now: Option<LinkId>, of: impl Fn(LinkId) -> Tally) -> Tally {
         let mut sum = self.past;
+        // Its end may have been told before its place knows.
+        let now = now.filter(|link| !self.unsettled.contains(link));
         self.unsettled.iter().chain(&now).for_each(|&link| sum += of(link));
         sum
     }
@@ -90,6 +96,8 @@ impl History {
 pub(super) struct Slot {
     /// Index of its peer in the config.
     pub(super) peer: usize,
+    /// Which of its peer's links it is, from 1; its own for as long as it is in the config.
+    pub(super) number: u32,
     pub(super) address: LinkAddress,
     state: Mutex<(SlotState, Instant)>,
     retired: AtomicBool,
@@ -106,10 +114,11 @@ pub(super) enum SlotState {
 }
 
 impl Slot {
-    pub(super) fn new(peer: usize, address: LinkAddress) -> Self {
+    pub(super) fn new(peer: usize, number: u32, address: LinkAddress) -> Self {
         let state = Mutex::new((SlotState::Dialing, Instant::now()));
         Self {
             peer,
+            number,
             address,
             state,
             retired: false.into(),
@@ -177,6 +186,8 @@ pub(super) struct Caller {
 /// Where a peer that dials us has, or had, a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
+    /// Which of its peer's links it is, from 1; its own for as long as it is a place.
+    pub(super) number: u32,
     /// The peer's address, without its port: that is another one each time.
     pub(super) ip: Option<IpAddr>,
     /// The connection; `None` while there is none.
@@ -198,8 +209,9 @@ impl Caller {
         match self.places.iter_mut().find(free) {
             Some(place) => (place.link, place.connects) = (Some(link), place.connects + 1),
             None => {
-                let place = Place { ip, link: Some(link), ended: None, connects: 1, history: History::default() };
-                self.places.push(place);
+                let number = free_number(self.places.iter().map(|place| place.number));
+                let history = History::default();
+                self.places.push(Place { number, ip, link: Some(link), ended: None, connects: 1, history });
             }
         }
         while self.places.len() as u64 > self.most_up {
@@ -234,6 +246,11 @@ impl Caller {
     pub(super) fn settle(&mut self, link: LinkId, tally: Tally) -> bool {
         self.places.iter_mut().any(|place| place.history.settle(link, tally)) || self.left.settle(link, tally)
     }
+}
+
+/// The first number from 1 that is not among those `taken`.
+pub(super) fn free_number(taken: impl Iterator<Item = u32> + Clone) -> u32 {
+    (1..).find(|&number| !taken.clone().any(|taken| taken == number)).expect("links are fewer than numbers")
 }
 
 #[cfg(test)]

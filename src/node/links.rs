@@ -12,7 +12,7 @@ use super::site::{FIRST, SECOND, Site, lock};
 use super::why::{Facts, judge};
 use crate::config::RoleConfig;
 use crate::control::{HeldBy, LinkState, LinkStatus, PeerState, PeerStatus};
-use crate::engine::LinkView;
+use crate::engine::{LinkView, Traffic};
 use crate::transfer::{FlowId, Flows, Health};
 use crate::units::{LinkId, SessionId, Time};
 
@@ -112,6 +112,8 @@ impl From<&LinkView> for Passed {
 pub(super) struct Look {
     views: BTreeMap<LinkId, LinkView>,
     samples: BTreeMap<LinkId, Sample>,
+    /// What passed over links that have ended and whose places do not know all of it.
+    ended: BTreeMap<LinkId, Traffic>,
     health: BTreeMap<LinkId, (Health, Option<String>)>,
     /// Why the disk takes nothing for a flow.
     disk: [Option<String>; 2],
@@ -150,8 +152,10 @@ impl Site {
         peers
     }
 
-    fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look {
         let views = self.engine().links();
+        // Later, so that a link is in one of the two.
+        let ended = self.engine().ended();
         let mut asked: Vec<LinkId> = views.keys().copied().collect();
         lock(&self.slots).iter().for_each(|slot| asked.extend(lock(&slot.history).unsettled()));
         lock(&self.callers).values().for_each(|caller| asked.extend(caller.unsettled()));
@@ -175,7 +179,8 @@ impl Site {
         let wanting = [FIRST, SECOND].map(|flow| missing[usize::from(flow.0)] && !has_orders(flow));
         let packet_bytes = self.config().packet_len.bytes() as u64;
         let samples = lock(&self.rates).links.clone();
-        Look { views, samples, health, disk, no_room, wanting, now, packet_bytes, is_exchange: !self.is_trader() }
+        let is_exchange = !self.is_trader();
+        Look { views, ended, samples, health, disk, no_room, wanting, now, packet_bytes, is_exchange }
     }
 
     /// An exchange's peers are those of the config, each link in its place.
@@ -229,6 +234,7 @@ impl Look {
             }
         };
         let mut status = self.link(up, &slot.address.remote.to_string(), tally, flow, &reason);
+        status.number = slot.number;
         status.reconnects = slot.connects.load(Ordering::Relaxed).saturating_sub(1);
         status.since_seconds = since.elapsed().as_secs();
         match state {
@@ -249,6 +255,7 @@ impl Look {
         let (since, reason) = place.ended.clone().unwrap_or_else(|| (Instant::now(), "it has not dialed again".into()));
         let note = format!("the peer has not dialed again: {reason}");
         let mut status = self.link(place.link, &address, tally, FIRST, &note);
+        status.number = place.number;
         status.reconnects = place.connects.saturating_sub(1);
         if place.link.is_none() {
             status.since_seconds = since.elapsed().as_secs();
@@ -257,8 +264,15 @@ impl Look {
         Some(status)
     }
 
-    fn tally(&self, link: LinkId) -> Tally {
-        self.health.get(&link).map_or_else(Tally::default, |(health, _)| Tally::from(*health))
+    pub(super) fn tally(&self, link: LinkId) -> Tally {
+        let tally = self.health.get(&link).map_or_else(Tally::default, |(health, _)| Tally::from(*health));
+        let traffic = self.views.get(&link).map(Traffic::from).or_else(|| self.ended.get(&link).copied());
+        Tally { traffic: traffic.unwrap_or_default(), ..tally }
+    }
+
+    /// Whether a link is there and its peer has answered.
+    pub(super) fn is_up(&self, link: Option<LinkId>) -> bool {
+        link.and_then(|link| self.views.get(&link)).is_some_and(|view| view.peer.is_some())
     }
 
     /// A link's status; `address` and `reason` are for one that has no connection.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::action::{Action, Event, Problem, Refusal};
 use super::blocks::Blocks;
 use super::interest::Interests;
+use super::lag::Missed;
 use super::ledger::Ledger;
 use super::mirror::Asks;
 use super::names::Names;
@@ -49,6 +50,7 @@ pub struct Flow {
     pub(super) listed_only: bool,
     pub(super) room: Option<Room>,
     pub(super) totals: Totals,
+    pub(super) missed: Missed,
     /// Part files that are open: of objects that are arriving, or whole and not committed yet.
     pub(super) open_parts: usize,
     /// The longest object met so far.
@@ -94,6 +96,7 @@ impl Flow {
             listed_only: false,
             room,
             totals: Totals::default(),
+            missed: Missed::default(),
             open_parts: 0,
             longest: ByteCount(0),
             hold_until: Time::ZERO,
@@ -118,10 +121,12 @@ impl Flow {
     /// How far it has come.
     pub fn totals(&self) -> Totals {
         let mut totals = self.totals;
-        for object in self.schedule.fetchers.values().flat_map(|f| &f.outstanding).map(|&id| self.at(id)) {
+        let on_order = self.schedule.fetchers.values().flat_map(|f| &f.outstanding);
+        for object in on_order.map(|&id| self.at(id)) {
             if let ObjectState::Arriving { written, .. } | ObjectState::Growing { written, .. } = object.state() {
                 totals.arriving += 1;
                 totals.arriving_bytes += written;
+                totals.arriving_failed += u64::from(object.problem.is_some());
             }
         }
         for (&id, gather) in &self.blocks.gathers {
@@ -130,6 +135,7 @@ impl Flow {
             {
                 totals.arriving += 1;
                 totals.arriving_bytes += verified;
+                totals.arriving_failed += u64::from(self.at(id).problem.is_some());
             }
         }
         totals
@@ -204,6 +210,7 @@ impl Flow {
             object.keep_expected();
             object.set_state(ObjectState::Absent);
             object.set_here(None);
+            self.miss(id);
             self.note_unknown(id);
             self.enqueue(id);
         }
@@ -562,6 +569,7 @@ impl Flow {
         };
         self.names.insert(&self.objects, id);
         self.totals.objects += 1;
+        self.miss(id);
         if let Some(expected) = expected {
             self.totals.bytes += expected;
             self.longest = self.longest.max(expected);

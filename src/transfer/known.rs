@@ -178,6 +178,7 @@ impl Flow {
                 self.totals.present -= 1;
                 self.totals.present_bytes -= size;
                 self.at_mut(id).set_state(ObjectState::Absent);
+                self.miss(id);
             }
             ObjectState::Absent | ObjectState::Requested { .. } => self.drop_blocks(id),
             ObjectState::Arriving { .. }

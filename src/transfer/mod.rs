@@ -26,6 +26,7 @@ mod flow;
 mod gather;
 mod interest;
 mod known;
+mod lag;
 mod ledger;
 mod mirror;
 mod names;

@@ -100,8 +100,8 @@ pub(super) struct Object {
     /// What it holds, where an inventory tells.
     pub(super) content: Option<Content>,
     stage: Stage,
-    /// How long what is present is.
-    size: ByteCount,
+    /// Of what is present, how many bytes it has; of all else, since which second of the node's clock it is missed.
+    figure: u64,
     passing: Option<Box<Passing>>,
     /// Nobody names it any more: it is a place for another.
     pub(super) is_gone: bool,
@@ -185,7 +185,7 @@ impl Object {
             name,
             content: None,
             stage: Stage::Absent,
-            size: ByteCount(0),
+            figure: 0,
             passing: None,
             is_gone: false,
             told_by: 0,
@@ -206,7 +206,7 @@ impl Object {
     pub(super) fn state(&self) -> ObjectState {
         match self.stage {
             Stage::Absent => ObjectState::Absent,
-            Stage::Present => ObjectState::Present { size: self.size },
+            Stage::Present => ObjectState::Present { size: ByteCount(self.figure) },
             Stage::Moving => self.moving,
         }
     }
@@ -215,7 +215,7 @@ impl Object {
         self.stage = match state {
             ObjectState::Absent => Stage::Absent,
             ObjectState::Present { size } => {
-                self.size = size;
+                self.figure = size.0;
                 Stage::Present
             }
             state => {
@@ -239,10 +239,21 @@ impl Object {
         matches!(self.stage, Stage::Present)
     }
 
+    /// It is not here, and missed since this second.
+    pub(super) fn set_missed_since(&mut self, second: u32) {
+        debug_assert!(!self.is_present());
+        self.figure = second.into();
+    }
+
+    /// Since which second it is missed; `None` where it is here, or nobody names it any more.
+    pub(super) fn missed_since(&self) -> Option<u64> {
+        (!self.is_present() && !self.is_gone).then_some(self.figure)
+    }
+
     /// The length that it must have, where that is known beforehand.
     pub(super) fn expected(&self) -> Option<ByteCount> {
         let known = self.content.as_ref().map(|content| content.size).or(self.listed_size);
-        known.or(self.is_present().then_some(self.size))
+        known.or(self.is_present().then_some(ByteCount(self.figure)))
     }
 
     /// Something else tells no more what length it must have.

@@ -22,6 +22,8 @@ pub struct Totals {
     pub arriving: u64,
     /// Bytes written of those.
     pub arriving_bytes: ByteCount,
+    /// Objects among those that are here in part that have a problem as well.
+    pub arriving_failed: u64,
     /// Objects with a problem that an operator should look at.
     pub failed: u64,
 }

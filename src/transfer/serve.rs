@@ -207,6 +207,7 @@ impl Flow {
     /// Throws away what a spool need not keep: what was delivered and not asked for again for a while, and what nobody
     /// asked for in a longer while. A spool that kept such objects could serve them when their source has long changed.
     pub fn expire(&mut self, now: Time) {
+        self.set_clock(now);
         while let Some(id) = self.room.as_ref().and_then(|room| room.expired(now)) {
             self.evict(id);
         }
