@@ -10,17 +10,14 @@
 //! POST /v1/reload                                   ReloadReport, or 422 and nothing was changed
 //! POST /v1/pause?peer=NAME, /v1/resume?peer=NAME    Pause, or 404 where the node has no such peer
 //! POST /v1/drain                                    Drain: the node begins to end
-//! GET  /v1/livez                                    {"live":true}: the control thread turns
+//! GET  /v1/livez                                    {"live":true}: all loops turn; or 503 and which does not
 //! ```
 //!
 //! Asks the node through [`Site`] only, on the control thread; it must be a tokio current-thread runtime
-//! with I/O and time enabled. Connections are bounded by [`limits::CONTROL_CONNECTIONS_MAX`]; beyond it they
-//! wait in the socket's backlog. Shutdown answers those who wait, then ends every connection within
-//! [`limits::CONTROL_DRAIN_WITHIN`].
+//! with I/O and time enabled. How connections are bounded and ended: [`super::connections`].
 
 use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,20 +27,18 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::answers::{
     Drain, ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, Pause, ReloadReport, Versioned, WhySlow,
 };
+use super::connections::converse_until;
+use super::figures::Figures;
 use super::socket::{ControlError, ControlSocket};
-use super::status::Status;
+use super::status::{PeerStatus, Status};
 use crate::limits;
 
 /// What the control plane asks of a node. Called on the control thread, so each call is quick.
@@ -55,6 +50,14 @@ pub trait Site: Send + Sync + 'static {
     /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of their
     /// names, but for the first `offset`; `None` where it has no store.
     fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory>;
+    /// Everyone this node talks to, as in [`Site::status`].
+    fn peers(&self) -> Vec<PeerStatus>;
+    /// What is measured.
+    fn figures(&self) -> Figures;
+    /// Why the data plane makes no progress, where it should.
+    fn stuck(&self) -> Option<String>;
+    /// Why the node cannot do its work yet, or no more.
+    fn unready(&self) -> Option<String>;
     /// Reads the config file again and applies what can be applied, where and when the node does such things. An error
     /// changed nothing, and says what is wrong with the file and where; no answer: the node is ending.
     fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>>;
@@ -73,61 +76,11 @@ pub async fn serve(socket: &Path, site: Arc<dyn Site>, shutdown: impl Future<Out
 impl ControlSocket {
     /// Answers for `site` until `shutdown` ends; then the socket file goes away.
     pub async fn serve(self, site: Arc<dyn Site>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
-        let listener = UnixListener::from_std(self.listener()?).map_err(|source| ControlError::Bind {
-            socket: self.path().to_owned(),
-            step: "hand it to the runtime",
-            source,
-        })?;
-        let (closing, closed) = watch::channel(false);
-        let router = router(App { site, closing: closed.clone() });
-        let mut connections = JoinSet::new();
-        let mut shutdown = pin!(shutdown);
-        loop {
-            let has_room = connections.len() < limits::CONTROL_CONNECTIONS_MAX;
-            tokio::select! {
-                () = &mut shutdown => break,
-                Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a control request panicked");
-                    }
-                }
-                accepted = listener.accept(), if has_room => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone(), closed.clone()))),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept on the control socket, trying again");
-                        sleep(limits::CONTROL_POLL_EVERY).await;
-                    }
-                },
-            }
-        }
-        // Those who come now shall find no socket, rather than one that nobody answers.
-        drop(listener);
-        drop(self);
-        let _ = closing.send(true);
-        let drained = timeout(limits::CONTROL_DRAIN_WITHIN, async { while connections.join_next().await.is_some() {} });
-        if drained.await.is_err() {
-            tracing::debug!(connections = connections.len(), "control connections cut at shutdown");
-        }
+        let failed = |source| self.failed("hand it to the runtime", source);
+        let listener = UnixListener::from_std(self.listener()?).map_err(failed)?;
+        let router = |closing| router(App { site, closing });
+        converse_until(shutdown, (listener, self), router).await;
         Ok(())
-    }
-}
-
-/// One connection, until its end or the daemon's.
-async fn converse(stream: UnixStream, router: Router, mut closing: watch::Receiver<bool>) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::CONTROL_HEADER_WITHIN)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = async { drop(closing.wait_for(|closing| *closing).await) } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "control connection ended early");
     }
 }
 
@@ -311,8 +264,15 @@ async fn drain(Shared(app): Shared<App>) -> Json<Versioned<Drain>> {
     Json(Versioned::new(Drain::SCHEMA, Drain { node: app.site.status().node, stopped: false }))
 }
 
-async fn livez() -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "live": true }))
+async fn livez(Shared(app): Shared<App>) -> Result<Json<serde_json::Value>, Refusal> {
+    match app.site.stuck() {
+        None => Ok(Json(serde_json::json!({ "live": true }))),
+        Some(error) => Err(Refusal {
+            code: StatusCode::SERVICE_UNAVAILABLE,
+            error,
+            hint: "restart the daemon, and keep its log".to_owned(),
+        }),
+    }
 }
 
 async fn no_such_endpoint(method: Method, uri: Uri) -> Refusal {

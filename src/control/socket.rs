@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -22,7 +23,7 @@ const SOCKET_MODE: u32 = 0o660;
 pub enum ControlError {
     /// Another daemon answers there.
     #[error(
-        "{} belongs to a running supersyncd: stop that one first, or give this node another [control] socket",
+        "{} belongs to a running supersyncd: stop that one first, or give this node another path in [control]",
         socket.display()
     )]
     AlreadyServed {
@@ -30,7 +31,7 @@ pub enum ControlError {
         socket: PathBuf,
     },
     /// Something that is not a socket has the name; it is not ours to remove.
-    #[error("{} exists and is not a socket: remove it, or give this node another [control] socket", socket.display())]
+    #[error("{} exists and is not a socket: remove it, or give this node another path in [control]", socket.display())]
     NotASocket {
         /// The path that was to be the socket's.
         socket: PathBuf,
@@ -42,6 +43,18 @@ pub enum ControlError {
         socket: PathBuf,
         /// What was being done.
         step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The address of the page cannot be had.
+    #[error(
+        "cannot listen on {address} (control.http): {source}; `ss -ltnp` shows who has port {port}: stop that one, or give \
+         this node another address in [control]",
+        port = address.port()
+    )]
+    Listen {
+        /// The address of the config.
+        address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -110,11 +123,11 @@ impl ControlSocket {
 
     /// The listening descriptor, for the runtime; the file stays this value's.
     pub(super) fn listener(&self) -> Result<UnixListener, ControlError> {
-        self.listener.try_clone().map_err(|source| ControlError::Bind {
-            socket: self.path.clone(),
-            step: "duplicate its descriptor",
-            source,
-        })
+        self.listener.try_clone().map_err(|source| self.failed("duplicate its descriptor", source))
+    }
+
+    pub(super) fn failed(&self, step: &'static str, source: io::Error) -> ControlError {
+        ControlError::Bind { socket: self.path.clone(), step, source }
     }
 }
 

@@ -43,6 +43,7 @@
 //!   "links": [ link, .. ] }
 //!
 //! link: { "id": integer                of the connection, unique for the life of the daemon; 0: there is none
+//!   "number": integer                  of the link, from 1: which of its peer's it is
 //!   "address": string                  the other end
 //!   "state": "up" | "connecting" | "down", "since_seconds": integer,              in this state
 //!   "rate_in": number, "rate_out": number, "bytes_in": integer, "bytes_out": integer,
@@ -360,6 +361,9 @@ pub enum PeerState {
 pub struct LinkStatus {
     /// Unique for the life of the daemon.
     pub id: u64,
+    /// Which of its peer's links it is, from 1; connections come and go, it stays.
+    #[serde(default)]
+    pub number: u32,
     /// The other end.
     pub address: String,
     /// Whether it carries packets.

@@ -4,6 +4,7 @@
 //! the flow remembers. What is new or changed is offered at once, or handed to be hashed first.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::Ordering;
 
 use super::inventory::Batch;
 use super::site::{NAMED, SECOND, Site, lock};
@@ -31,6 +32,7 @@ impl Site {
         }
         match scan_by_parts(root, |part| self.take_part(&mut look, part)) {
             Ok(report) => {
+                self.scanned.store(true, Ordering::Relaxed);
                 let mut problems = look.problems(&report);
                 let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);
                 self.end_look(is_all && look.is_told);

@@ -11,6 +11,7 @@
 mod clients;
 mod dial;
 pub mod fetch;
+mod figures;
 mod inventory;
 mod line;
 mod links;

@@ -1,6 +1,7 @@
 //! The config read again: what a running node takes of it, takes effect.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::site::{Site, lock};
 use crate::config::{self, Change, Config, RoleConfig};
@@ -16,6 +17,7 @@ impl Site {
             Err(error) => {
                 tracing::error!("reload failed, nothing was changed: {error}");
                 *lock(&self.reload_problem) = Some(error.clone());
+                self.reload_failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
         };
@@ -29,6 +31,7 @@ impl Site {
             (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));
         tracing::info!(applied = report.applied.len(), needs_restart = report.needs_restart.len(), "reloaded");
         *lock(&self.reload_problem) = message;
+        self.reload_failed.store(false, Ordering::Relaxed);
         Ok(report)
     }
 

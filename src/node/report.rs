@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::site::{Command, FIRST, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::control::{
-    ConfigState, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus, ReloadReport,
-    Role, SpoolStatus, State, Status, Totals,
+    ConfigState, Figures, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus,
+    PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
 };
 use crate::transfer::{self, Flow};
-use crate::units::ObjectName;
+use crate::units::{ByteCount, ObjectName};
 
 /// Rates are taken this often.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
@@ -67,14 +67,6 @@ impl Site {
         // What an exchange passed on of an object that was never whole here was not thrown away.
         let verified: u64 = peers.iter().map(|peer| peer.verified).sum();
         let kept = verified.max(self.engine().committed_bytes() + arriving);
-        let spool = match spool {
-            [Some((a, max_a)), Some((b, max_b))] => Some(SpoolStatus {
-                bytes: a.0 + b.0,
-                max_bytes: max_a.0 + max_b.0,
-                objects: first.present + second.present,
-            }),
-            _ => None,
-        };
         Status {
             schema: Status::SCHEMA.into(),
             node: config.name.to_string(),
@@ -97,7 +89,7 @@ impl Site {
             eta_seconds: eta(left, capacity),
             peers,
             clients: self.clients(),
-            spool,
+            spool: spool_status(spool, first.present + second.present),
             bytes_received: sums.bytes_in,
             bytes_sent: sums.bytes_out,
             payload_received: sums.payload_in,
@@ -107,7 +99,7 @@ impl Site {
         }
     }
 
-    fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.store_problems).clone();
         problems.truncate(crate::limits::PROBLEMS_SHOWN_MAX);
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
@@ -185,6 +177,22 @@ impl crate::control::Site for Handle {
         Some(Inventory { remote: store.remote.clone(), whole, objects, truncated: false })
     }
 
+    fn peers(&self) -> Vec<PeerStatus> {
+        self.0.peers()
+    }
+
+    fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+
+    fn stuck(&self) -> Option<String> {
+        self.0.stuck()
+    }
+
+    fn unready(&self) -> Option<String> {
+        self.0.unready()
+    }
+
     fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>> {
         let (done, reloaded) = oneshot::channel();
         let _ = self.1.send(Command::Reload(done));
@@ -202,6 +210,12 @@ impl crate::control::Site for Handle {
 
 /// A node as the control socket sees it, and the way to its thread.
 pub(super) struct Handle(pub(super) Arc<Site>, pub(super) mpsc::UnboundedSender<Command>);
+
+/// What an exchange holds for both of its peers; each has a part of the room.
+pub(super) fn spool_status(parts: [Option<(ByteCount, ByteCount)>; 2], objects: u64) -> Option<SpoolStatus> {
+    let [(a, max_a), (b, max_b)] = [parts[0]?, parts[1]?];
+    Some(SpoolStatus { bytes: a.0 + b.0, max_bytes: max_a.0 + max_b.0, objects })
+}
 
 /// What the links that bring something in are measured to carry in all.
 fn capacity_in<'a>(links: impl Iterator<Item = &'a LinkStatus>) -> Option<f64> {

@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch as signal};
 use tokio::time::interval;
 
-use super::line::{Caller, Slot, Tally};
+use super::line::{Caller, Slot, Tally, free_number};
 use super::links::Rates;
 use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
-use crate::config::{self, Config, Delete, Exchange, LinkAddress, Listen, RoleConfig, StoreConfig, Trader};
-use crate::control::{ControlSocket, ReloadReport};
+use crate::config::{
+    self, Config, Delete, Exchange, HttpAddress, LinkAddress, Listen, RoleConfig, StoreConfig, Trader,
+};
+use crate::control::{ControlSocket, HttpDoor, ReloadReport};
 use crate::engine::session::{Module, Modules};
 use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
 use crate::limits;
@@ -39,6 +41,9 @@ pub(super) const SECOND: FlowId = FlowId(1);
 
 /// The flow of a trader's `local/` for those who ask by name: offered as it stands, whether or not it was hashed.
 pub(super) const NAMED: FlowId = FlowId(2);
+
+/// Where the node answers: the control socket, and those who only look.
+type Doors = (ControlSocket, Option<HttpDoor>);
 
 /// What the node's thread is told.
 #[derive(Debug)]
@@ -71,6 +76,10 @@ pub(super) struct Site {
     /// What an operator should look at in the store.
     pub(super) store_problems: Mutex<Vec<String>>,
     pub(super) reload_problem: Mutex<Option<String>>,
+    /// The config was refused when it was read last.
+    pub(super) reload_failed: AtomicBool,
+    /// All of `local/` was looked through at least once.
+    pub(super) scanned: AtomicBool,
     pub(super) rates: Mutex<Rates>,
     look_again: Arc<Notify>,
     /// Peers that an operator has paused.
@@ -99,9 +108,9 @@ pub(super) fn main(
     let _entered = span.enter();
     let ended = control::block_on(async {
         match Site::start(config, file, commands.clone()) {
-            Ok((site, socket)) => {
+            Ok((site, doors)) => {
                 let _ = ready.send(Ok(Arc::clone(&site)));
-                site.serve(socket, commands, inbox).await;
+                site.serve(doors, commands, inbox).await;
             }
             Err(error) => drop(ready.send(Err(error))),
         }
@@ -116,12 +125,14 @@ impl Site {
         config: Config,
         file: Option<PathBuf>,
         commands: mpsc::UnboundedSender<Command>,
-    ) -> Result<(Arc<Self>, ControlSocket), NodeError> {
-        if config.control.http.is_some() {
-            tracing::warn!("control.http is not served by this version; supersyncctl talks to control.socket");
-        }
+    ) -> Result<(Arc<Self>, Doors), NodeError> {
         // First of all, so that two nodes of one name never share a store.
         let socket = ControlSocket::bind(&config.control.socket)?;
+        let http = match &config.control.http {
+            Some(HttpAddress::Loopback(address)) => Some(HttpDoor::loopback(*address)?),
+            Some(HttpAddress::Socket(path)) => Some(HttpDoor::socket(path)?),
+            None => None,
+        };
         let (flows, stores, journals) = match &config.role {
             RoleConfig::Trader(trader @ Trader { store: Some(store), .. }) => trader_flows(trader, store, &config)?,
             // It has the flows of any trader; nothing is in them, and no link is made.
@@ -145,6 +156,8 @@ impl Site {
             clients: Mutex::default(),
             store_problems: Mutex::default(),
             reload_problem: Mutex::default(),
+            reload_failed: AtomicBool::new(false),
+            scanned: AtomicBool::new(false),
             rates: Mutex::default(),
             look_again: Arc::default(),
             paused: Mutex::default(),
@@ -160,7 +173,10 @@ impl Site {
         let engine = Engine::start(EngineConfig { flows, stores, journals, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
         site.begin()?;
-        Ok((site, socket))
+        if let Some(http) = &http {
+            tracing::info!("page, metrics and health: {http}");
+        }
+        Ok((site, (socket, http)))
     }
 
     /// Looks at the store, then opens the doors.
@@ -208,16 +224,19 @@ impl Site {
 
     async fn serve(
         self: Arc<Self>,
-        socket: ControlSocket,
+        (socket, http): Doors,
         commands: mpsc::UnboundedSender<Command>,
         mut inbox: mpsc::UnboundedReceiver<Command>,
     ) {
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = signal::channel(false);
         let answering = Arc::new(Handle(Arc::clone(&self), commands));
+        let end = async |mut stopped: signal::Receiver<bool>| drop(stopped.wait_for(|stopped| *stopped).await);
+        let looking = http.map(|http| http.serve(Arc::clone(&answering) as _, end(stopped.clone())));
         let serving = tokio::task::spawn_local(async move {
-            let end = async { drop(stopped.await) };
-            if let Err(error) = socket.serve(answering, end).await {
-                tracing::error!("the control socket failed: {error}");
+            let looking = async { if let Some(looking) = looking { looking.await } else { Ok(()) } };
+            let (answered, looked) = tokio::join!(socket.serve(answering, end(stopped)), looking);
+            for error in [answered, looked].into_iter().filter_map(Result::err) {
+                tracing::error!("the control plane failed: {error}");
             }
         });
         let mut tick = interval(super::report::SAMPLE_EVERY);
@@ -251,7 +270,7 @@ impl Site {
             if kill { engine.kill() } else { engine.drain(limits::DRAIN_WITHIN) }
         });
         let _ = ended.await;
-        let _ = stop.send(());
+        let _ = stop.send(true);
         let _ = serving.await;
     }
 
@@ -304,6 +323,7 @@ impl Site {
     fn settle(&self, link: LinkId) {
         let take = |flows: &mut Flows| flows.iter_mut().find_map(|(_, flow)| flow.take_ended(link));
         let tally = self.engine().with_flows(|flows, _| take(flows)).map_or_else(Tally::default, Tally::from);
+        let tally = Tally { traffic: self.engine().take_ended(link).unwrap_or_default(), ..tally };
         let of_caller = lock(&self.callers).values_mut().any(|caller| caller.settle(link, tally));
         if !of_caller {
             let _ = lock(&self.slots).iter().any(|slot| lock(&slot.history).settle(link, tally));
@@ -441,8 +461,11 @@ impl Site {
     }
 
     pub(super) fn add_slot(self: &Arc<Self>, peer: usize, address: &LinkAddress) {
-        let slot = Arc::new(Slot::new(peer, address.clone()));
-        lock(&self.slots).push(Arc::clone(&slot));
+        let mut slots = lock(&self.slots);
+        let number = free_number(slots.iter().filter(|slot| slot.peer == peer).map(|slot| slot.number));
+        let slot = Arc::new(Slot::new(peer, number, address.clone()));
+        slots.push(Arc::clone(&slot));
+        drop(slots);
         dial::start(Arc::clone(self), slot);
     }
 
@@ -649,12 +672,11 @@ pub(super) fn serve_signals(site: &Arc<Site>, commands: &mpsc::UnboundedSender<C
                     notify(&[sd_notify::NotifyState::Ready]);
                 }
                 _ = tick.tick() => {
-                    let stuck = site.engine().longest_turn();
-                    if stuck < limits::TURN_MAX {
+                    if let Some(stuck) = site.stuck() {
+                        tracing::error!("{stuck}");
+                    } else {
                         let text = site.headline();
                         notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&text)]);
-                    } else {
-                        tracing::error!("a worker has made no progress for {} s", stuck.as_secs());
                     }
                 }
             }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use supersync::control::{
-    Client, ConfigState, ControlError, ControlSocket, HeldBy, Inventory, LinkState, LinkStatus, ObjectFilter,
-    ObjectState, ObjectStatus, PeerState, PeerStatus, ReloadReport, Role, Site, State, Status, Totals,
+    Client, ConfigState, ControlError, ControlSocket, Figures, HeldBy, Inventory, LinkFigures, LinkState, LinkStatus,
+    ObjectFilter, ObjectState, ObjectStatus, PeerState, PeerStatus, ReloadReport, Role, Site, State, Status,
+    StoreFigures, Totals,
 };
 use tokio::sync::oneshot;
 
@@ -17,6 +19,9 @@ pub(crate) struct Told {
     pub(crate) status: Mutex<Status>,
     pub(crate) objects: Vec<ObjectStatus>,
     pub(crate) reload: Result<ReloadReport, String>,
+    pub(crate) figures: Figures,
+    pub(crate) stuck: Mutex<Option<String>>,
+    pub(crate) unready: Mutex<Option<String>>,
     /// Hears of each `status` call.
     pub(crate) asked: Mutex<Option<mpsc::Sender<()>>>,
     /// After this many more `status` calls it is SYNCED.
@@ -29,6 +34,9 @@ impl Told {
             status: Mutex::new(status),
             objects: Vec::new(),
             reload: Ok(ReloadReport::default()),
+            figures: figures(),
+            stuck: Mutex::new(None),
+            unready: Mutex::new(None),
             asked: Mutex::new(None),
             synced_after: Mutex::new(None),
         }
@@ -55,6 +63,22 @@ impl Site for Told {
 
     fn inventory(&self, _offset: usize, _limit: usize) -> Option<Inventory> {
         None
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        self.status.lock().expect("no panic while held").peers.clone()
+    }
+
+    fn figures(&self) -> Figures {
+        self.figures.clone()
+    }
+
+    fn stuck(&self) -> Option<String> {
+        self.stuck.lock().expect("no panic while held").clone()
+    }
+
+    fn unready(&self) -> Option<String> {
+        self.unready.lock().expect("no panic while held").clone()
     }
 
     fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>> {
@@ -138,6 +162,7 @@ pub(crate) fn code(output: &Output) -> i32 {
 pub(crate) fn link(id: u64, address: &str) -> LinkStatus {
     LinkStatus {
         id,
+        number: id as u32,
         address: address.to_owned(),
         state: LinkState::Up,
         since_seconds: 750,
@@ -227,6 +252,39 @@ pub(crate) fn half_way() -> Status {
         payload_sent: 5_100_000_000,
         payload_discarded: 24_000_000,
         problems: Vec::new(),
+    }
+}
+
+/// A trader half way, with a peer whose second link is down.
+pub(crate) fn figures() -> Figures {
+    let link = |number, up| LinkFigures {
+        peer: "exchange1".to_owned(),
+        number,
+        up,
+        reconnects: 2,
+        sent: 5_300_000_000,
+        received: 5_200_000_000,
+        padding: 4000,
+        bad: 1,
+    };
+    Figures {
+        node: "trader1".to_owned(),
+        role: Role::Trader,
+        version: "0.1.0".to_owned(),
+        engine: "io_uring".to_owned(),
+        reload_failed: false,
+        problems: 1,
+        done: 212,
+        arriving: 6,
+        failed: 1,
+        store: Some(StoreFigures {
+            want: Totals { objects: 500, bytes: 12_000_000_000 },
+            have: Totals { objects: 212, bytes: 5_088_000_000 },
+            lag: Duration::from_secs(750),
+        }),
+        last_commit: Some(Duration::from_millis(1_790_000_000_250)),
+        spool: None,
+        links: vec![link(1, true), link(2, false)],
     }
 }
 

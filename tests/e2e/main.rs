@@ -11,6 +11,7 @@ mod crash;
 mod full;
 mod hostile;
 mod lockstep;
+mod metrics;
 mod mirror;
 mod mixed;
 mod named;
