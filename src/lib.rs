@@ -15,7 +15,7 @@
 //! | [`uring`] | the only `unsafe`: rings, buffers, trains, socket options, what the kernel allows | limits |
 //! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, store, uring |
 //! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
-//! | [`control`] | the unix socket API, and the client side of it | limits |
+//! | [`control`] | the unix socket API and the client side of it; page, metrics and health | limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | engine, config, control |
 //! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node |
 //! | [`ctl`] | the command line of `supersyncctl`: asks a daemon, moves trees and files | control, engine, node |

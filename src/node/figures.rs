@@ -27,7 +27,7 @@ impl Site {
         let sum = |a: u64, b: u64| if is_trader { a } else { a + b };
         // A link may bring in what another one has on order.
         let failed = |totals: &transfer::Totals| totals.failed.saturating_sub(totals.arriving_failed);
-        let store = replicates.then(|| StoreFigures {
+        let store = replicates.then_some(StoreFigures {
             want: Totals { objects: first.objects, bytes: first.bytes.0 },
             have: Totals { objects: first.present, bytes: first.present_bytes.0 },
             lag,
