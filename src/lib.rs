@@ -17,7 +17,7 @@
 //! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
 //! | [`control`] | the unix socket API and the client side of it; page, metrics and health | limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | engine, config, control |
-//! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node |
+//! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node; ctl for its manual |
 //! | [`ctl`] | the command line of `supersyncctl`: asks a daemon, moves trees and files | control, engine, node |
 //!
 //! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.

@@ -404,6 +404,15 @@ pub const PROBLEMS_SHOWN_MAX: usize = 20;
 /// SIGTERM: links finish their packet and files are committed within this time.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
+/// Lines that the log has at once for the changes of one link; an outage of the peer takes three, ...
+pub const LINK_LINES_AT_ONCE: u32 = 12;
+/// ... further changes are counted and told after this time, which doubles ...
+pub const LINK_LINES_EVERY_MIN: Duration = Duration::from_secs(60);
+/// ... up to this.
+pub const LINK_LINES_EVERY_MAX: Duration = Duration::from_secs(3600);
+/// Longest value of one field of an entry of the journal, bytes; more is cut off.
+pub const LOG_FIELD_BYTES_MAX: usize = 8 << 10;
+
 // -- config --------------------------------------------------------------------------------------------
 
 /// Longest config file, bytes.
@@ -511,6 +520,7 @@ const _: () = {
         KEEPALIVE_EVERY.as_millis() * 2 <= QUIET_AFTER.as_millis() && QUIET_AFTER.as_millis() < SILENCE_MAX.as_millis()
     );
     assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());
+    assert!(LINK_LINES_EVERY_MIN.as_secs() <= LINK_LINES_EVERY_MAX.as_secs());
     assert!(REDIAL_MIN.as_millis() <= REDIAL_MAX.as_millis());
     assert!(CONTROL_DRAIN_WITHIN.as_millis() <= DRAIN_WITHIN.as_millis());
     assert!(CONTROL_OBJECTS_DEFAULT <= CONTROL_OBJECTS_MAX);

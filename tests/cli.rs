@@ -1,5 +1,6 @@
 //! `supersyncd` as a person at a terminal, a script and a service manager meet it: texts and exit statuses.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -89,10 +90,81 @@ fn text(path: &Path) -> &str {
 #[test]
 fn help_names_every_command_and_the_exit_statuses() {
     let commands = ["run", "check", "demo", "doctor", "init", "config"];
+    assert!(!run(&["--help"]).out.contains("  gen "), "it is for packages");
     run(&["--help"]).expect(0, &commands).expect(0, &["78 config", "supersyncd demo", "--log-format", "SUPERSYNC_LOG"]);
     run(&["demo", "--help"]).expect(0, &["--size", "--link-rate", "--links", "--exchanges", "--keep", "--no-chaos"]);
     run(&["check", "--help"]).expect(0, &["--no-environment"]);
     run(&["--version"]).expect(0, &[env!("CARGO_PKG_VERSION")]);
+}
+
+/// The first words of the lines of `help` that are indented as commands are.
+fn commands(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
+    let words = lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+    words.filter_map(|line| line.split_whitespace().next()).filter(|word| *word != "help").map(str::to_owned).collect()
+}
+
+/// The `--flags` of a text.
+fn flags(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.len() > 2 && word.starts_with("--")).map(str::to_owned).collect()
+}
+
+/// The flags of `program` and of all of its commands, as `--help` lists them.
+fn helped(program: &str, path: &mut Vec<String>, found: &mut BTreeSet<String>) {
+    let help = say(Command::new(program).args(&*path).arg("--help").stdin(Stdio::null())).expect(0, &["Usage:"]).out;
+    let options = help.lines().filter(|line| line.trim_start().starts_with('-'));
+    options.for_each(|line| found.extend(flags(line)));
+    for command in commands(&help) {
+        path.push(command);
+        helped(program, path, found);
+        path.pop();
+    }
+}
+
+#[test]
+fn manual_pages_tell_what_help_tells() {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(&["gen", "man", text(dir.path())]).expect(0, &["written"]);
+    for (program, page) in [(SUPERSYNCD, "supersyncd.8"), (SUPERSYNCCTL, "supersyncctl.1")] {
+        let page = fs::read_to_string(dir.path().join(page)).expect("written").replace("\\-", "-");
+        let mut helped_flags = BTreeSet::new();
+        helped(program, &mut Vec::new(), &mut helped_flags);
+        assert!(helped_flags.len() > 5, "{helped_flags:?}");
+        let headers = page.lines().filter(|line| line.starts_with("\\fB-"));
+        let told: BTreeSet<String> = headers.flat_map(flags).collect();
+        assert_eq!(told, helped_flags, "{page}");
+        for section in ["NAME", "SYNOPSIS", "COMMANDS", "\"EXIT STATUS\"", "FILES", "\"SEE ALSO\""] {
+            assert_eq!(page.matches(&format!(".SH {section}\n")).count(), 1, "{section} of {page}");
+        }
+    }
+    assert!(dir.path().join("supersync.toml.5").exists());
+}
+
+#[test]
+fn completions_are_for_both_programs_and_three_shells() {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(&["gen", "completions", text(dir.path())]).expect(0, &["written"]);
+    for (name, wanted) in [
+        ("supersyncd.bash", "--no-environment"),
+        ("_supersyncd", "--no-environment"),
+        ("supersyncd.fish", "no-environment"),
+        ("supersyncctl.bash", "--synced"),
+        ("_supersyncctl", "--synced"),
+        ("supersyncctl.fish", "synced"),
+    ] {
+        let script = fs::read_to_string(dir.path().join(name)).expect("written");
+        assert!(script.contains(wanted), "{name}: {script}");
+    }
+}
+
+#[test]
+fn a_dropin_is_printed_for_the_unit_that_has_the_name_of_the_file() {
+    let (dir, file) = trader(|text| text);
+    let remote = dir.path().join("remote");
+    let said = run(&["config", "dropin", text(&file)]).expect(0, &["supersyncd@trader1", "[Service]"]);
+    assert!(said.out.contains(&format!("Paths={}", remote.display())), "{said:#?}");
+    run(&["config", "dropin", "/no/such.toml"]).expect(78, &["/no/such.toml"]);
 }
 
 #[test]
@@ -366,12 +438,10 @@ fn warned(change: impl Fn(&mut Command) -> &mut Command) -> String {
 }
 
 #[test]
-fn the_journal_gets_priorities_and_no_time() {
-    let log = warned(|command| command);
-    assert!(log.starts_with("<4>SUPERSYNC_LOG is ignored: \"loud\" is no level"), "{log}");
-    // The variable is inherited by whoever has another standard error.
+fn the_journal_is_not_taken_for_another_standard_error() {
+    // The variable is inherited by whoever has another one.
     let log = warned(|command| command.env("JOURNAL_STREAM", "1:1"));
-    assert!(log.contains(" WARN SUPERSYNC_LOG is ignored") && log.starts_with("20"), "{log}");
+    assert!(log.contains(" WARN SUPERSYNC_LOG is ignored: \"loud\" is no level") && log.starts_with("20"), "{log}");
 }
 
 #[test]

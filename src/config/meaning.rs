@@ -18,7 +18,7 @@ use crate::units::{ByteCount, NodeName, PacketLen};
 use crate::wire::hello;
 
 /// Every key there is.
-const KEYS: &[Key] = &[
+pub(super) const KEYS: &[Key] = &[
     Key { section: "", name: "role" },
     Key { section: "", name: "name" },
     Key { section: "", name: "packet_bytes" },

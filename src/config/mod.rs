@@ -12,6 +12,8 @@ mod diff;
 mod effective;
 mod environment;
 mod error;
+#[cfg(test)]
+mod manual;
 mod meaning;
 mod model;
 mod read;

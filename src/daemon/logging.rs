@@ -1,20 +1,17 @@
 //! The log: where it goes, what it looks like there, and how much of it.
 //!
-//! On standard error, as text for people or as JSON. Where standard error is connected to the journal, text has no
-//! time (the journal has its own) and each line begins with its priority, `<3>` to `<7>` (sd-daemon(3)).
+//! On standard error, as text for people or as JSON. Where standard error is connected to the journal, what would be text goes
+//! there as entries with fields.
 
-use std::fmt;
 use std::io::{self, IsTerminal};
 
 use nix::sys::stat::fstat;
-use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::time::SystemTime;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::journal::Journal;
 
 /// Says how much is logged where the command line does not.
 const LEVEL_VARIABLE: &str = "SUPERSYNC_LOG";
@@ -54,11 +51,12 @@ pub(super) fn start(format: Format, asked: Option<Targets>, default: LevelFilter
         },
         (None, _) => (default, None),
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let layer = match format {
-        Format::Json => layer.json().flatten_event(true).boxed(),
-        Format::Text if is_journal() => layer.with_ansi(false).event_format(Journal).boxed(),
-        Format::Text => layer.with_ansi(has_colour()).with_target(false).with_timer(SystemTime).boxed(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let journal = if format == Format::Text && is_journal() { Journal::connect().ok() } else { None };
+    let layer = match (format, journal) {
+        (Format::Json, _) => lines.json().flatten_event(true).boxed(),
+        (Format::Text, Some(journal)) => journal.boxed(),
+        (Format::Text, None) => lines.with_ansi(has_colour()).with_target(false).with_timer(SystemTime).boxed(),
     };
     if tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_err() {
         tracing::debug!("a log was started before; it stays as it is");
@@ -79,40 +77,8 @@ fn is_journal() -> bool {
     fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Text without a time, each line with its priority in front.
-struct Journal;
-
-impl<S, N> FormatEvent<S, N> for Journal
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut text = String::new();
-        let plain = format::Format::default().without_time().with_level(false).with_target(false).with_ansi(false);
-        plain.format_event(context, Writer::new(&mut text), event)?;
-        let priority = priority(*event.metadata().level());
-        for line in text.lines() {
-            writeln!(writer, "<{priority}>{line}")?;
-        }
-        Ok(())
-    }
-}
-
-/// As syslog(3) counts.
-fn priority(level: Level) -> u8 {
-    match level {
-        Level::ERROR => 3,
-        Level::WARN => 4,
-        Level::INFO => 6,
-        Level::DEBUG | Level::TRACE => 7,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
     #[test]
@@ -123,33 +89,5 @@ mod tests {
         for bad in ["", "loud", "info,", "supersync=loud", "info,supersync"] {
             assert!(levels(bad).is_err(), "{bad}");
         }
-    }
-
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no other test has it").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn every_line_of_the_journal_has_its_priority() {
-        let captured = Captured::default();
-        let writer = captured.clone();
-        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
-        let subscriber = tracing_subscriber::registry().with(layer.event_format(Journal));
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(peer = "trader1", "link up");
-            tracing::error!("two\nlines");
-        });
-        let text = String::from_utf8(captured.0.lock().expect("nobody panicked").clone()).expect("text");
-        assert_eq!(text, "<6>link up peer=\"trader1\"\n<3>two\n<3>lines\n");
     }
 }

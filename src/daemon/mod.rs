@@ -8,7 +8,10 @@
 
 mod check;
 mod doctor;
+mod dropin;
+mod generate;
 mod init;
+mod journal;
 mod logging;
 
 use std::error::Error;
@@ -82,6 +85,9 @@ enum Command {
     /// Look at a config
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
+    /// Write what packages bring along beside the programs
+    #[command(subcommand, hide = true, arg_required_else_help = true)]
+    Gen(generate::Generated),
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +97,11 @@ enum ConfigCommand {
         /// With every default spelled out
         #[arg(long, required = true)]
         effective: bool,
+        /// The config
+        file: PathBuf,
+    },
+    /// Print the systemd drop-in that grants supersyncd@NAME the directories of its config, NAME.toml
+    Dropin {
         /// The config
         file: PathBuf,
     },
@@ -112,6 +123,8 @@ enum DaemonError {
     Exists(PathBuf),
     #[error("cannot write {}: {source}", file.display())]
     Write { file: PathBuf, source: io::Error },
+    #[error("{0:?} cannot be written into a unit: it has a control character or is not text")]
+    NotForUnits(PathBuf),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -120,7 +133,7 @@ impl DaemonError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Config(error) | Self::Node(NodeError::Config(error)) => error.exit_status(),
-            Self::Segments { .. } | Self::Node(NodeError::Segments(_)) => exit::CONFIG,
+            Self::Segments { .. } | Self::NotForUnits(_) | Self::Node(NodeError::Segments(_)) => exit::CONFIG,
             // The reader has seen enough and left.
             Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => exit::OK,
             Self::Node(_) | Self::Demo(_) | Self::Write { .. } if is_permission(self) => exit::PERMISSION,
@@ -132,14 +145,10 @@ impl DaemonError {
 
 /// Whether the system refused permission at the bottom of `error`.
 fn is_permission(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    // A service has a read-only file system, but for what is granted to it.
+    let is = |error: &io::Error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+    let mut errors = std::iter::successors(Some(error), |&error| error.source());
+    errors.any(|error| error.downcast_ref::<io::Error>().is_some_and(is))
 }
 
 /// Runs one command line, program name first, to its exit status.
@@ -197,6 +206,8 @@ fn run(cli: Cli) -> Result<u8, DaemonError> {
         Command::Doctor { json } => doctor::run(json),
         Command::Init { role, output } => init::run(role, output.as_deref()),
         Command::Config(ConfigCommand::Show { effective: _, file }) => show(&file),
+        Command::Config(ConfigCommand::Dropin { file }) => dropin::run(&file),
+        Command::Gen(what) => generate::run(&what),
     }
 }
 
@@ -232,6 +243,7 @@ mod tests {
         check(NodeError::Listen { address, source: refused() }.into(), exit::PERMISSION);
         check(NodeError::Listen { address, source: ErrorKind::AddrInUse.into() }.into(), exit::FAILED);
         check(DaemonError::Write { file: "f".into(), source: refused() }, exit::PERMISSION);
+        check(DaemonError::Write { file: "f".into(), source: ErrorKind::ReadOnlyFilesystem.into() }, exit::PERMISSION);
         check(DaemonError::Exists("f".into()), exit::FAILED);
         check(DaemonError::Output(ErrorKind::BrokenPipe.into()), exit::OK);
         check(DaemonError::Output(ErrorKind::StorageFull.into()), exit::FAILED);

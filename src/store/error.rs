@@ -41,6 +41,7 @@ pub enum StoreError {
         /// What was tried, as a verb.
         operation: &'static str,
         /// What the system said.
+        #[source]
         cause: io::Error,
     },
     /// The root's path is no directory.
@@ -246,7 +247,9 @@ pub(super) fn hint(cause: &io::Error) -> &'static str {
         Some(Errno::EACCES | Errno::EPERM) => {
             "; give the service's user access to it, and see that no sandbox forbids openat2"
         }
-        Some(Errno::EROFS) => "; the file system is mounted read-only",
+        Some(Errno::EROFS) => {
+            "; it is mounted read-only, or the service's unit does not grant it: supersyncd config dropin FILE"
+        }
         Some(Errno::EMFILE | Errno::ENFILE) => "; raise the limit on open files (LimitNOFILE=)",
         Some(Errno::EIO) => "; the device fails, look at the kernel's log",
         Some(Errno::EXDEV) => "; a directory below the root is another file system, make that a root of its own",
