@@ -8,6 +8,7 @@ use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::flaps::Change;
 use super::line::{Slot, SlotState};
 use super::site::Site;
 use crate::config::{LinkAddress, Remote};
@@ -33,7 +34,12 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
                     slot.set(SlotState::Up(link));
                     end.await.unwrap_or_else(|_| "the node stops".into())
                 }
-                Err(error) => error,
+                Err(error) => {
+                    if !slot.is_retired() && !site.is_ending() {
+                        site.tell(site.place_of(&slot), Change::Failure(format!("no link: {error}")));
+                    }
+                    error
+                }
             };
             if slot.is_retired() || site.is_ending() {
                 return;

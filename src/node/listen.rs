@@ -1,11 +1,16 @@
 //! A trader's listeners: who may connect, and what a connection becomes.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::AcceptConn;
+use sd_notify::NotifyState;
+
+use super::flaps::Change;
 use super::site::Site;
 use crate::config::Protocol;
 use crate::limits;
@@ -16,9 +21,56 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How often an address that is in use is tried.
 const BIND_AGAIN: Duration = Duration::from_millis(20);
 
+/// What the service manager calls the sockets that it keeps for us.
+const KEPT_NAME: &str = "listen";
+
+/// Listening sockets that the service manager keeps while the node is restarted, so that whoever connects meanwhile waits and is
+/// not refused (sd_notify(3), FDSTORE). The default is without one that does so.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    sockets: Vec<TcpListener>,
+    has_keeper: bool,
+}
+
+impl Kept {
+    /// What it kept, or was told to listen on (systemd.socket(5)).
+    pub(super) fn take() -> Self {
+        let inherited = control::inherited().unwrap_or_else(|error| {
+            tracing::warn!("what the service manager hands over is not there: {error}");
+            Vec::new()
+        });
+        let listens = |socket: &OwnedFd| getsockopt(socket, AcceptConn).unwrap_or(false);
+        let sockets = inherited.into_iter().filter(listens).map(TcpListener::from).collect();
+        Self { sockets, has_keeper: true }
+    }
+
+    /// Listens on `address`, with the socket that was kept if there is one.
+    pub(super) fn listener(&mut self, address: SocketAddr) -> std::io::Result<Listener> {
+        let is_there = |socket: &TcpListener| socket.local_addr().is_ok_and(|there| there == address);
+        match self.sockets.iter().position(is_there) {
+            Some(at) => Listener::adopt(self.sockets.swap_remove(at)),
+            None => bind(address),
+        }
+    }
+
+    /// Has these kept from now on, and nothing that was kept before.
+    pub(super) fn keep(self, listeners: &[Listener]) {
+        if !self.has_keeper {
+            return;
+        }
+        let name = NotifyState::FdName(KEPT_NAME);
+        let sockets: Vec<_> = listeners.iter().map(|listener| listener.as_fd()).collect();
+        let kept = sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])
+            .and_then(|()| sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &sockets));
+        if let Err(error) = kept {
+            tracing::warn!("peers will be refused while this node is restarted: {error}");
+        }
+    }
+}
+
 /// Listens on `address`. After a crash the kernel may need a moment to take back what the rings of the dead process had in
 /// flight, its accept among them: until then the address is in use by nobody.
-pub(super) fn bind(address: SocketAddr) -> std::io::Result<Listener> {
+fn bind(address: SocketAddr) -> std::io::Result<Listener> {
     let by = Instant::now() + limits::BIND_WITHIN;
     loop {
         match Listener::bind(address) {
@@ -49,7 +101,8 @@ pub(super) fn start(site: Arc<Site>, listener: Listener, index: usize) {
 fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
     let Some(listen) = site.listen(index) else { return };
     if !listen.allow.iter().any(|network| network.contains(address.ip())) {
-        tracing::warn!(%address, listener = %listen.address, "refused: not in `allow` of this [[listen]]");
+        let refused = format!("refused: not in `allow` of [[listen]] {}", listen.address);
+        site.tell((String::new(), address.ip().to_string(), None), Change::Refusal(refused));
         return;
     }
     if site.engine().link_count() >= limits::LINKS_MAX {

@@ -12,6 +12,7 @@ mod clients;
 mod dial;
 pub mod fetch;
 mod figures;
+mod flaps;
 mod inventory;
 mod line;
 mod links;
@@ -79,13 +80,17 @@ impl Node {
     /// Starts a node; when this returns it listens, and its store has been looked at. `file`: where the config came
     /// from, for a reload.
     pub fn start(config: Config, file: Option<PathBuf>) -> Result<Self, NodeError> {
+        Self::start_with(config, file, listen::Kept::default())
+    }
+
+    fn start_with(config: Config, file: Option<PathBuf>, kept: listen::Kept) -> Result<Self, NodeError> {
         let (ready, started) = oneshot::channel();
         let (commands, inbox) = mpsc::unbounded_channel();
         let sender = commands.clone();
         let name = format!("ss-{}", config.name);
         let thread = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
-            .spawn(move || site::main(config, file, sender, inbox, ready))
+            .spawn(move || site::main(config, file, kept, sender, inbox, ready))
             .map_err(NodeError::Runtime)?;
         match started.blocking_recv() {
             Ok(Ok(site)) => Ok(Self { site, commands, thread }),
@@ -126,7 +131,7 @@ impl Node {
 /// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     raise_open_files();
-    let node = Node::start(config, Some(file))?;
+    let node = Node::start_with(config, Some(file), listen::Kept::take())?;
     site::serve_signals(&node.site, &node.commands)?;
     node.drain();
     Ok(())

@@ -3,14 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::site::{Site, lock};
+use sd_notify::NotifyState;
+
+use super::site::{Site, lock, notify};
 use crate::config::{self, Change, Config, RoleConfig};
 use crate::control::ReloadReport;
 use crate::units::ByteCount;
 
 impl Site {
-    /// Reads the config again and applies what can be applied. A bad file changes nothing.
+    /// Reads the config again and applies what can be applied. A bad file changes nothing. The service manager is told that
+    /// the node reloads, whoever asked for it.
     pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
+        let since = NotifyState::monotonic_usec_now().ok();
+        notify(&[&[NotifyState::Reloading], since.as_slice()].concat());
+        let outcome = self.reload_file();
+        notify(&[NotifyState::Ready]);
+        outcome
+    }
+
+    fn reload_file(self: &Arc<Self>) -> Result<ReloadReport, String> {
         let Some(file) = &self.file else { return Err("this node was not started from a file".into()) };
         let new = match config::load(file).map_err(|error| error.to_string()) {
             Ok(new) => new,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch as signal};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
+use super::flaps::{self, Change, Flaps};
 use super::line::{Caller, Slot, Tally, free_number};
 use super::links::Rates;
 use super::report::Handle;
@@ -28,7 +29,7 @@ use crate::proto::{Protocol, extended, named};
 use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Unmarked, hash_source, scan};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
-use crate::uring::control;
+use crate::uring::control::{self, Listener};
 use crate::uring::socket::{self, Options};
 use crate::wire::checksum::crc32c;
 use crate::wire::duplex::check_name_fits;
@@ -81,6 +82,7 @@ pub(super) struct Site {
     /// All of `local/` was looked through at least once.
     pub(super) scanned: AtomicBool,
     pub(super) rates: Mutex<Rates>,
+    flaps: Mutex<Flaps>,
     look_again: Arc<Notify>,
     /// Peers that an operator has paused.
     pub(super) paused: Mutex<BTreeSet<NodeName>>,
@@ -100,14 +102,15 @@ pub(super) struct Site {
 pub(super) fn main(
     config: Config,
     file: Option<PathBuf>,
+    kept: listen::Kept,
     commands: mpsc::UnboundedSender<Command>,
     inbox: mpsc::UnboundedReceiver<Command>,
     ready: oneshot::Sender<Result<Arc<Site>, NodeError>>,
 ) {
-    let span = tracing::info_span!("node", name = %config.name);
+    let span = tracing::info_span!("node", node = %config.name);
     let _entered = span.enter();
     let ended = control::block_on(async {
-        match Site::start(config, file, commands.clone()) {
+        match Site::start(config, file, kept, commands.clone()) {
             Ok((site, doors)) => {
                 let _ = ready.send(Ok(Arc::clone(&site)));
                 site.serve(doors, commands, inbox).await;
@@ -124,6 +127,7 @@ impl Site {
     fn start(
         config: Config,
         file: Option<PathBuf>,
+        kept: listen::Kept,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Result<(Arc<Self>, Doors), NodeError> {
         // First of all, so that two nodes of one name never share a store.
@@ -159,6 +163,7 @@ impl Site {
             reload_failed: AtomicBool::new(false),
             scanned: AtomicBool::new(false),
             rates: Mutex::default(),
+            flaps: Mutex::default(),
             look_again: Arc::default(),
             paused: Mutex::default(),
             resumed: Notify::new(),
@@ -172,7 +177,7 @@ impl Site {
         let seed = rand::rng().random();
         let engine = Engine::start(EngineConfig { flows, stores, journals, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
-        site.begin()?;
+        site.begin(kept)?;
         if let Some(http) = &http {
             tracing::info!("page, metrics and health: {http}");
         }
@@ -180,7 +185,7 @@ impl Site {
     }
 
     /// Looks at the store, then opens the doors.
-    fn begin(self: &Arc<Self>) -> Result<(), NodeError> {
+    fn begin(self: &Arc<Self>, mut kept: listen::Kept) -> Result<(), NodeError> {
         let config = self.config();
         match &config.role {
             RoleConfig::Trader(trader) => {
@@ -196,15 +201,18 @@ impl Site {
                 if let Some(store) = &trader.store {
                     self.want_objects(store)?;
                 }
-                let mut addresses = Vec::new();
-                for (index, listen) in trader.listen.iter().enumerate() {
-                    let listener = listen::bind(listen.address)
-                        .map_err(|source| NodeError::Listen { address: listen.address, source })?;
-                    tracing::info!(address = %listener.address(), protocol = %listen.protocol, "listening");
-                    addresses.push(listener.address());
+                let mut listeners = Vec::new();
+                for Listen { address, protocol, .. } in &trader.listen {
+                    let listener = kept.listener(*address);
+                    let listener = listener.map_err(|source| NodeError::Listen { address: *address, source })?;
+                    tracing::info!(address = %listener.address(), %protocol, "listening");
+                    listeners.push(listener);
+                }
+                kept.keep(&listeners);
+                let _ = self.listening.set(listeners.iter().map(Listener::address).collect());
+                for (index, listener) in listeners.into_iter().enumerate() {
                     listen::start(Arc::clone(self), listener, index);
                 }
-                let _ = self.listening.set(addresses);
                 if let Some(local) = self.stores.get(usize::from(SECOND.0)).map(Store::root) {
                     let (site, local) = (Arc::clone(self), Arc::clone(local));
                     watch::start_local(site, local, Arc::clone(&self.look_again), looks_later);
@@ -252,6 +260,8 @@ impl Site {
                 () = self.drain_wanted.notified() => break false,
                 _ = tick.tick() => {
                     self.sample();
+                    let due = lock(&self.flaps).poll(Instant::now());
+                    due.into_iter().for_each(flaps::log);
                     self.engine().with_flows(|flows, now| flows.iter_mut().for_each(|(_, flow)| {
                         flow.expire(now);
                         flow.review();
@@ -287,8 +297,8 @@ impl Site {
                 self.engine().close_link(link, super::pause::REASON);
             }
             Notice::Met { link, peer, address } => {
-                tracing::info!(link = link.0, %peer, "link up");
                 lock(&self.slots).iter().filter(|slot| slot.is_link(link)).for_each(|slot| slot.handle_met());
+                self.tell(self.place(link, peer.as_str(), &address), Change::Link("link up".into()));
                 if self.is_trader() {
                     let mut callers = lock(&self.callers);
                     // Whoever connects says what it is called: names that nobody uses any more make room.
@@ -301,7 +311,7 @@ impl Site {
             Notice::Closed { link, peer, address, damaged, reason } => {
                 let name = peer.as_ref().map(NodeName::to_string).or_else(|| self.dialed_peer(link));
                 let name = name.unwrap_or_else(|| "unknown".into());
-                tracing::info!(link = link.0, peer = name, address, "link down: {reason}");
+                self.tell(self.place(link, &name, &address), Change::Link(format!("link down: {reason}")));
                 let mut callers = lock(&self.callers);
                 if let Some(caller) = peer.and_then(|peer| callers.get_mut(&peer)) {
                     caller.handle_closed(link, damaged, &reason);
@@ -317,6 +327,34 @@ impl Site {
             Notice::Settled { link } => self.settle(link),
             Notice::SourceFailed { .. } => self.look_again.notify_one(),
         }
+    }
+
+    /// Logs what changed, unless it changes all the time.
+    pub(super) fn tell(&self, place: flaps::Place, change: Change) {
+        let line = lock(&self.flaps).handle(Instant::now(), place, change);
+        line.into_iter().for_each(flaps::log);
+    }
+
+    /// Where a link is: the place of the config that it has, or the address that it comes from.
+    fn place(&self, link: LinkId, peer: &str, address: &str) -> flaps::Place {
+        match lock(&self.slots).iter().find(|slot| slot.is_link(link)) {
+            Some(slot) => self.place_of(slot),
+            None => {
+                let host =
+                    address.parse().map_or_else(|_| address.to_owned(), |address: SocketAddr| address.ip().to_string());
+                (peer.to_owned(), host, None)
+            }
+        }
+    }
+
+    /// Where the link of `slot` is, or is to be.
+    pub(super) fn place_of(&self, slot: &Slot) -> flaps::Place {
+        let config = self.config();
+        let peer = match &config.role {
+            RoleConfig::Exchange(exchange) => exchange.peers[slot.peer].name.to_string(),
+            RoleConfig::Trader(_) => String::new(),
+        };
+        (peer, slot.address.remote.to_string(), Some(slot.number.into()))
     }
 
     /// All that came over a connection that is gone is added to what its place has done.
@@ -664,12 +702,10 @@ pub(super) fn serve_signals(site: &Arc<Site>, commands: &mpsc::UnboundedSender<C
                 _ = interrupt.recv() => break,
                 () = site.ending.notified() => break,
                 _ = hangup.recv() => {
-                    notify(&[sd_notify::NotifyState::Reloading]);
                     // On the node's own thread, where links can be dialed.
                     let (done, reloaded) = oneshot::channel();
                     let _ = commands.send(Command::Reload(done));
                     let _ = reloaded.await;
-                    notify(&[sd_notify::NotifyState::Ready]);
                 }
                 _ = tick.tick() => {
                     if let Some(stuck) = site.stuck() {
@@ -687,7 +723,8 @@ pub(super) fn serve_signals(site: &Arc<Site>, commands: &mpsc::UnboundedSender<C
     })
 }
 
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
+/// Tells the service manager.
+pub(super) fn notify(state: &[sd_notify::NotifyState<'_>]) {
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(state);
 }

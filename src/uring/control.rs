@@ -6,7 +6,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::unix::AsyncFd;
 use tokio_uring::net::{TcpListener, TcpStream};
@@ -45,7 +46,14 @@ impl Listener {
     /// What the system says.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         // The standard library sets SO_REUSEADDR, so that a restarted node has its port at once.
-        let socket = std::net::TcpListener::bind(address)?;
+        Self::adopt(std::net::TcpListener::bind(address)?)
+    }
+
+    /// Goes on with a socket that listens already.
+    ///
+    /// # Errors
+    /// It has no address.
+    pub fn adopt(socket: std::net::TcpListener) -> io::Result<Self> {
         let address = socket.local_addr()?;
         Ok(Self { socket: TcpListener::from_std(socket), address })
     }
@@ -63,6 +71,28 @@ impl Listener {
         let (stream, address) = self.socket.accept().await?;
         Ok((share(&stream)?, address))
     }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open for as long as `self` is, which the result borrows.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+}
+
+/// The descriptors that the service manager has handed to this process (sd_listen_fds(3)); none the second time.
+///
+/// # Errors
+/// They are not there: the environment says something that is not so.
+pub fn inherited() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let descriptors = sd_notify::listen_fds()?;
+    // SAFETY: whoever set LISTEN_PID to the id of this process opened these descriptors for it, before it began, and each of them
+    // was found open just now. They are taken once, so that nothing else owns them.
+    Ok(descriptors.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect())
 }
 
 /// Connects to `address`, from `bind` if given.
