@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use clap::Parser as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use supersync::config::{self, Role};
@@ -127,11 +128,13 @@ fn manual_pages_tell_what_help_tells() {
     let dir = tempfile::tempdir().expect("a directory");
     run(&["gen", "man", text(dir.path())]).expect(0, &["written"]);
     for (program, page) in [(SUPERSYNCD, "supersyncd.8"), (SUPERSYNCCTL, "supersyncctl.1")] {
-        let page = fs::read_to_string(dir.path().join(page)).expect("written").replace("\\-", "-");
+        let page = fs::read_to_string(dir.path().join(page)).expect("written");
+        let page = page.replace("\\-", "-").replace("\\fB", " ").replace("\\fI", " ").replace("\\fR", " ");
         let mut helped_flags = BTreeSet::new();
         helped(program, &mut Vec::new(), &mut helped_flags);
         assert!(helped_flags.len() > 5, "{helped_flags:?}");
-        let headers = page.lines().filter(|line| line.starts_with("\\fB-"));
+        // An option's own line follows .TP.
+        let headers = page.split(".TP\n").skip(1).filter_map(|entry| entry.lines().next());
         let told: BTreeSet<String> = headers.flat_map(flags).collect();
         assert_eq!(told, helped_flags, "{page}");
         for section in ["NAME", "SYNOPSIS", "COMMANDS", "\"EXIT STATUS\"", "FILES", "\"SEE ALSO\""] {
@@ -139,6 +142,40 @@ fn manual_pages_tell_what_help_tells() {
         }
     }
     assert!(dir.path().join("supersync.toml.5").exists());
+}
+
+/// The texts that tell people what to type.
+const DOCUMENTS: [(&str, &str); 2] =
+    [("README.md", include_str!("../README.md")), ("deploy/README.md", include_str!("../deploy/README.md"))];
+
+#[test]
+fn commands_of_the_documents_are_understood() {
+    let is_for_the_shell = |word: &&str| word.starts_with(['#', '>', '|', '&']);
+    for (name, document) in DOCUMENTS {
+        let mut understood = 0;
+        for line in document.lines().filter(|line| line.starts_with("    ")) {
+            let words = line.split_whitespace().take_while(|word| !is_for_the_shell(word));
+            let words: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
+            let error = match words.first() {
+                Some(&"supersyncd") => supersync::daemon::Cli::try_parse_from(words).err(),
+                Some(&"supersyncctl") => supersync::ctl::Cli::try_parse_from(words).err(),
+                _ => continue,
+            };
+            assert!(error.is_none(), "{name}: {line}: {error:?}");
+            understood += 1;
+        }
+        assert!(understood > 5, "{name}: {understood}");
+    }
+}
+
+#[test]
+fn configs_of_the_documents_are_right() {
+    let configs = DOCUMENTS.iter().flat_map(|(_, document)| document.split("```toml\n").skip(1));
+    let configs: Vec<&str> = configs.filter_map(|rest| rest.split("```").next()).collect();
+    assert!(configs.len() >= 3, "{configs:?}");
+    for text in configs {
+        config::parse(text, "document").unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[test]

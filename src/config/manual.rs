@@ -37,7 +37,7 @@ fn the_manual_page_tells_every_key_and_no_other() {
         let told = told(section);
         assert_eq!(told.iter().map(|(key, _)| *key).collect::<Vec<_>>(), known, "of {section:?}, in the same order");
         for (key, text) in told.iter().filter(|_| !section.is_empty()) {
-            assert!(text.contains("Default: ") || text.contains("Must be there."), "{section}.{key}: {text}");
+            assert!(text.contains("Default:") || text.contains("Must be there."), "{section}.{key}: {text}");
         }
     }
 }

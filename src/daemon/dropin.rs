@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{DaemonError, answer};
-use crate::config::{self, Config, RoleConfig};
+use crate::config::{self, Config, HttpAddress, RoleConfig};
 use crate::control::{RUN_DIR, SOCKET_NAME};
 use crate::exit;
 
@@ -76,7 +76,12 @@ fn dropin(config: &Config, instance: &str) -> Result<String, DaemonError> {
 
 fn uses(config: &Config) -> Vec<Use<'_>> {
     let mut uses = vec![Use { path: &config.state_dir, writes: true }];
-    uses.extend(config.control.socket.parent().map(|path| Use { path, writes: true }));
+    let http = match &config.control.http {
+        Some(HttpAddress::Socket(socket)) => Some(socket),
+        Some(HttpAddress::Loopback(_)) | None => None,
+    };
+    let sockets = [Some(&config.control.socket), http].into_iter().flatten();
+    uses.extend(sockets.filter_map(|socket| socket.parent()).map(|path| Use { path, writes: true }));
     match &config.role {
         RoleConfig::Trader(trader) => {
             if let Some(store) = &trader.store {
