@@ -24,6 +24,7 @@ use supersync::proto::duplex::{FEATURES, LinkConfig};
 use supersync::store::Root;
 use supersync::transfer::{Flow, FlowId, Flows};
 use supersync::units::{ByteCount, LinkId, ObjectName, PacketLen};
+use supersync::uring::DriverKind;
 use supersync::uring::socket::{self, Options};
 use supersync::wire::checksum::crc32c;
 use supersync::wire::hello::{Hello, Role};
@@ -80,7 +81,7 @@ impl Start {
     }
 }
 
-/// Times the engines at both packet lengths, and plain copies as the control, with so many `relays` between the ends.
+/// Times the engines on both drivers at both packet lengths, and plain copies as the control, with so many `relays` between the ends.
 pub(crate) fn bench(criterion: &mut Criterion, name: &str, relays: usize) {
     let bed = Bed::new();
     println!(
@@ -92,10 +93,12 @@ pub(crate) fn bench(criterion: &mut Criterion, name: &str, relays: usize) {
     group.throughput(Throughput::Bytes(TOTAL_BYTES)).sampling_mode(SamplingMode::Flat);
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(8));
     let mut runs: Vec<(String, Run<'_>)> = vec![("control".into(), Box::new(|places| copy(&bed, places)))];
-    for packet_bytes in [1400, 65_536] {
-        let bed = &bed;
-        let run = move |places: &[PathBuf]| run_engines(bed, packet_bytes, places);
-        runs.push((format!("engines/{packet_bytes}"), Box::new(run)));
+    for (mode, driver) in [("engines", DriverKind::Uring), ("blocking", DriverKind::Blocking)] {
+        for packet_bytes in [1400, 65_536] {
+            let bed = &bed;
+            let run = move |places: &[PathBuf]| run_engines(bed, driver, packet_bytes, places);
+            runs.push((format!("{mode}/{packet_bytes}"), Box::new(run)));
+        }
     }
     for (function, run) in runs {
         let mut cpu = Vec::new();
@@ -236,11 +239,11 @@ fn receive(bed: &Bed, socket: &OwnedFd, place: &Path, came: Vec<Sender<u64>>) {
 }
 
 /// One node that serves, one for each spool, one that fetches; one link between neighbours.
-fn run_engines(bed: &Bed, packet_bytes: u32, places: &[PathBuf]) -> Cost {
+fn run_engines(bed: &Bed, driver: DriverKind, packet_bytes: u32, places: &[PathBuf]) -> Cost {
     let (destination, spools) = places.split_last().expect("there is always a destination");
-    let mut engines = vec![server(bed)];
-    engines.extend(spools.iter().map(|spool| relay(spool)));
-    engines.push(client(bed, destination));
+    let mut engines = vec![server(bed, driver)];
+    engines.extend(spools.iter().map(|spool| relay(spool, driver)));
+    engines.push(client(bed, destination, driver));
     let connections: Vec<_> = (1..engines.len()).map(|_| bed.connect()).collect();
     let start = Start::now();
     for (index, (pair, (near, far))) in engines.windows(2).zip(connections).enumerate() {
@@ -258,34 +261,34 @@ fn run_engines(bed: &Bed, packet_bytes: u32, places: &[PathBuf]) -> Cost {
     cost
 }
 
-fn server(bed: &Bed) -> Engine {
+fn server(bed: &Bed, driver: DriverKind) -> Engine {
     let root = Arc::new(Root::open(&bed.source()).expect("it was made"));
     let mut offers = Flow::offer_only();
     for (name, size) in bed.objects() {
         offers.offer(object(name), ByteCount(size));
     }
-    start_engine(vec![Flow::fetch(), offers], vec![Store::Remote(Arc::clone(&root)), Store::Local(root)])
+    start_engine(driver, vec![Flow::fetch(), offers], vec![Store::Remote(Arc::clone(&root)), Store::Local(root)])
 }
 
-fn client(bed: &Bed, destination: &Path) -> Engine {
+fn client(bed: &Bed, destination: &Path, driver: DriverKind) -> Engine {
     let root = Arc::new(Root::create(destination).expect("it was made"));
     let mut wants = Flow::fetch();
     for (name, size) in bed.objects() {
         wants.want(object(name), Some(ByteCount(size)), false);
     }
-    start_engine(vec![wants, Flow::offer_only()], vec![Store::Remote(Arc::clone(&root)), Store::Local(root)])
+    start_engine(driver, vec![wants, Flow::offer_only()], vec![Store::Remote(Arc::clone(&root)), Store::Local(root)])
 }
 
-fn relay(spool: &Path) -> Engine {
+fn relay(spool: &Path, driver: DriverKind) -> Engine {
     let root = Arc::new(Root::create(spool).expect("it was made"));
     let flows = vec![Flow::relay(ByteCount(2 * TOTAL_BYTES)), Flow::relay(ByteCount(0))];
-    start_engine(flows, vec![Store::Spool(Arc::clone(&root)), Store::Spool(root)])
+    start_engine(driver, flows, vec![Store::Spool(Arc::clone(&root)), Store::Spool(root)])
 }
 
-fn start_engine(flows: Vec<Flow>, stores: Vec<Store>) -> Engine {
+fn start_engine(driver: DriverKind, flows: Vec<Flow>, stores: Vec<Store>) -> Engine {
     let journals = stores.iter().map(|_| None).collect();
-    let config = EngineConfig { flows: Flows::new(flows), stores, journals, workers: 1, seed: 1 };
-    Engine::start(config, |_| ()).expect("the kernel gives a ring")
+    let config = EngineConfig { flows: Flows::new(flows), stores, journals, driver, workers: 1, seed: 1 };
+    Engine::start(config, |_| ()).expect("the kernel gives what the driver needs")
 }
 
 fn add_link(engine: &Engine, socket: OwnedFd, packet_bytes: u32, node: usize, fetch: FlowId) {

@@ -12,9 +12,9 @@
 //! | [`transfer`] | what is wanted, where it comes from, what has arrived; knows no packets | units, limits |
 //! | [`proto`] | one state machine a protocol (duplex, extended, named, session): wire x transfer | wire, transfer |
 //! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool; directory trees | units, limits |
-//! | [`uring`] | the only `unsafe`: rings, buffers, trains, socket options, what the kernel allows | limits |
+//! | [`uring`] | the only `unsafe`: rings and their twin of plain calls, buffers, trains, socket options, what the kernel allows | limits |
 //! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, store, uring |
-//! | [`config`] | raw TOML -> a config that is valid if it exists | wire, limits |
+//! | [`config`] | raw TOML -> a config that is valid if it exists | wire, uring, limits |
 //! | [`control`] | the unix socket API and the client side of it; page, metrics and health | limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | engine, config, control |
 //! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node; ctl for its manual |
@@ -50,7 +50,7 @@
 //! 5. A mapped source is handed to the kernel as address and length and never dereferenced: a file cut short is an
 //!    EFAULT from the send, not a SIGBUS. What must be looked at is read with `pread`.
 //! 6. One send operation in flight a socket; a short send goes on where it stopped.
-//! 7. A buffer belongs to the kernel from submission to its last completion. Tear-down: shut down, cancel, reap all, free.
+//! 7. A buffer belongs to the driver, and with a ring to the kernel, from submission to its last completion. Tear-down: shut down, cancel, reap all, free.
 //! 8. `.success` is written last: data, flush, rename, flush directory, marker, flush directory. A name under its final path
 //!    is whole. Partial bytes live only in `.supersync/` of the same root.
 //! 9. Every queue, retry, buffer and allocation has a bound in [`limits`]; reaching it is back-pressure or a clear error.

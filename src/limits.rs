@@ -91,7 +91,7 @@ pub const TRAIN_IOVECS_MAX: usize = 1024;
 pub const TAIL_BYTES_MAX: usize = 64 << 10;
 /// Links of one node.
 pub const LINKS_MAX: usize = 1024;
-/// Entries of one worker's ring: a send, a receive and a cancel for each link, and its wake-up.
+/// Entries of one worker's ring, a send, a receive and a cancel for each link, and its wake-up; operations of its twin.
 pub const RING_ENTRIES: u32 = 4096;
 /// A ring that is dropped waits this long for the kernel to give back the memory of cancelled operations.
 pub const RING_REAP_WITHIN: Duration = Duration::from_secs(2);

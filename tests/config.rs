@@ -271,8 +271,7 @@ fn bad_top_level_keys_are_refused() {
     refuse("packet_bytes = -1", &["-1 is negative"]);
     refuse("packet_bytes = 1e3", &["this is a float", "an integer belongs here"]);
     refuse("packet_bytes = 99999999999999999999", &["does not fit"]);
-    refuse("engine = \"blocking\"", &["`engine`: \"blocking\" is not available in this version", "engine = \"auto\""]);
-    refuse("engine = \"epoll\"", &["\"epoll\" is not a choice", "\"auto\" or \"uring\""]);
+    refuse("engine = \"epoll\"", &["\"epoll\" is not a choice", "\"auto\" or \"uring\" or \"blocking\""]);
     refuse("workers = 0", &["`workers`: 0 is out of bounds", "from 1 to 64"]);
     refuse("workers = 65", &["out of bounds"]);
     refuse("congestion = \"BBR!\"", &["`congestion`", "tcp_available_congestion_control"]);
@@ -404,7 +403,7 @@ fn all_problems_are_told_at_once_in_the_order_of_the_text() {
     let error = refused(
         r#"role = "trader"
 pakcet_bytes = 1400
-engine = "blocking"
+engine = "epoll"
 [store]
 local = "local"
 [[listen]]

@@ -12,7 +12,9 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::model::{Config, Exchange, HttpAddress, Listen, Module, Protocol, Remote, RoleConfig, StoreConfig, Trader};
+use super::model::{
+    Config, EngineChoice, Exchange, HttpAddress, Listen, Module, Protocol, Remote, RoleConfig, StoreConfig, Trader,
+};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +83,7 @@ pub fn check_environment(config: &Config) -> Vec<Finding> {
     if let Some(congestion) = &config.congestion {
         findings.congestion(congestion);
     }
+    findings.engine(config.engine);
     findings.memlock();
     findings.0
 }
@@ -253,6 +256,15 @@ impl Findings {
         {
             let what = format!("congestion: the kernel has {}, not {congestion}", available.trim());
             self.add(Severity::Warning, what, format!("modprobe tcp_{congestion}, or write one of those"));
+        }
+    }
+
+    fn engine(&mut self, wanted: EngineChoice) {
+        const FIX: &str = "`supersyncd doctor` tries each part of it and says what to change";
+        match wanted.driver() {
+            Ok((driver, None)) => self.add(Severity::Info, format!("engine: {driver}"), ""),
+            Ok((driver, Some(why))) => self.add(Severity::Warning, format!("engine: {driver}: {why}"), FIX),
+            Err(why) => self.add(Severity::Error, format!("engine = \"{wanted}\": {why}"), FIX),
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::units::{ByteCount, NodeName, PacketLen};
+use crate::uring::{DriverKind, RingError};
 
 /// Everything that one node is told. A `Config` that came out of [`parse`](super::parse) or
 /// [`load`](super::load) is valid: names fit, paths are absolute, addresses are addresses.
@@ -73,12 +74,32 @@ impl RoleConfig {
 /// What moves the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineChoice {
-    /// io_uring where the kernel lets us.
+    /// io_uring where the kernel lets us, else plain system calls.
     Auto,
     /// io_uring, or the node does not start.
     Uring,
-    /// Plain blocking calls; no config can choose it while it is listed as not yet available.
+    /// Plain system calls.
     Blocking,
+}
+
+impl EngineChoice {
+    /// All there are, and how they are written.
+    pub const NAMED: [(&str, Self); 3] = [("auto", Self::Auto), ("uring", Self::Uring), ("blocking", Self::Blocking)];
+
+    /// What it comes to on this host, where rings are tried if one is wanted; and why it is none where it could have been.
+    ///
+    /// # Errors
+    /// It must be a ring, and the kernel gives none that would do.
+    pub fn driver(self) -> Result<(DriverKind, Option<RingError>), RingError> {
+        match self {
+            Self::Blocking => Ok((DriverKind::Blocking, None)),
+            Self::Auto => Ok(DriverKind::tried()),
+            Self::Uring => match DriverKind::tried() {
+                (driver, None) => Ok((driver, None)),
+                (_, Some(why)) => Err(why),
+            },
+        }
+    }
 }
 
 impl fmt::Display for EngineChoice {

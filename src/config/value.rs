@@ -11,30 +11,6 @@ use super::read::{Refusal, integer, nearest, shown};
 use crate::limits;
 use crate::units::{ByteCount, NodeName};
 
-/// A value that is part of the config format, which this version cannot serve.
-pub(super) struct NotYet {
-    /// The key's name in messages, without the number of its list item.
-    pub(super) key: &'static str,
-    /// Which value of it.
-    pub(super) value: &'static str,
-    /// What to write.
-    pub(super) instead: &'static str,
-}
-
-/// Everything that OPERATIONS has and this version does not: removing a line here opens the value.
-pub(super) const NOT_YET: &[NotYet] =
-    &[NotYet { key: "engine", value: "blocking", instead: "write engine = \"auto\"" }];
-
-/// Refuses what [`NOT_YET`] lists.
-pub(super) fn available<'t>(key: &str, text: &'t str) -> Result<&'t str, Refusal> {
-    match NOT_YET.iter().find(|row| row.key == key && row.value == text) {
-        Some(NotYet { value, instead, .. }) => {
-            Err(Refusal::new(format!("\"{value}\" is not available in this version"), *instead))
-        }
-        None => Ok(text),
-    }
-}
-
 /// The role of a node.
 pub(super) fn role(text: &str) -> Result<Role, Refusal> {
     choice(text, &[("trader", Role::Trader), ("exchange", Role::Exchange)])
@@ -42,8 +18,7 @@ pub(super) fn role(text: &str) -> Result<Role, Refusal> {
 
 /// What moves the bytes.
 pub(super) fn engine(text: &str) -> Result<EngineChoice, Refusal> {
-    let choices = [("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("blocking", EngineChoice::Blocking)];
-    choice(available("engine", text)?, &choices)
+    choice(text, &EngineChoice::NAMED)
 }
 
 /// What is spoken on a link.

@@ -15,7 +15,7 @@
 //!          | "SYNCING"                 something is missing and at least one link is up
 //!          | "WAITING"                 something is missing and no link is up
 //!          | "DRAINING",               asked to stop, finishing what is in flight
-//!   "uptime_seconds": integer, "version": string, "engine": "io_uring",
+//!   "uptime_seconds": integer, "version": string, "engine": "io_uring" | "blocking",
 //!   "config": { "ok": bool             the newest file on disk is the one in force, as far as is known
 //!               "message": string? },  why it is not
 //!   "want":    { "objects": integer, "bytes": integer },    what this node should have in the end
@@ -181,7 +181,7 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The daemon's version.
     pub version: String,
-    /// What drives the links: `io_uring`.
+    /// What drives the links: `io_uring` or `blocking`.
     pub engine: String,
     /// Whether the config file on disk is the one in force.
     pub config: ConfigState,

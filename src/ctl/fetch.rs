@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use super::engine::Engine;
 use super::progress::{Mode, Progress, Show};
 use super::remote::{self, Host};
 use super::transfer::{Interrupt, interruptible, reach};
@@ -48,6 +49,8 @@ pub(super) struct Fetch {
     /// Length of every packet, as packet_bytes of the server's config says
     #[arg(long, value_name = "BYTES", default_value = "1400", value_parser = packet_len)]
     packet_bytes: PacketLen,
+    #[command(flatten)]
+    engine: Engine,
     /// No bar and no summary
     #[arg(short, long)]
     quiet: bool,
@@ -70,12 +73,13 @@ pub(super) async fn fetch(fetch: Fetch, screen: Screen) -> Result<u8, CtlError> 
 }
 
 fn run(fetch: Fetch, port: u16, screen: Screen) -> Result<u8, CtlError> {
-    let Fetch { host, destination, names, packet_bytes, quiet, .. } = fetch;
+    let Fetch { host, destination, names, packet_bytes, engine, quiet, .. } = fetch;
     let mode = if screen.json { Mode::Json } else { Mode::Text { quiet } };
     let mut show = Show::new(mode, false, io::stdout(), io::stderr());
     let address = Host { port: Some(port), ..host.clone() }.to_string();
-    let job = FetchJob { address: address.clone(), destination, names, packet_len: packet_bytes };
     let outcome = reach(&host, port, "named").and_then(|_| {
+        let driver = engine.driver(quiet)?;
+        let job = FetchJob { address: address.clone(), destination, names, packet_len: packet_bytes, driver };
         let mut shown = Ok(());
         let result = fetch::fetch(job, |progress| {
             if shown.is_ok() {

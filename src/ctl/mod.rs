@@ -4,6 +4,7 @@
 //! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is coloured on a terminal
 //! unless `NO_COLOR` is set.
 
+mod engine;
 mod fetch;
 mod progress;
 mod remote;
@@ -23,6 +24,7 @@ use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, St
 use crate::engine::session::SessionError;
 use crate::node::fetch::FetchError;
 use crate::store::StoreError;
+use crate::uring::RingError;
 use crate::{exit, limits};
 use clap::{Args, Parser, Subcommand};
 
@@ -162,6 +164,8 @@ enum CtlError {
     // It is as long as all others together.
     #[error(transparent)]
     Fetch(Box<FetchError>),
+    #[error("--engine uring: {0}")]
+    Engine(#[from] RingError),
     #[error("{lead}{source}{hint}")]
     Session { lead: String, source: SessionError, hint: String },
     #[error("{remote}: {failed} of {entries} entries failed. Run the same command again to try them again")]
@@ -187,7 +191,7 @@ impl CtlError {
             Self::TimedOut { .. } | Self::StillDraining { .. } => exit::TIMED_OUT,
             // The reader has seen enough and left, as `head` does; that is no failure of ours.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
-            Self::Search { .. } | Self::Client(_) | Self::Store(_) | Self::Output(_) => exit::FAILED,
+            Self::Search { .. } | Self::Client(_) | Self::Store(_) | Self::Engine(_) | Self::Output(_) => exit::FAILED,
         }
     }
 }

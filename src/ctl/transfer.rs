@@ -18,6 +18,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::engine::Engine;
 use super::progress::{Mode, Show};
 use super::remote::{self, Host, Remote};
 use super::{CtlError, Screen};
@@ -25,6 +26,7 @@ use crate::engine::session::{
     Direction, Report, SessionError, SessionHandle, SessionJob, SessionOptions, StopSwitch, Summary,
 };
 use crate::units::ByteCount;
+use crate::uring::DriverKind;
 use crate::{exit, limits};
 
 const PUSH_HELP: &str = "\
@@ -110,6 +112,8 @@ struct Options {
     /// Have everything on disk before the transfer is done
     #[arg(long)]
     fsync: bool,
+    #[command(flatten)]
+    engine: Engine,
     /// No bar and no summary
     #[arg(short, long)]
     quiet: bool,
@@ -266,7 +270,8 @@ impl Plan {
         let resume = !options.no_resume;
         let outcome = reach(&remote.host, port, "session").and_then(|(reached, stream)| {
             let failed = |source| session_error(&remote, port, resume, source);
-            let handle = start(job(direction, &remote, options, &reached), stream).map_err(failed)?;
+            let driver = options.engine.driver(options.quiet)?;
+            let handle = start(job(direction, &remote, options, &reached, driver), stream).map_err(failed)?;
             interrupt.begin();
             follow(&handle, &mut show, interrupt, Instant::now)?.map_err(failed)
         });
@@ -297,13 +302,14 @@ fn conclude<O: Write, E: Write>(
     result
 }
 
-fn job(direction: Direction, remote: &Remote, options: Options, reached: &Reached) -> SessionJob {
+fn job(direction: Direction, remote: &Remote, options: Options, reached: &Reached, driver: DriverKind) -> SessionJob {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     SessionJob {
         direction,
         address: reached.address,
         path: remote.path.clone(),
         connections: options.connections.unwrap_or_else(|| default_connections(cores, reached.rtt)),
+        driver,
         options: SessionOptions {
             delete: options.delete,
             checksum: options.checksum,
@@ -497,7 +503,7 @@ mod tests {
         let Push { paths, options } = pushed(&["a", "--delete", "b/", "h:data/x"]).expect("valid");
         let (sources, remote) = ends(paths).expect("valid");
         assert!(options.delete);
-        let job = job(Direction::Push { sources }, &remote, options, &reached());
+        let job = job(Direction::Push { sources }, &remote, options, &reached(), DriverKind::Blocking);
         let Direction::Push { sources } = &job.direction else { panic!("{job:?}") };
         let bytes: Vec<&[u8]> = sources.iter().map(|source| source.as_os_str().as_bytes()).collect();
         assert_eq!(bytes, [&b"a"[..], b"b/"]);
@@ -535,7 +541,7 @@ mod tests {
         ];
         let Pull { remote, destination, options } = pulled(&args).expect("valid");
         assert!(options.quiet);
-        let job = job(Direction::Pull { destination }, &remote, options, &reached());
+        let job = job(Direction::Pull { destination }, &remote, options, &reached(), DriverKind::Blocking);
         let expected = SessionOptions {
             delete: true,
             checksum: true,

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! { "schema": "supersync.doctor/1",
-//!   "usable": bool                       a node would run here
-//!   "engine": string?                    the one that would
+//!   "usable": bool                       a node would run here: true, by one engine or the other
+//!   "engine": string                     the one that engine = "auto" takes: "io_uring" or "blocking"
 //!   "advice": [ string, .. ]             what to change, the most urgent first
 //!   "kernel": string, "io_uring_disabled": string?,       the sysctl, where the kernel has it
 //!   "memlock": limit, "open_files": limit,
@@ -24,11 +24,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{DaemonError, answer};
+use crate::uring::DriverKind;
 use crate::uring::probe::{Limit, Report, probe};
 use crate::{exit, limits};
 
-/// The engine that the features are tried for.
-const ENGINE: &str = "io_uring";
 /// Made by systemd-timesyncd at the first synchronisation of a boot (systemd-timesyncd.service(8)).
 const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
 
@@ -46,7 +45,7 @@ struct Host {
 pub(super) fn run(json: bool) -> Result<u8, DaemonError> {
     let host = Host::look();
     answer(&if json { format!("{}\n", host.json()) } else { host.text() })?;
-    Ok(if host.report.usable().is_ok() { exit::OK } else { exit::FAILED })
+    Ok(exit::OK)
 }
 
 impl Host {
@@ -58,6 +57,11 @@ impl Host {
             clock_source: line_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             clock_synchronised: Path::new(TIMESYNC).exists(),
         }
+    }
+
+    /// What `engine = "auto"` comes to.
+    fn engine(&self) -> DriverKind {
+        if self.report.usable().is_ok() { DriverKind::Uring } else { DriverKind::Blocking }
     }
 
     fn text(&self) -> String {
@@ -77,9 +81,10 @@ impl Host {
             let said = result.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "ok".to_owned());
             line("", &format!("{mark} {:<36} {said}", feature.name));
         }
+        let engine = self.engine();
         match report.usable() {
-            Ok(()) => line("engine", ENGINE),
-            Err(why) => line("engine", &format!("none: {why}")),
+            Ok(()) => line("engine", &engine.to_string()),
+            Err(why) => line("engine", &format!("{engine}, for io_uring does not work: {why}")),
         }
         for advice in self.advice() {
             line("change", &advice);
@@ -105,8 +110,8 @@ impl Host {
         });
         json!({
             "schema": "supersync.doctor/1",
-            "usable": report.usable().is_ok(),
-            "engine": report.usable().is_ok().then_some(ENGINE),
+            "usable": true,
+            "engine": self.engine().to_string(),
             "advice": self.advice(),
             "kernel": report.kernel,
             "io_uring_disabled": report.io_uring_disabled,
@@ -201,8 +206,9 @@ mod tests {
         let check = |why: &str, disabled: Option<&str>, expected: &str| {
             let host = host(Err(why.to_owned()), disabled, 65_536);
             assert!(host.advice()[0].contains(expected), "{:?}", host.advice());
-            assert!(host.text().contains(&format!("engine        none: RECV: {why}\n")), "{}", host.text());
-            assert_eq!(host.json()["engine"], json!(null));
+            let engine = format!("engine        blocking, for io_uring does not work: RECV: {why}\n");
+            assert!(host.text().contains(&engine), "{}", host.text());
+            assert_eq!(host.json()["engine"], json!("blocking"));
         };
         check("not permitted", Some("2"), "sysctl kernel.io_uring_disabled=0");
         check("not permitted", Some("1"), "io_uring_group");

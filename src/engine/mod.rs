@@ -1,7 +1,7 @@
 //! The data plane: threads that carry bytes between sockets and files, driven by the protocol core.
 //!
 //! ```text
-//! disk -> map -> train of packets -> socket        worker: one ring, many links; builds trains, sends, receives
+//! disk -> map -> train of packets -> socket        worker: one driver, many links; builds trains, sends, receives
 //! socket -> packets -> blocks -> disk              writer: puts received payload into part files
 //!                                                  committer: makes whole parts durable, in groups
 //!                                                  flusher: makes what arrives durable, from time to time
@@ -45,7 +45,7 @@ use crate::proto::duplex::LinkConfig;
 use crate::store::Journal;
 use crate::transfer::{FlowId, Flows};
 use crate::units::{LinkId, NodeName, ObjectName, Time};
-use crate::uring::RingError;
+use crate::uring::{DriverKind, RingError};
 use inbox::Message;
 use shared::Shared;
 
@@ -58,6 +58,8 @@ pub struct EngineConfig {
     pub stores: Vec<Store>,
     /// Journals of the flows that fetch, in the order of their ids.
     pub journals: Vec<Option<Journal>>,
+    /// What the workers move bytes with.
+    pub driver: DriverKind,
     /// Worker threads; at least one.
     pub workers: usize,
     /// Where padding starts from; any number.
@@ -67,7 +69,7 @@ pub struct EngineConfig {
 /// Why an engine cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The kernel gives no ring.
+    /// The kernel gives no ring, or no descriptor.
     #[error(transparent)]
     Ring(#[from] RingError),
     /// No memory, no thread.
@@ -154,6 +156,11 @@ impl Engine {
         threads.push(writer::spawn_committer(Arc::clone(&shared), commit_queue)?);
         threads.push(flusher::spawn(Arc::clone(&shared))?);
         Ok(Self { shared, threads: Mutex::new(threads) })
+    }
+
+    /// What the workers move bytes with.
+    pub fn driver(&self) -> DriverKind {
+        self.shared.driver
     }
 
     /// Hands a connection to the worker with the fewest links.

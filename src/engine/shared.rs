@@ -18,6 +18,7 @@ use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows};
 use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
+use crate::uring::DriverKind;
 use crate::wire::padding::Padding;
 
 /// Where the objects of a flow live.
@@ -59,6 +60,7 @@ struct Ended {
 }
 
 pub(super) struct Shared {
+    pub(super) driver: DriverKind,
     flows: Mutex<Flows>,
     pub(super) stores: Vec<Store>,
     parts: Mutex<BTreeMap<PartKey, Arc<Part>>>,
@@ -95,6 +97,7 @@ impl Shared {
         notify: Box<dyn Fn(Notice) + Send + Sync>,
     ) -> Self {
         Self {
+            driver: config.driver,
             flows: Mutex::new(config.flows),
             stores: config.stores,
             parts: Mutex::new(BTreeMap::new()),

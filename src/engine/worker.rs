@@ -1,4 +1,4 @@
-//! One thread, one ring, many links: receives into buffers, feeds the protocol core, builds trains and sends them.
+//! One thread, one driver, many links: receives into buffers, feeds the protocol core, builds trains and sends them.
 //!
 //! A turn of the loop: wait for completions, messages or a deadline; take them all; then pump each link that something
 //! happened to: send if nothing is in flight, receive if nothing is being received, note its next deadline.
@@ -25,7 +25,7 @@ use crate::proto::extended::Piece;
 use crate::proto::{Link, Received};
 use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
-use crate::uring::{Buffer, Completion, Gather, Outcome, Pool, Ring, RingError, Token, socket};
+use crate::uring::{Buffer, Completion, Driver, Gather, Outcome, Pool, RingError, Token, socket};
 
 /// A connection, by what is spoken over it.
 enum Spoken {
@@ -54,7 +54,7 @@ impl Spoken {
 struct Worker {
     index: usize,
     shared: Arc<Shared>,
-    ring: Ring,
+    driver: Driver,
     /// Large buffers, for links over which much comes.
     pool: Pool,
     /// Small ones, for all others: a link that waits for bytes keeps nobody from receiving.
@@ -69,7 +69,7 @@ struct Worker {
     drain_by: Option<Time>,
 }
 
-/// Starts worker `index`. Fails where the kernel gives it no ring.
+/// Starts worker `index`. Fails where the kernel does not give what its driver needs.
 pub(super) fn spawn(index: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>, EngineError> {
     let (ready, started) = mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("ss-worker-{index}")).spawn(move || {
@@ -90,10 +90,10 @@ pub(super) fn spawn(index: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>,
 
 impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Result<Self, EngineError> {
-        let ring = Ring::new(limits::RING_ENTRIES)?;
+        let driver = Driver::new(shared.driver, limits::RING_ENTRIES)?;
         let pool = Pool::new(limits::RECV_BUFFERS_PER_WORKER, limits::RECV_BUFFER_BYTES)?;
         let idle_pool = Pool::new(limits::IDLE_BUFFERS_PER_WORKER, limits::IDLE_BUFFER_BYTES)?;
-        let waker = ring.waker();
+        let waker = driver.waker();
         shared.inboxes[index].attach(waker.clone());
         let idle_waker = waker.clone();
         pool.on_return(move || waker.wake());
@@ -101,7 +101,7 @@ impl Worker {
         Ok(Self {
             index,
             shared,
-            ring,
+            driver,
             pool,
             idle_pool,
             connections: BTreeMap::new(),
@@ -115,11 +115,11 @@ impl Worker {
     fn run(&mut self) {
         while !(self.drain_by.is_some() && self.connections.is_empty()) {
             let timeout = if self.shared.inboxes[self.index].may_wait() { self.next_timeout() } else { Duration::ZERO };
-            if let Err(error) = self.ring.wait(Some(timeout)) {
+            if let Err(error) = self.driver.wait(Some(timeout)) {
                 self.give_up(&error);
                 return;
             }
-            while let Some(completion) = self.ring.next_completion() {
+            while let Some(completion) = self.driver.next_completion() {
                 self.handle_completion(completion);
             }
             for message in self.shared.inboxes[self.index].take(self.shared.now()) {
@@ -141,9 +141,9 @@ impl Worker {
         deadline.into_iter().chain(self.drain_by).min().map_or(limits::KEEPALIVE_EVERY, |at| at.since(now))
     }
 
-    /// The ring is of no more use: every link ends, and the node is told.
+    /// The driver is of no more use: every link ends, and the node is told.
     fn give_up(&mut self, error: &RingError) {
-        tracing::error!("a worker's ring failed, its links end: {error}");
+        tracing::error!("a worker's driver failed, its links end: {error}");
         for mut connection in std::mem::take(&mut self.connections).into_values() {
             give_back(&self.shared, &mut connection, &error.to_string());
             self.finish(connection, error.to_string());
@@ -392,7 +392,7 @@ impl Worker {
         };
         buffer.copy_from(&flight.carry);
         flight.carry.clear();
-        match self.ring.recv(Token(id.0), &flight.socket, buffer) {
+        match self.driver.recv(Token(id.0), &flight.socket, buffer) {
             Ok(()) => flight.receiving = true,
             Err(rejected) => {
                 flight.buffer = Some(rejected.returned);
@@ -416,7 +416,7 @@ impl Worker {
             return;
         }
         flight.send_rate.start(now);
-        if let Err(rejected) = self.ring.send(Token(id.0), &flight.socket, train) {
+        if let Err(rejected) = self.driver.send(Token(id.0), &flight.socket, train) {
             flight.train = Some(rejected.returned);
             self.close(id, rejected.error.to_string());
         }
@@ -511,7 +511,7 @@ impl Worker {
         give_back(&self.shared, connection, &reason);
         // Fails only when the peer was faster.
         let _ = socket::shutdown(&connection.flight().socket, Shutdown::Both);
-        self.ring.cancel(Token(id.0));
+        self.driver.cancel(Token(id.0));
     }
 
     fn finish(&self, connection: Spoken, reason: String) {

@@ -13,7 +13,7 @@ use super::line::{Slot, SlotState};
 use super::site::Site;
 use crate::config::{LinkAddress, Remote};
 use crate::limits;
-use crate::uring::control;
+use crate::uring::{DriverKind, control};
 
 /// Keeps one configured link up until `slot` is retired.
 pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
@@ -25,7 +25,7 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
                 return;
             }
             let began = Instant::now();
-            let reason = match dial(&slot.address).await {
+            let reason = match dial(site.engine().driver(), &slot.address).await {
                 Ok(_) if slot.is_retired() => return,
                 Ok(_) if site.is_slot_paused(&slot) => continue,
                 Ok((socket, address)) => {
@@ -58,7 +58,7 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
     });
 }
 
-async fn dial(address: &LinkAddress) -> Result<(OwnedFd, SocketAddr), String> {
+async fn dial(kind: DriverKind, address: &LinkAddress) -> Result<(OwnedFd, SocketAddr), String> {
     let remote = match &address.remote {
         Remote::Address(address) => *address,
         Remote::Host { name, port } => {
@@ -69,7 +69,7 @@ async fn dial(address: &LinkAddress) -> Result<(OwnedFd, SocketAddr), String> {
             found.next().ok_or_else(|| format!("{name} has no address"))?
         }
     };
-    match timeout(limits::DIAL_WITHIN, control::connect(remote, address.bind)).await {
+    match timeout(limits::DIAL_WITHIN, control::connect(kind, remote, address.bind)).await {
         Ok(Ok(socket)) => Ok((socket, remote)),
         Ok(Err(error)) => Err(describe(&error)),
         Err(_) => Err(format!("no answer within {} s", limits::DIAL_WITHIN.as_secs())),

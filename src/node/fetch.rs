@@ -27,6 +27,7 @@ use crate::proto::{Protocol, duplex};
 use crate::store::{Root, StoreError};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState, Problem, Totals};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName, PacketLen};
+use crate::uring::DriverKind;
 use crate::uring::socket::{self, Options};
 use crate::wire::duplex::{NameTooLong, check_name_fits};
 use crate::wire::hello::{Hello, Role};
@@ -49,6 +50,8 @@ pub struct FetchJob {
     pub names: Vec<ObjectName>,
     /// N, as at the server.
     pub packet_len: PacketLen,
+    /// What the bytes are moved with.
+    pub driver: DriverKind,
 }
 
 /// How far a fetch has come.
@@ -212,7 +215,7 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
     let line = Line { address: job.address, packet_len: job.packet_len, tries: 0 };
-    let mut run = Run { line, failed: Vec::new(), reconnects: 0, progress, on_progress };
+    let mut run = Run { line, driver: job.driver, failed: Vec::new(), reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
     if !wanted.is_empty() {
@@ -259,6 +262,7 @@ impl Line {
 /// A fetch under way.
 struct Run<P> {
     line: Line,
+    driver: DriverKind,
     failed: Vec<(String, String)>,
     reconnects: u64,
     progress: FetchProgress,
@@ -373,6 +377,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             flows: Flows::new(vec![flow, Flow::offer_only()]),
             stores: vec![Store::Remote(Arc::clone(root)), Store::Local(Arc::clone(root))],
             journals: vec![None, None],
+            driver: self.driver,
             workers: 1,
             seed: rand::rng().random(),
         };

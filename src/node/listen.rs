@@ -14,6 +14,7 @@ use super::flaps::Change;
 use super::site::Site;
 use crate::config::Protocol;
 use crate::limits;
+use crate::uring::DriverKind;
 use crate::uring::control::{self, Listener};
 
 /// How long to wait after the system could not accept, for want of descriptors or memory.
@@ -45,11 +46,11 @@ impl Kept {
     }
 
     /// Listens on `address`, with the socket that was kept if there is one.
-    pub(super) fn listener(&mut self, address: SocketAddr) -> std::io::Result<Listener> {
+    pub(super) fn listener(&mut self, kind: DriverKind, address: SocketAddr) -> std::io::Result<Listener> {
         let is_there = |socket: &TcpListener| socket.local_addr().is_ok_and(|there| there == address);
         match self.sockets.iter().position(is_there) {
-            Some(at) => Listener::adopt(self.sockets.swap_remove(at)),
-            None => bind(address),
+            Some(at) => Listener::adopt(kind, self.sockets.swap_remove(at)),
+            None => bind(kind, address),
         }
     }
 
@@ -70,10 +71,10 @@ impl Kept {
 
 /// Listens on `address`. After a crash the kernel may need a moment to take back what the rings of the dead process had in
 /// flight, its accept among them: until then the address is in use by nobody.
-fn bind(address: SocketAddr) -> std::io::Result<Listener> {
+fn bind(kind: DriverKind, address: SocketAddr) -> std::io::Result<Listener> {
     let by = Instant::now() + limits::BIND_WITHIN;
     loop {
-        match Listener::bind(address) {
+        match Listener::bind(kind, address) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < by => {
                 std::thread::sleep(BIND_AGAIN);
             }

@@ -1,6 +1,7 @@
 //! One node: its role, its links, its store and its control socket, from start to end.
 //!
-//! Owns the control plane. Everything here runs on one thread of the node's own, on a `tokio-uring` runtime: accepting,
+//! Owns the control plane. Everything here runs on one thread of the node's own, on a `tokio-uring` runtime
+//! or, where the node does without rings, on tokio's own: accepting,
 //! dialing, watching the store, answering the control socket, signals. It makes the flows from what the config says
 //! and the disk holds, hands connected sockets to the [`engine`](crate::engine), and never touches a byte of an object.
 //!

@@ -74,7 +74,7 @@ impl Site {
             state,
             uptime_seconds: uptime.as_secs(),
             version: env!("CARGO_PKG_VERSION").into(),
-            engine: "io_uring".into(),
+            engine: self.engine().driver().to_string(),
             config: match &*lock(&self.reload_problem) {
                 None => ConfigState { ok: true, message: None },
                 Some(problem) => ConfigState { ok: false, message: Some(problem.clone()) },

@@ -18,11 +18,11 @@ use super::links::Rates;
 use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
 use crate::config::{
-    self, Config, Delete, Exchange, HttpAddress, LinkAddress, Listen, RoleConfig, StoreConfig, Trader,
+    self, Config, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, RoleConfig, StoreConfig, Trader,
 };
 use crate::control::{ControlSocket, HttpDoor, ReloadReport};
 use crate::engine::session::{Module, Modules};
-use crate::engine::{Engine, EngineConfig, NewLink, Notice, Store};
+use crate::engine::{Engine, EngineConfig, EngineError, NewLink, Notice, Store};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::{Protocol, extended, named};
@@ -31,6 +31,7 @@ use crate::transfer::{Flow, FlowId, Flows, ObjectState};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
 use crate::uring::control::{self, Listener};
 use crate::uring::socket::{self, Options};
+use crate::uring::{DriverKind, RingError};
 use crate::wire::checksum::crc32c;
 use crate::wire::duplex::check_name_fits;
 use crate::wire::hello::{Hello, Role};
@@ -109,8 +110,12 @@ pub(super) fn main(
 ) {
     let span = tracing::info_span!("node", node = %config.name);
     let _entered = span.enter();
-    let ended = control::block_on(async {
-        match Site::start(config, file, kept, commands.clone()) {
+    let driver = match choose_driver(config.engine) {
+        Ok(driver) => driver,
+        Err(error) => return drop(ready.send(Err(EngineError::from(error).into()))),
+    };
+    let ended = control::block_on(driver, async {
+        match Site::start(config, file, kept, driver, commands.clone()) {
             Ok((site, doors)) => {
                 let _ = ready.send(Ok(Arc::clone(&site)));
                 site.serve(doors, commands, inbox).await;
@@ -123,11 +128,22 @@ pub(super) fn main(
     }
 }
 
+/// What the config asks for, held against what the kernel allows.
+fn choose_driver(wanted: EngineChoice) -> Result<DriverKind, RingError> {
+    let (driver, missed) = wanted.driver()?;
+    match missed {
+        None => tracing::info!("the engine is {driver}, by engine = \"{wanted}\""),
+        Some(why) => tracing::warn!("the engine is {driver}, plain calls instead of rings: {why}"),
+    }
+    Ok(driver)
+}
+
 impl Site {
     fn start(
         config: Config,
         file: Option<PathBuf>,
         kept: listen::Kept,
+        driver: DriverKind,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Result<(Arc<Self>, Doors), NodeError> {
         // First of all, so that two nodes of one name never share a store.
@@ -175,7 +191,7 @@ impl Site {
         });
         let notify = move |notice| drop(commands.send(Command::Notice(notice)));
         let seed = rand::rng().random();
-        let engine = Engine::start(EngineConfig { flows, stores, journals, workers, seed }, notify)?;
+        let engine = Engine::start(EngineConfig { flows, stores, journals, driver, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
         site.begin(kept)?;
         if let Some(http) = &http {
@@ -203,7 +219,7 @@ impl Site {
                 }
                 let mut listeners = Vec::new();
                 for Listen { address, protocol, .. } in &trader.listen {
-                    let listener = kept.listener(*address);
+                    let listener = kept.listener(self.engine().driver(), *address);
                     let listener = listener.map_err(|source| NodeError::Listen { address: *address, source })?;
                     tracing::info!(address = %listener.address(), %protocol, "listening");
                     listeners.push(listener);

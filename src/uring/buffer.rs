@@ -113,7 +113,7 @@ impl Buffer {
         // SAFETY: `start` points to `capacity` bytes of the mapping, which lives as long as `self.shared`, and which
         // were initialised by the kernel; `filled <= capacity` (kept by `advance`, `copy_from`, `clear`). Nobody else
         // has this piece: `Pool::take` gives an index out once until `drop` returns it. The kernel writes into it only
-        // while the ring owns this value, and then nobody can call this.
+        // while a driver owns this value, and then nobody can call this.
         unsafe { std::slice::from_raw_parts(self.start(), self.filled) }
     }
 
@@ -134,15 +134,16 @@ impl Buffer {
         self.filled += bytes.len();
     }
 
-    /// Receives once into the free space with a plain system call, for the engine without a ring. Returns the bytes
-    /// added; 0 means that the peer closed.
+    /// Receives once into the free space with a plain system call that does not wait. Returns the bytes added; 0 means that
+    /// the peer closed.
     ///
     /// # Errors
-    /// What `recv` says.
-    pub fn recv_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
+    /// What `recv` says: EAGAIN when nothing is there now.
+    pub(super) fn recv_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         // SAFETY: `free_start` points to `free_len` writable bytes that this value alone may touch (see `filled`),
         // borrowed mutably for the whole call; the kernel keeps no pointer after it returns.
-        let received = unsafe { libc::recv(socket.as_raw_fd(), self.free_start().cast(), self.free_len(), 0) };
+        let received =
+            unsafe { libc::recv(socket.as_raw_fd(), self.free_start().cast(), self.free_len(), libc::MSG_DONTWAIT) };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         self.advance(received);
         Ok(received)

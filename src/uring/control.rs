@@ -1,8 +1,8 @@
-//! The control plane's sockets: listening and dialing on the `tokio-uring` runtime.
+//! The control plane's sockets: listening and dialing on the `tokio-uring` runtime, or on tokio's own where there is no ring.
 //!
 //! The only place that names `tokio_uring`, so that it can be replaced in a day. It has no time-outs and no `select!` over
 //! its operations: an accept that is dropped may swallow a connection, so each runs to its end in a task of its own.
-//! What comes out is a plain descriptor, which the data plane's rings own from then on.
+//! What comes out is a plain descriptor, which the data plane's drivers own from then on.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,27 +10,39 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::unix::AsyncFd;
-use tokio_uring::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
 
-/// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] work, and so do tokio's timers,
-/// signals and unix sockets.
+use super::driver::DriverKind;
+
+/// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] of the same kind work, and so do
+/// tokio's timers, signals and unix sockets.
 ///
 /// # Errors
-/// The kernel gives no ring.
-pub fn block_on<F: Future>(task: F) -> io::Result<F::Output> {
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
-    Ok(runtime.block_on(task))
+/// The kernel gives no ring, or no descriptors.
+pub fn block_on<F: Future>(kind: DriverKind, task: F) -> io::Result<F::Output> {
+    match kind {
+        DriverKind::Uring => Ok(tokio_uring::Runtime::new(&tokio_uring::builder())?.block_on(task)),
+        DriverKind::Blocking => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(LocalSet::new().block_on(&runtime, task))
+        }
+    }
 }
 
 /// Starts a task on the runtime of this thread.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    drop(tokio_uring::spawn(task));
+    drop(spawn_local(task));
 }
 
 /// A listening socket.
 pub struct Listener {
-    socket: TcpListener,
+    socket: Listening,
     address: SocketAddr,
+}
+
+enum Listening {
+    Uring(tokio_uring::net::TcpListener),
+    Blocking(tokio::net::TcpListener),
 }
 
 impl std::fmt::Debug for Listener {
@@ -44,18 +56,24 @@ impl Listener {
     ///
     /// # Errors
     /// What the system says.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(kind: DriverKind, address: SocketAddr) -> io::Result<Self> {
         // The standard library sets SO_REUSEADDR, so that a restarted node has its port at once.
-        Self::adopt(std::net::TcpListener::bind(address)?)
+        Self::adopt(kind, std::net::TcpListener::bind(address)?)
     }
 
-    /// Goes on with a socket that listens already.
+    /// Goes on with a socket that listens already, perhaps since a node of the other kind had it.
     ///
     /// # Errors
     /// It has no address.
-    pub fn adopt(socket: std::net::TcpListener) -> io::Result<Self> {
+    pub fn adopt(kind: DriverKind, socket: std::net::TcpListener) -> io::Result<Self> {
         let address = socket.local_addr()?;
-        Ok(Self { socket: TcpListener::from_std(socket), address })
+        // A ring waits where tokio must not.
+        socket.set_nonblocking(kind == DriverKind::Blocking)?;
+        let socket = match kind {
+            DriverKind::Uring => Listening::Uring(tokio_uring::net::TcpListener::from_std(socket)),
+            DriverKind::Blocking => Listening::Blocking(tokio::net::TcpListener::from_std(socket)?),
+        };
+        Ok(Self { socket, address })
     }
 
     /// Where it listens: with the port that the kernel chose for port 0.
@@ -68,15 +86,26 @@ impl Listener {
     /// # Errors
     /// What the system says; most pass by themselves.
     pub async fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
-        let (stream, address) = self.socket.accept().await?;
-        Ok((share(&stream)?, address))
+        match &self.socket {
+            Listening::Uring(socket) => {
+                let (stream, address) = socket.accept().await?;
+                Ok((share(&stream)?, address))
+            }
+            Listening::Blocking(socket) => {
+                let (stream, address) = socket.accept().await?;
+                Ok((stream.into_std()?.into(), address))
+            }
+        }
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket is open for as long as `self` is, which the result borrows.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        match &self.socket {
+            // SAFETY: the socket is open for as long as `self` is, which the result borrows.
+            Listening::Uring(socket) => unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) },
+            Listening::Blocking(socket) => socket.as_fd(),
+        }
     }
 }
 
@@ -99,14 +128,15 @@ pub fn inherited() -> io::Result<Vec<OwnedFd>> {
 ///
 /// # Errors
 /// What the system says.
-pub async fn connect(address: SocketAddr, bind: Option<IpAddr>) -> io::Result<OwnedFd> {
-    let Some(bind) = bind else {
-        let stream = TcpStream::connect(address).await?;
-        return share(&stream);
-    };
+pub async fn connect(kind: DriverKind, address: SocketAddr, bind: Option<IpAddr>) -> io::Result<OwnedFd> {
     // tokio-uring cannot bind before it connects.
+    if kind == DriverKind::Uring && bind.is_none() {
+        return share(&tokio_uring::net::TcpStream::connect(address).await?);
+    }
     let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
-    socket.bind(SocketAddr::new(bind, 0))?;
+    if let Some(bind) = bind {
+        socket.bind(SocketAddr::new(bind, 0))?;
+    }
     Ok(socket.connect(address).await?.into_std()?.into())
 }
 

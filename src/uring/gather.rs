@@ -4,7 +4,7 @@
 //! are pointers. A mapped file is never looked at here: its address and length go to the kernel, so a file cut short
 //! under us is an EFAULT from the send.
 //!
-//! Life of a train: `push_*` until it is full or nothing is left, then [`Ring::send`](super::Ring::send), which gives
+//! Life of a train: `push_*` until it is full or nothing is left, then [`Driver::send`](super::Driver::send), which gives
 //! it back advanced by what went out; sent again until [`Gather::is_done`]; then [`Gather::clear`] and over again.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -271,15 +271,15 @@ impl Gather {
         packets
     }
 
-    /// Sends once with a plain system call, for the engine without a ring, and advances by what went out.
+    /// Sends once with a plain system call that does not wait, and advances by what went out.
     ///
     /// # Errors
-    /// What `sendmsg` says; EFAULT when a mapped file is shorter than its mapping.
-    pub fn send_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
+    /// What `sendmsg` says: EAGAIN when the socket takes nothing now, EFAULT when a mapped file is shorter than its mapping.
+    pub(super) fn send_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         let message = self.message();
         // SAFETY: `message` points to `pieces` from `first` on, which are valid for the kernel to read, and not changed
         // during the call because `self` is borrowed mutably; the kernel keeps no pointer after it returns.
-        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, SEND_FLAGS) };
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, SEND_FLAGS | libc::MSG_DONTWAIT) };
         let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
         self.advance(sent);
         Ok(sent)

@@ -9,6 +9,9 @@ use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::{Ring, RingError};
+use crate::limits::RING_ENTRIES;
+
 mod checks;
 
 /// What this machine allows.
@@ -44,6 +47,18 @@ pub struct Limit {
     pub soft: u64,
     /// What it may be raised to without privilege.
     pub hard: u64,
+}
+
+/// Tries what the engine's rings cannot do without: whether they may be made first of all. Takes a few milliseconds.
+///
+/// # Errors
+/// What does not work, and what to do about it.
+pub fn try_rings() -> Result<(), RingError> {
+    drop(Ring::new(RING_ENTRIES)?);
+    for check in checks::ALL.iter().filter(|check| check.needed) {
+        (check.run)().map_err(|why| RingError::Unfit { feature: check.name, why })?;
+    }
+    Ok(())
 }
 
 /// Tries everything. Takes some milliseconds; opens and closes a few rings, sockets and files in memory.

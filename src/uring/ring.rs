@@ -21,6 +21,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use nix::libc;
 
 use super::buffer::Buffer;
+use super::driver::{Completion, Rejected, Token};
 use super::gather::{Gather, SEND_FLAGS};
 use super::setup::{RingError, Setup};
 use super::slots::{Operation, Slots, Work};
@@ -40,7 +41,7 @@ const SUBMIT_ATTEMPTS: usize = 4;
 const PASSING: [i32; 4] = [libc::ETIME, libc::EINTR, libc::EAGAIN, libc::EBUSY];
 
 /// The kernel refuses a time whose seconds do not fit; a wait may always end early.
-const WAIT_MAX: Duration = Duration::from_secs(1 << 30);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(1 << 30);
 
 /// An io_uring instance; made, used and dropped on one thread.
 pub struct Ring {
@@ -59,47 +60,6 @@ pub struct Ring {
     wake_refused: Option<io::Error>,
     /// The kernel takes submissions from the thread that made the ring only, so the type cannot be sent.
     on_this_thread: PhantomData<*const ()>,
-}
-
-/// Names what an operation is for, chosen by the caller: one link, one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-/// An operation that is over, and its memory.
-#[derive(Debug)]
-pub struct Completion {
-    /// As given when it was started.
-    pub token: Token,
-    /// What came of it.
-    pub outcome: Outcome,
-}
-
-/// What came of an operation.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A receive.
-    Received {
-        /// The buffer; what was received is already part of its filled bytes.
-        buffer: Buffer,
-        /// Bytes added; 0 means that the peer closed. ECANCELED after [`Ring::cancel`].
-        result: io::Result<usize>,
-    },
-    /// A send.
-    Sent {
-        /// The train, already advanced by the bytes sent; `is_done()` says whether that is all.
-        train: Gather,
-        /// Bytes sent. ECANCELED after [`Ring::cancel`], EFAULT for a mapped file that was cut short.
-        result: io::Result<usize>,
-    },
-}
-
-/// An operation that was not started, and its memory.
-#[derive(Debug)]
-pub struct Rejected<T> {
-    /// What was to be received into or sent, unchanged.
-    pub returned: T,
-    /// Why.
-    pub error: RingError,
 }
 
 #[derive(Default)]

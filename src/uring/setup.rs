@@ -25,7 +25,7 @@ pub struct Setup {
     pub sized: bool,
 }
 
-/// Why a ring cannot be made or used.
+/// Why a ring cannot be made or used, or its twin cannot.
 #[derive(Debug, Error)]
 pub enum RingError {
     /// EPERM or EACCES from set-up.
@@ -60,8 +60,18 @@ pub enum RingError {
         /// The first kernel that has it.
         since: &'static str,
     },
-    /// As many operations are in flight as the ring was made for.
-    #[error("{in_flight} operations are in flight, as many as the ring was made for")]
+    /// It works as the kernel says, but not as the engine needs it.
+    #[error(
+        "io_uring cannot be used here, {feature}: {why}; `supersyncd doctor` tells more, or use engine = \"blocking\""
+    )]
+    Unfit {
+        /// What was tried.
+        feature: &'static str,
+        /// What came of it.
+        why: String,
+    },
+    /// As many operations are in flight as there may be.
+    #[error("{in_flight} operations are in flight, as many as there may be")]
     Full {
         /// How many that is.
         in_flight: usize,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use nix::libc;
 
 use super::buffer::Buffer;
+use super::driver::{Completion, Outcome, Token};
 use super::gather::Gather;
-use super::ring::{Completion, Outcome, Token};
 
 /// A receive or a send, with all that the kernel may touch on its behalf.
 pub(super) struct Operation {

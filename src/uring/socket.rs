@@ -76,7 +76,7 @@ pub struct TcpInfo {
     pub send_buffer_limited: Duration,
 }
 
-/// Sets `options`, and blocking mode, which rings need.
+/// Sets `options`, and blocking mode, which rings need and their twin does not mind.
 ///
 /// # Errors
 /// The first option that the kernel refuses, by name.

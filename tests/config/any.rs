@@ -116,7 +116,7 @@ fn http_address() -> impl Strategy<Value = Option<HttpAddress>> {
 
 pub(super) fn any_config() -> impl Strategy<Value = Config> {
     let packet_len = (101u32..=1 << 20).prop_map(|bytes| PacketLen::new(bytes).expect("within bounds"));
-    let engine = prop_oneof![Just(EngineChoice::Auto), Just(EngineChoice::Uring)];
+    let engine = prop_oneof![Just(EngineChoice::Auto), Just(EngineChoice::Uring), Just(EngineChoice::Blocking)];
     let workers = proptest::option::of((1usize..=64).prop_map(|n| n.try_into().expect("not 0")));
     let role = prop_oneof![trader_config(), exchange_config()];
     // No peer has a name as long as this one.

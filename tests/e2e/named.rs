@@ -16,7 +16,7 @@ use supersync::node::fetch::{FetchError, FetchJob, FetchSummary, fetch};
 use supersync::units::{ObjectName, PacketLen};
 
 use super::proxy::Proxy;
-use super::site::{Plan, Site, descriptors, fresh_address, random_bytes};
+use super::site::{Plan, Site, descriptors, engine, fresh_address, random_bytes};
 
 const N: usize = 1400;
 const SLOW: u64 = 1_000_000;
@@ -31,9 +31,10 @@ fn serving(files: &Files) -> (Site, SocketAddr) {
     let (dir, home) = (site.dir().display(), site.path("t1"));
     let (blocks, home) = (site.plan.blocks, home.display());
     let text = format!(
-        "role = \"trader\"\nname = \"t1\"\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
+        "role = \"trader\"\nname = \"t1\"\nengine = \"{}\"\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
          [control]\nsocket = \"{dir}/t1.sock\"\n[store]\nlocal = \"{home}/local\"\nremote = \"{home}/remote\"\n\
-         [[listen]]\naddress = \"{address}\"\nprotocol = \"named\"\nallow = [\"127.0.0.0/8\"]\n"
+         [[listen]]\naddress = \"{address}\"\nprotocol = \"named\"\nallow = [\"127.0.0.0/8\"]\n",
+        engine()
     );
     fs::write(site.config("t1"), text).expect("written");
     for (name, bytes) in files {
@@ -76,7 +77,8 @@ fn some_files() -> Files {
 fn job(address: SocketAddr, destination: &Path, names: &[&str]) -> FetchJob {
     let names = names.iter().map(|text| ObjectName::new(text.as_bytes()).expect("valid")).collect();
     let packet_len = PacketLen::new(N as u32).expect("in bounds");
-    FetchJob { address: address.to_string(), destination: destination.into(), names, packet_len }
+    let (driver, _) = engine().driver().expect("what is asked for can be had");
+    FetchJob { address: address.to_string(), destination: destination.into(), names, packet_len, driver }
 }
 
 fn fetched(address: SocketAddr, destination: &Path, names: &[&str]) -> FetchSummary {

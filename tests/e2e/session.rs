@@ -21,7 +21,7 @@ use supersync::wire::session::{Command as Asked, FileInfo, Message, Options, Rea
 
 use super::proxy::Proxy;
 use super::schema;
-use super::site::{chance, fresh_address, random_bytes};
+use super::site::{chance, engine, fresh_address, random_bytes};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,10 +42,11 @@ impl Server {
         }
         let (dir, address) = (server.dir.path().display(), server.address);
         let text = format!(
-            "role = \"trader\"\nname = \"server\"\nstate_dir = \"{dir}/state\"\n[control]\nsocket = \"{dir}/control.sock\"\n\
+            "role = \"trader\"\nname = \"server\"\nengine = \"{}\"\nstate_dir = \"{dir}/state\"\n[control]\nsocket = \"{dir}/control.sock\"\n\
              [[listen]]\naddress = \"{address}\"\nprotocol = \"session\"\nallow = [\"127.0.0.0/8\"]\n\
              [[module]]\nname = \"open\"\npath = \"{dir}/open\"\nread_only = false\n\
-             [[module]]\nname = \"closed\"\npath = \"{dir}/closed\"\nread_only = true\n"
+             [[module]]\nname = \"closed\"\npath = \"{dir}/closed\"\nread_only = true\n",
+            engine()
         );
         fs::write(server.path("server.toml"), text).expect("written");
         let mut server = server;
@@ -83,15 +84,25 @@ impl Server {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 
-    fn push_to(&self, address: SocketAddr, source: &Path, to: &str, options: &[&str]) -> Command {
+    pub(super) fn push_to(&self, address: SocketAddr, source: &Path, to: &str, options: &[&str]) -> Command {
         let mut command = ctl();
-        command.arg("push").args(options).arg(source).arg(format!("supersync://{address}/{to}"));
+        command
+            .arg("push")
+            .arg(format!("--engine={}", engine()))
+            .args(options)
+            .arg(source)
+            .arg(format!("supersync://{address}/{to}"));
         command
     }
 
     pub(super) fn pull_from(&self, address: SocketAddr, from: &str, destination: &Path, options: &[&str]) -> Command {
         let mut command = ctl();
-        command.arg("pull").args(options).arg(format!("supersync://{address}/{from}")).arg(destination);
+        command
+            .arg("pull")
+            .arg(format!("--engine={}", engine()))
+            .args(options)
+            .arg(format!("supersync://{address}/{from}"))
+            .arg(destination);
         command
     }
 
@@ -120,7 +131,7 @@ fn ctl() -> Command {
 pub(super) struct Outcome {
     status: Option<i32>,
     events: Vec<Value>,
-    errors: String,
+    pub(super) errors: String,
     log: String,
 }
 
@@ -211,7 +222,7 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
 }
 
 #[track_caller]
-fn assert_same(one: &Path, other: &Path) {
+pub(super) fn assert_same(one: &Path, other: &Path) {
     let (left, right) = (look(one), look(other));
     for path in left.keys().chain(right.keys()) {
         assert_eq!(left.get(path), right.get(path), "{}", path.display());
@@ -224,7 +235,7 @@ fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
 }
 
 /// One of everything that a tree may hold.
-fn make_tree(root: &Path) {
+pub(super) fn make_tree(root: &Path) {
     fs::create_dir_all(root.join("deep/er/and/deeper")).expect("made");
     fs::create_dir_all(root.join("empty")).expect("made");
     fs::write(root.join("nothing"), "").expect("written");

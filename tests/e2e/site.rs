@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 use serde_json::Value;
+use supersync::config::EngineChoice;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
@@ -152,10 +153,10 @@ impl Site {
 
     pub(crate) fn write_trader(&self, name: &str, allow: &[&str], address: SocketAddr) {
         let Plan { segments, records, packet_bytes, blocks, .. } = self.plan;
-        let (dir, home) = (self.dir.path().display(), self.path(name));
+        let (dir, home, engine) = (self.dir.path().display(), self.path(name), engine());
         let home = home.display();
         let text = format!(
-            "role = \"trader\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
+            "role = \"trader\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nengine = \"{engine}\"\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
              [control]\nsocket = \"{dir}/{name}.sock\"\n\
              [store]\nlocal = \"{home}/local\"\nremote = \"{home}/remote\"\n\
              segments = {{ pattern = \"stock{{1..{segments}}}\", records = {records}, record_bytes = {RECORD_BYTES} }}\n\
@@ -166,10 +167,10 @@ impl Site {
 
     pub(crate) fn write_exchange(&self, name: &str, traders: [SocketAddr; 2]) {
         let Plan { links, packet_bytes, spool, blocks, .. } = self.plan;
-        let (dir, home) = (self.dir.path().display(), self.path(name));
+        let (dir, home, engine) = (self.dir.path().display(), self.path(name), engine());
         let home = home.display();
         let mut text = format!(
-            "role = \"exchange\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
+            "role = \"exchange\"\nname = \"{name}\"\npacket_bytes = {packet_bytes}\nengine = \"{engine}\"\nblocks = {blocks}\nstate_dir = \"{home}/state\"\n\
              [control]\nsocket = \"{dir}/{name}.sock\"\n[spool]\npath = \"{home}/spool\"\nmax_bytes = \"{spool}\"\n"
         );
         for (trader, address) in ["t1", "t2"].iter().zip(traders) {
@@ -392,6 +393,13 @@ pub(crate) fn fresh_address() -> SocketAddr {
     assert!(next < 2500, "a test process has addresses for 2500 listeners");
     let address = [127, (1 + pid / 250 % 250) as u8, (pid % 250) as u8, 1 + (next % 250) as u8];
     (address, 7401 + (next / 250) as u16).into()
+}
+
+/// What nodes and clients move bytes with: as SUPERSYNC_E2E_ENGINE in the environment says, or what they choose.
+pub(crate) fn engine() -> EngineChoice {
+    let Ok(wanted) = std::env::var("SUPERSYNC_E2E_ENGINE") else { return EngineChoice::Auto };
+    let found = EngineChoice::NAMED.into_iter().find(|(name, _)| *name == wanted);
+    found.unwrap_or_else(|| panic!("SUPERSYNC_E2E_ENGINE is no engine: {wanted}")).1
 }
 
 /// A number that a test draws its chances from; told, so that a failure can be had again.

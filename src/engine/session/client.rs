@@ -29,6 +29,7 @@ pub fn start(job: SessionJob, first: TcpStream) -> Result<SessionHandle, Session
         flows: Flows::new(Vec::new()),
         stores: Vec::new(),
         journals: Vec::new(),
+        driver: job.driver,
         workers: job.connections.min(workers()),
         seed: rand::random(),
     };

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::units::TreePath;
+use crate::uring::DriverKind;
 use crate::wire::session::Options;
 
 /// One transfer of trees between this host and a module of another.
@@ -29,6 +30,8 @@ pub struct SessionJob {
     pub path: Vec<u8>,
     /// Connections that carry data: 1 to [`limits::SESSION_CONNECTIONS_MAX`].
     pub connections: usize,
+    /// What this side moves the bytes with.
+    pub driver: DriverKind,
     /// How.
     pub options: Options,
 }

@@ -19,8 +19,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::limits::{PROBE_WITHIN, RING_ENTRIES};
 use crate::uring::buffer::{Buffer, Pool};
+use crate::uring::driver::{Outcome, Token};
 use crate::uring::gather::Gather;
-use crate::uring::ring::{Outcome, Ring, Token};
+use crate::uring::ring::Ring;
 use crate::uring::setup::Setup;
 
 /// One thing to try.
