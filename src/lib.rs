@@ -14,7 +14,7 @@
 //! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool; directory trees | units, limits |
 //! | [`uring`] | the only `unsafe`: rings and their twin of plain calls, buffers, trains, socket options, what the kernel allows | limits |
 //! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, store, uring |
-//! | [`config`] | raw TOML -> a config that is valid if it exists | wire, uring, limits |
+//! | [`config`] | raw TOML -> a config that is valid if it exists | store, wire, uring, limits |
 //! | [`control`] | the unix socket API and the client side of it; page, metrics and health | limits |
 //! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | engine, config, control |
 //! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node; ctl for its manual |

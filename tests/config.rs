@@ -320,7 +320,9 @@ fn bad_stores_are_refused() {
         check(&TRADER.replace("[[listen]]", "#\n[[listen]]"), "#", &format!("segments = {{ {text} }}"), line, pieces);
     };
     segments("pattern = \"\", records = 1, record_bytes = 1", 6, &["`store.segments.pattern`: the pattern is empty"]);
-    segments("pattern = \"a{1..2\", records = 1, record_bytes = 1", 6, &["'{' without its '}'"]);
+    segments("pattern = \"a{1..2\", records = 1, record_bytes = 1", 6, &["has no '}'"]);
+    let descending = "pattern = \"a{2..1}\", records = 1, record_bytes = 1";
+    segments(descending, 6, &["`store.segments.pattern`: the range '{2..1}' at position 1 descends", "^^^^"]);
     segments("pattern = \"a\", records = 0, record_bytes = 1", 6, &["`store.segments.records`: 0 are too few"]);
     segments("pattern = \"a\", records = 1", 6, &["`store.segments.record_bytes` is missing"]);
     segments("pattern = \"a\", record = 1, record_bytes = 1, records = 1", 6, &["did you mean `records`?"]);

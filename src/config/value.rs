@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::model::{Cidr, CidrError, Delete, EngineChoice, HttpAddress, Protocol, Remote, Role};
 use super::read::{Refusal, integer, nearest, shown};
 use crate::limits;
+use crate::store::Pattern;
 use crate::units::{ByteCount, NodeName};
 
 /// The role of a node.
@@ -187,22 +188,11 @@ pub(super) fn congestion(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// A pattern of names: not empty, its braces in pairs. The store reads what is between them.
+/// A pattern of names, which the store understands.
 pub(super) fn pattern(text: &str) -> Result<String, Refusal> {
-    const FORM: &str = "write names with ranges, as \"stock{1..10}_{1..50}\"";
-    let mut open = false;
-    for c in text.chars() {
-        match (c, open) {
-            ('{', true) => return Err(Refusal::new("there is a '{' inside braces", FORM)),
-            ('}', false) => return Err(Refusal::new("there is a '}' without its '{'", FORM)),
-            ('{' | '}', _) => open = !open,
-            _ => {}
-        }
-    }
-    match open {
-        true => Err(Refusal::new("there is a '{' without its '}'", FORM)),
-        false if text.is_empty() => Err(Refusal::new("the pattern is empty", FORM)),
-        false => Ok(text.to_owned()),
+    match Pattern::parse(text).and_then(|pattern| pattern.expand()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Refusal::new(error.to_string(), "write names with ranges, as \"stock{1..10}_{1..50}\"")),
     }
 }
 
@@ -303,11 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn braces_of_a_pattern_come_in_pairs() {
-        for good in ["stock{1..10}_{1..50}", "one", "{a,b}"] {
+    fn a_pattern_is_one_that_the_store_takes() {
+        for good in ["stock{1..10}_{1..50}", "one"] {
             assert!(pattern(good).is_ok(), "{good}");
         }
-        for bad in ["", "a{", "a}", "{{1..2}}", "}{"] {
+        for bad in ["", "a{", "a}", "{{1..2}}", "}{", "{a,b}", "a{10..1}", "a{1..12}{1..2}"] {
             assert!(pattern(bad).is_err(), "{bad}");
         }
     }
