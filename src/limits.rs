@@ -462,6 +462,8 @@ pub const CONTROL_OBJECTS_DEFAULT: usize = 1000;
 pub const CONTROL_OBJECTS_MAX: usize = 100_000;
 /// `--watch` shows a new picture this often.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// `top` shows so many moments of each link, [`WATCH_EVERY`] apart: the last minute.
+pub const TOP_HISTORY: usize = 60;
 
 // -- demo ----------------------------------------------------------------------------------------------
 

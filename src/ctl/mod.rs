@@ -10,6 +10,7 @@ mod progress;
 mod remote;
 mod render;
 mod stay;
+mod top;
 mod transfer;
 mod verify;
 
@@ -113,6 +114,8 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "90s")]
         timeout: Duration,
     },
+    /// Follow the node on a full screen: progress, links with their last minute, problems; ? shows the keys
+    Top,
     /// Print the JSON schema of an output, or the names of all there are
     Schema {
         /// As in the output's `schema`, or short: status
@@ -294,6 +297,7 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
         Command::Pause { peer } => set_paused(&client()?, &screen, &peer, true).await,
         Command::Resume { peer } => set_paused(&client()?, &screen, &peer, false).await,
         Command::Drain { timeout } => stay::drain(&client()?, &screen, timeout).await,
+        Command::Top => top::run(client()?, &screen).await,
         Command::Schema { name } => show_schema(name.as_deref()),
     }
 }

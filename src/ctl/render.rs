@@ -234,11 +234,11 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// As [`duration`], without the seconds once there are minutes.
-fn coarse(seconds: u64) -> String {
+pub(super) fn coarse(seconds: u64) -> String {
     if (60..3600).contains(&seconds) { format!("{}m", seconds / 60) } else { duration(seconds) }
 }
 
-fn totals(status: &Status) -> String {
+pub(super) fn totals(status: &Status) -> String {
     let Status { want, have, .. } = status;
     let Totals { objects, bytes } = have;
     let mut out = format!("want {} {}   have {objects} ({})", count(want.objects), size(want.bytes), size(*bytes));
@@ -302,7 +302,7 @@ pub(super) fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", size(bytes_per_second.round() as u64))
 }
 
-fn percent(part: f64) -> String {
+pub(super) fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part.clamp(0.0, 1.0))
 }
 

@@ -26,5 +26,6 @@ mod session;
 mod session_order;
 mod site;
 mod sources;
+mod top;
 mod upkeep;
 mod verify;
