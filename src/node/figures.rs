@@ -36,7 +36,7 @@ impl Site {
             node: config.name.to_string(),
             role: if is_trader { Role::Trader } else { Role::Exchange },
             version: env!("CARGO_PKG_VERSION").into(),
-            engine: "io_uring".into(),
+            engine: self.engine().driver().to_string(),
             reload_failed: self.reload_failed.load(Ordering::Relaxed),
             problems: self.problems().len() as u64,
             done: sum(first.present, second.present),
