@@ -1,0 +1,64 @@
+//! Ranges that came into a spool last: whoever waits at an exchange wants them as soon as they are there, and needs no file
+//! to be read for it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::shared::PartKey;
+use crate::limits;
+use crate::units::{ByteCount, Offset};
+
+/// The last of them, verified, at most [`limits::RECENT_BYTES_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    ranges: VecDeque<(PartKey, Offset, Bytes)>,
+    bytes: usize,
+}
+
+impl Recent {
+    pub(super) fn add(&mut self, key: PartKey, offset: Offset, bytes: &Bytes) {
+        self.bytes += bytes.len();
+        self.ranges.push_back((key, offset, bytes.clone()));
+        while self.bytes > limits::RECENT_BYTES_MAX
+            && let Some((.., oldest)) = self.ranges.pop_front()
+        {
+            self.bytes -= oldest.len();
+        }
+    }
+
+    /// A range of an attempt, where all of it came in at once.
+    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Bytes> {
+        self.ranges.iter().rev().find_map(|(of, at, bytes)| {
+            let start = (*of == key).then(|| offset.0.checked_sub(at.0)).flatten()? as usize;
+            let end = start.checked_add(length.0 as usize)?;
+            (end <= bytes.len()).then(|| bytes.slice(start..end))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::FlowId;
+    use crate::units::{Generation, ObjectId};
+
+    fn key(generation: u32) -> PartKey {
+        (FlowId(0), ObjectId(1), Generation(generation))
+    }
+
+    #[test]
+    fn a_range_is_had_while_it_is_among_the_last() {
+        let mut recent = Recent::default();
+        recent.add(key(1), Offset(10), &Bytes::from_static(b"abcdef"));
+        let read = |recent: &Recent, of, offset, length| recent.read(key(of), Offset(offset), ByteCount(length));
+        assert_eq!(read(&recent, 1, 12, 3).as_deref(), Some(&b"cde"[..]));
+        for (of, offset, length) in [(1, 9, 2), (1, 12, 5), (1, 16, 1), (2, 12, 3)] {
+            assert_eq!(read(&recent, of, offset, length), None, "{of} {offset} {length}");
+        }
+        let most = Bytes::from(vec![0; limits::RECENT_BYTES_MAX]);
+        recent.add(key(2), Offset(0), &most);
+        assert_eq!(read(&recent, 1, 12, 3), None);
+        assert_eq!(read(&recent, 2, 0, most.len() as u64), Some(most));
+    }
+}
