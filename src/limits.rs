@@ -336,6 +336,14 @@ pub const HOLD_PACKET: Duration = Duration::from_millis(40);
 pub const HEAD_ROOM: usize = 64;
 /// No frame's head is longer: the longest name, all of it escaped, and its numbers.
 pub const HEAD_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 128;
+/// A range of so many bytes takes its memory from the pool.
+pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
+/// Ranges that have memory of the pool at a time, each a block.
+pub const RANGES_POOLED_MAX: usize = 64;
+/// The last bytes that came into spools and are had without reading a file.
+pub const RECENT_BYTES_MAX: usize = 16 << 20;
+/// Pieces of so many bytes are sent from where they are; to copy shorter ones costs no more than to point to them.
+pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 /// Bytes of ranges that may wait for the writer before links stop reading.
 pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.

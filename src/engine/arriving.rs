@@ -170,6 +170,9 @@ impl<'s> Arriving<'s> {
             if let Some(mut journal) = self.shared.journal(key.0) {
                 journal.record(&part, range.offset, range.length)?;
             }
+            if let Some(mut recent) = self.shared.recent(key.0) {
+                recent.add(key, range.offset, bytes);
+            }
         }
         Ok(None)
     }

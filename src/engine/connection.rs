@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::NewLink;
 use super::flight::Flight;
+use super::space::Space;
 use super::train::OpenSource;
 use crate::proto::Link;
 use crate::proto::duplex::{Counters, Peer};
@@ -149,7 +150,7 @@ pub(super) struct Connection {
     pub(super) held_since: Option<Time>,
     pub(super) held_until: Option<Time>,
     /// A range that is coming in.
-    pub(super) assembly: Option<(RangeRequest, BytesMut)>,
+    pub(super) assembly: Option<(RangeRequest, Space)>,
     /// What the kernel was told to keep unsent at most.
     pub(super) unsent_max: u32,
     pub(super) padding_cursor: u64,

@@ -6,11 +6,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::arriving::Arrived;
 use super::connection::Connection;
 use super::shared::Shared;
+use super::space::Space;
 use super::train::{Layout, OpenSource};
 use super::writer::WriteJob;
 use crate::limits;
@@ -148,7 +149,8 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
 fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, String> {
     let key = (connection.serve, range.object, range.generation);
     let kept = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length));
-    if let Some(bytes) = kept {
+    let recent = || shared.recent(key.0).and_then(|recent| recent.read(key, range.offset, range.length));
+    if let Some(bytes) = kept.or_else(recent) {
         return Ok(bytes);
     }
     let is_open = |open: &OpenSource| open.id == range.object && open.generation == range.generation;
@@ -158,7 +160,7 @@ fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Re
         connection.source = Some(OpenSource::open_range(shared, serve, range, &name)?);
     }
     let source = connection.source.as_ref().ok_or("it was not opened")?;
-    source.read(range.offset, range.length).map(Bytes::from)
+    source.read(Space::new(&shared.spaces, range.length), range.offset, range.length)
 }
 
 /// Moves the packer's new segments into the train; how much of them is padding.
@@ -170,15 +172,20 @@ fn lay_out(shared: &Shared, connection: &mut Connection, train: &mut Gather, don
         let (base, bytes) = outgoing.as_ref().expect("data is laid out while it is here");
         let base = if of == DataOf::News { 0 } else { *base };
         let start = (offset.0 - base) as usize;
-        &bytes[start..start + length]
+        bytes.slice(start..start + length)
     };
     for segment in &packer.segments()[*done..] {
         match segment {
             Segment::Bytes(range) => fits &= train.push_bytes(&packer.heads()[range.clone()]),
-            Segment::Data { of, offset, length } => fits &= train.push_bytes(data(*of, *offset, *length)),
+            Segment::Data { of, offset, length } => fits &= train.push_bytes(&data(*of, *offset, *length)),
             Segment::DataRun { of, offset, packets, each } => {
-                for piece in data(*of, *offset, packets * each).chunks(*each) {
-                    fits &= train.push_bytes(MIDDLE) && train.push_bytes(piece);
+                let data = data(*of, *offset, packets * each);
+                for packet in 0..*packets {
+                    let piece = data.slice(packet * each..(packet + 1) * each);
+                    // A packet that is begun may be taken back, so only whole ones are not copied.
+                    let is_long = *each >= limits::PIECE_BYTES_UNCOPIED_MIN;
+                    fits &= train.push_bytes(MIDDLE);
+                    fits &= if is_long { train.push_owned(&piece) } else { train.push_bytes(&piece) };
                 }
             }
             Segment::Padding { length } => {
@@ -197,20 +204,21 @@ pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8],
     for instruction in instructions {
         match instruction {
             Instruction::Begin { range } => {
-                connection.assembly = Some((range, BytesMut::with_capacity(range.length.0 as usize)));
+                connection.assembly = Some((range, Space::new(&shared.spaces, range.length)));
             }
             Instruction::Data(data) => {
-                if let Some((_, bytes)) = &mut connection.assembly {
-                    data.pieces().for_each(|piece| bytes.extend_from_slice(&train[piece]));
+                if let Some((_, space)) = &mut connection.assembly {
+                    data.pieces().for_each(|piece| space.extend(&train[piece]));
                 }
             }
             Instruction::End { range, crc } => {
-                let Some((begun, bytes)) = connection.assembly.take() else { continue };
+                let Some((begun, space)) = connection.assembly.take() else { continue };
                 debug_assert_eq!(begun, range);
+                let bytes = space.freeze();
                 shared.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
                 let (flow, link) = (connection.fetch, connection.link.id());
                 let key = (flow, range.object, range.generation);
-                shared.write(WriteJob::Range(Arrived { key, link, range, crc, bytes: bytes.freeze() }));
+                shared.write(WriteJob::Range(Arrived { key, link, range, crc, bytes }));
             }
         }
     }

@@ -22,8 +22,10 @@ mod flusher;
 mod frames;
 mod inbox;
 mod kept;
+mod recent;
 pub mod session;
 mod shared;
+mod space;
 mod train;
 mod worker;
 mod writer;
@@ -147,7 +149,7 @@ impl Engine {
         let (write_jobs, write_queue) = mpsc::channel();
         let (commit_jobs, commit_queue) = mpsc::channel();
         let workers = config.workers.max(1);
-        let shared = Arc::new(Shared::new(config, workers, write_jobs, commit_jobs, Box::new(notify)));
+        let shared = Arc::new(Shared::new(config, workers, write_jobs, commit_jobs, Box::new(notify))?);
         let mut threads = Vec::new();
         for index in 0..workers {
             threads.push(worker::spawn(index, Arc::clone(&shared))?);

@@ -11,6 +11,7 @@ use super::arriving::Version;
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
 use super::kept::Kept;
+use super::recent::Recent;
 use super::session::{Answer, NewConnection, Sessions};
 use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
@@ -18,7 +19,7 @@ use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows};
 use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
-use crate::uring::DriverKind;
+use crate::uring::{DriverKind, Pool};
 use crate::wire::padding::Padding;
 
 /// Where the objects of a flow live.
@@ -81,6 +82,10 @@ pub(super) struct Shared {
     pub(super) ending: AtomicBool,
     /// Small objects of spools.
     kept: Mutex<Kept>,
+    /// The last ranges that came into spools.
+    recent: Mutex<Recent>,
+    /// Memory for long ranges.
+    pub(super) spaces: Pool,
     pub(super) sessions: Sessions,
     /// Bytes of ranges that wait for the writer.
     pub(super) backlog: AtomicUsize,
@@ -95,8 +100,8 @@ impl Shared {
         write_jobs: Sender<WriteJob>,
         commit_jobs: Sender<CommitJob>,
         notify: Box<dyn Fn(Notice) + Send + Sync>,
-    ) -> Self {
-        Self {
+    ) -> std::io::Result<Self> {
+        Ok(Self {
             driver: config.driver,
             flows: Mutex::new(config.flows),
             stores: config.stores,
@@ -113,11 +118,13 @@ impl Shared {
             committed_at: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             kept: Mutex::default(),
+            recent: Mutex::default(),
+            spaces: Pool::new(limits::RANGES_POOLED_MAX, limits::BLOCK_BYTES as usize)?,
             sessions: Sessions::default(),
             ending: AtomicBool::new(false),
             backlog: AtomicUsize::new(0),
             journals: config.journals.into_iter().map(|journal| journal.map(Mutex::new)).collect(),
-        }
+        })
     }
 
     pub(super) fn now(&self) -> Time {
@@ -259,6 +266,11 @@ impl Shared {
     /// The small objects of spools, if this is the flow of one.
     pub(super) fn kept(&self, flow: FlowId) -> Option<MutexGuard<'_, Kept>> {
         matches!(self.stores[usize::from(flow.0)], Store::Spool(_)).then(|| lock(&self.kept))
+    }
+
+    /// The last ranges that came in, if this is the flow of a spool.
+    pub(super) fn recent(&self, flow: FlowId) -> Option<MutexGuard<'_, Recent>> {
+        matches!(self.stores[usize::from(flow.0)], Store::Spool(_)).then(|| lock(&self.recent))
     }
 
     /// What is served of an object: its part while it is arriving, else its file.

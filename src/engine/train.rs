@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::shared::Shared;
+use super::space::Space;
 use crate::limits;
 use crate::proto::duplex::{Data, Piece};
 use crate::store::Source;
@@ -56,11 +59,10 @@ impl OpenSource {
     }
 
     /// Reads a range, and finds the file unchanged after that.
-    pub(super) fn read(&self, offset: Offset, length: ByteCount) -> Result<Vec<u8>, String> {
-        let mut bytes = vec![0; length.0 as usize];
-        self.file.read_exact_at(&mut bytes, offset).map_err(|error| error.to_string())?;
+    pub(super) fn read(&self, mut space: Space, offset: Offset, length: ByteCount) -> Result<Bytes, String> {
+        space.fill(length, |bytes| self.file.read_exact_at(bytes, offset)).map_err(|error| error.to_string())?;
         self.file.verify_unchanged().map_err(|error| error.to_string())?;
-        Ok(bytes)
+        Ok(space.freeze())
     }
 
     /// A file may have been replaced by one of another length between the scan and the opening.

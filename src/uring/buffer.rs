@@ -134,6 +134,19 @@ impl Buffer {
         self.filled += bytes.len();
     }
 
+    /// Has `fill` make the next `len` bytes, which are whatever was there before, and adds them if it succeeds.
+    ///
+    /// # Panics
+    /// When `len` is more than [`Buffer::free_len`].
+    pub fn fill_with<E>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
+        assert!(len <= self.free_len(), "{len} bytes into {} free", self.free_len());
+        // SAFETY: the free space has at least `len` bytes (asserted above), initialised by the kernel when they were mapped;
+        // this value alone may touch them (see `filled`), and is borrowed mutably as long as the slice lives.
+        fill(unsafe { std::slice::from_raw_parts_mut(self.free_start(), len) })?;
+        self.filled += len;
+        Ok(())
+    }
+
     /// Receives once into the free space with a plain system call that does not wait. Returns the bytes added; 0 means that
     /// the peer closed.
     ///
@@ -176,6 +189,12 @@ impl Buffer {
         let offset = self.index as usize * self.shared.stride;
         // SAFETY: the mapping is `count * stride` bytes and `index < count`, so the piece lies within it.
         unsafe { self.shared.map.start.as_ptr().add(offset) }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.filled()
     }
 }
 

@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use memmap2::MmapRaw;
 use nix::libc;
 
@@ -51,6 +52,7 @@ pub struct Mark {
 
 enum Keep {
     Shared(Arc<[u8]>),
+    Owned(#[expect(dead_code, reason = "it is held, not looked at")] Bytes),
     Mapped(Arc<MmapRaw>),
 }
 
@@ -132,6 +134,18 @@ impl Gather {
             self.keep.push(Keep::Shared(Arc::clone(bytes)));
         }
         self.push_piece(piece.as_ptr(), piece.len());
+        true
+    }
+
+    /// Adds `bytes` without copying, and keeps them. False: the train is full, and nothing changed.
+    pub fn push_owned(&mut self, bytes: &Bytes) -> bool {
+        if !self.has_room(bytes.len(), true) {
+            return false;
+        }
+        if !bytes.is_empty() {
+            self.keep.push(Keep::Owned(bytes.clone()));
+        }
+        self.push_piece(bytes.as_ptr(), bytes.len());
         true
     }
 
@@ -350,7 +364,7 @@ impl Keep {
     /// Whether `address` lies in a mapped file kept here.
     fn maps(&self, address: *const libc::c_void) -> bool {
         match self {
-            Keep::Shared(_) => false,
+            Keep::Shared(_) | Keep::Owned(_) => false,
             Keep::Mapped(map) => address.addr().wrapping_sub(map.as_ptr().addr()) < map.len(),
         }
     }
@@ -449,6 +463,22 @@ mod tests {
         train.take_back(2, &mut back);
         assert!(train.push_bytes(b"!"));
         assert_eq!(bytes_of(&mut train), b"head!");
+    }
+
+    #[test]
+    fn owned_bytes_are_sent_from_where_they_are_and_kept_as_long() {
+        let pool = super::super::Pool::new(1, 100).expect("a small pool");
+        let mut buffer = pool.take().expect("it is free");
+        buffer.copy_from(b"a range of an object");
+        let range = Bytes::from_owner(buffer);
+        let mut train = Gather::with_arena(10);
+        assert!(train.push_bytes(b"M:") && train.push_owned(&range.slice(2..7)) && train.push_owned(&Bytes::new()));
+        drop(range);
+        assert_eq!(train.arena_left(), 8);
+        assert_eq!(bytes_of(&mut train), b"M:range");
+        assert_eq!(pool.available(), 0);
+        train.clear();
+        assert_eq!(pool.available(), 1);
     }
 
     #[test]
