@@ -184,7 +184,8 @@ fn every_exit_status_is_what_the_contract_says() {
     site.until_unchecked("it is missed", |site| site.tells("t1", "/state") != "SYNCED");
     check(&site, "t1", &["wait", "--synced", "--timeout", "0"], 5);
     let whole = fs::read(site.remote("t1", 2)).expect("there");
-    fs::write(site.remote("t1", 2), vec![0; whole.len()]).expect("written");
+    // Of an object that came whole its marker may know no more than the length.
+    fs::write(site.remote("t1", 2), &whole[1..]).expect("written");
     check(&site, "t1", &["verify"], 6);
     fs::write(site.remote("t1", 2), whole).expect("written");
 
