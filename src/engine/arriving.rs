@@ -201,6 +201,9 @@ impl<'s> Arriving<'s> {
                 // Its object is awaited on.
                 (Some(_), Some(_)) | (None, None) => {}
                 (None, Some((offset, length))) => {
+                    if let Some(mut recent) = self.shared.recent(arrived.key.0) {
+                        recent.forget(arrived.key);
+                    }
                     if let (Some(part), Some(mut journal)) =
                         (self.shared.part(arrived.key), self.shared.journal(arrived.key.0))
                     {

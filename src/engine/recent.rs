@@ -27,6 +27,12 @@ impl Recent {
         }
     }
 
+    /// Some of what came in of an attempt is not right after all.
+    pub(super) fn forget(&mut self, key: PartKey) {
+        self.ranges.retain(|(of, ..)| *of != key);
+        self.bytes = self.ranges.iter().map(|(.., bytes)| bytes.len()).sum();
+    }
+
     /// A range of an attempt, where all of it came in at once.
     pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Bytes> {
         self.ranges.iter().rev().find_map(|(of, at, bytes)| {
@@ -59,6 +65,8 @@ mod tests {
         let most = Bytes::from(vec![0; limits::RECENT_BYTES_MAX]);
         recent.add(key(2), Offset(0), &most);
         assert_eq!(read(&recent, 1, 12, 3), None);
-        assert_eq!(read(&recent, 2, 0, most.len() as u64), Some(most));
+        assert_eq!(read(&recent, 2, 0, most.len() as u64).as_ref(), Some(&most));
+        recent.forget(key(2));
+        assert_eq!((read(&recent, 2, 0, most.len() as u64), recent.bytes), (None, 0));
     }
 }
