@@ -249,7 +249,7 @@ pub const MISSED_SLACK: usize = 1024;
 /// Requests that a link may have outstanding, and that a server queues for one link.
 pub const REQUESTS_PER_LINK_MAX: usize = 256;
 /// Part files that one flow has open before it asks for no more: arriving, or whole and not committed yet.
-pub const OPEN_PARTS_MAX: usize = 1024;
+pub const OPEN_PARTS_MAX: usize = 2048;
 /// A requester asks for its next object when what is outstanding would be here within this time.
 pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
 /// ... or when it is fewer bytes than this.
@@ -349,7 +349,7 @@ pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
 /// Objects that one commit takes at once.
-pub const COMMIT_BATCH_MAX: usize = 1024;
+pub const COMMIT_BATCH_MAX: usize = 256;
 /// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.
 pub const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// What a seed-only peer was asked for and has not begun to send within this time is open to links of other peers too.
