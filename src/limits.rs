@@ -272,6 +272,8 @@ pub const RANGE_TIME: Duration = Duration::from_millis(25);
 pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
 /// ... or so many bytes, where that is more: what it takes to find out what a link carries, be it long.
 pub const RANGES_AHEAD_BYTES_MIN: u64 = 1 << 20;
+/// What is more than this it has on order only as far as the time that an order takes makes it need that.
+pub const RANGES_AHEAD_BYTES_MUCH: u64 = 8 << 20;
 /// A link that is not measured yet may have one range more on order each time that this has passed.
 pub const RAMP_STEP: Duration = Duration::from_millis(5);
 /// A link that carries nothing for this long is taken to go on so for as long again.
@@ -341,7 +343,7 @@ pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
 /// Ranges that have memory of the pool at a time, each a block.
 pub const RANGES_POOLED_MAX: usize = 64;
 /// The last bytes that came into spools and are had without reading a file.
-pub const RECENT_BYTES_MAX: usize = 16 << 20;
+pub const RECENT_BYTES_MAX: usize = 32 << 20;
 /// Pieces of so many bytes are sent from where they are; to copy shorter ones costs no more than to point to them.
 pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 /// Bytes of ranges that may wait for the writer before links stop reading.

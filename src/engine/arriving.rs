@@ -16,7 +16,6 @@ use crate::limits;
 use crate::store::{FileMode, FileTime, Part, StoreError};
 use crate::transfer::RangeRequest;
 use crate::units::{ByteCount, LinkId, ObjectName, Root256};
-use crate::wire::checksum::crc32c;
 
 /// The version of an object that a part is for.
 #[derive(Debug, Clone, Copy)]
@@ -27,13 +26,16 @@ pub(super) struct Version {
     pub(super) mtime: FileTime,
 }
 
-/// A range that came in over a link, with the checksum that its sender told.
+/// A range that came in over a link.
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub(super) key: PartKey,
     pub(super) link: LinkId,
     pub(super) range: RangeRequest,
+    /// The checksum that its sender told.
     pub(super) crc: u32,
+    /// Its bytes have it.
+    pub(super) is_right: bool,
     pub(super) bytes: Bytes,
 }
 
@@ -118,7 +120,6 @@ impl<'s> Arriving<'s> {
         }
         let (created, kept) = (std::mem::take(&mut self.created), std::mem::take(&mut self.kept));
         let arrived = std::mem::take(&mut self.arrived);
-        let is_right: Vec<bool> = arrived.iter().map(|arrived| crc32c(&arrived.bytes) == arrived.crc).collect();
         // The names of those that are to be written.
         let wanted: Vec<Option<ObjectName>> = self.shared.with_flows(|flows, now| {
             for (flow, id, generation) in kept {
@@ -127,20 +128,20 @@ impl<'s> Arriving<'s> {
             for (flow, id, generation) in created {
                 flows.at(flow).handle_created(id, generation);
             }
-            let judge = |(arrived, is_right): (&Arrived, &bool)| {
+            let judge = |arrived: &Arrived| {
                 let flow = flows.at(arrived.key.0);
-                if !is_right {
+                if !arrived.is_right {
                     flow.handle_damaged(arrived.link, arrived.range, now);
                     return None;
                 }
                 flow.wants_piece(arrived.range).then(|| flow.name(arrived.range.object).clone())
             };
-            arrived.iter().zip(&is_right).map(judge).collect()
+            arrived.iter().map(judge).collect()
         });
         let mut written = Vec::with_capacity(arrived.len());
-        for ((arrived, name), is_right) in arrived.iter().zip(wanted).zip(is_right) {
+        for (arrived, name) in arrived.iter().zip(wanted) {
             match name.map_or(Ok(None), |name| self.write(arrived, &name)) {
-                Ok(part) if is_right => written.push((arrived, part)),
+                Ok(part) if arrived.is_right => written.push((arrived, part)),
                 Ok(_) => {}
                 Err(error) => fail(self.shared, arrived.key, &error),
             }
@@ -166,12 +167,16 @@ impl<'s> Arriving<'s> {
             return Ok(None);
         }
         if let Some(part) = self.shared.part(key) {
-            part.write_vectored_at(&[IoSlice::new(bytes)], range.offset)?;
+            match self.shared.stores[usize::from(key.0.0)] {
+                Store::Remote(_) => part.write_seen_at(bytes, range.offset)?,
+                // Nobody will ask for its root.
+                Store::Spool(_) | Store::Local(_) => part.write_vectored_at(&[IoSlice::new(bytes)], range.offset)?,
+            }
             if let Some(mut journal) = self.shared.journal(key.0) {
                 journal.record(&part, range.offset, range.length)?;
             }
             if let Some(mut recent) = self.shared.recent(key.0) {
-                recent.add(key, range.offset, bytes);
+                recent.add(key, range.offset, bytes, arrived.crc);
             }
         }
         Ok(None)

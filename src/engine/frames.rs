@@ -1,7 +1,7 @@
 //! Trains of a link that speaks the extended grammar, and the ranges that come in over it.
 //!
-//! A range goes out from memory: it is read, its checksum taken, its file found unchanged. It comes in into memory too: the
-//! writer checks it before any of it reaches a file, so that a damaged or late copy never overwrites good bytes.
+//! A range goes out from memory: it is read, its checksum taken, its file found unchanged. It comes in into memory too, and is
+//! checked there, while the processor has it at hand; the writer lets nothing of a damaged or late copy into a file.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -76,9 +76,9 @@ pub(super) fn build(
                 connection.outgoing = Some((0, data.into()));
             }
             Piece::Range { id, range } => match read(shared, connection, range) {
-                Ok(bytes) => {
+                Ok((bytes, crc)) => {
                     let (offset, length) = (range.offset, range.length);
-                    push_head(&mut connection.packer, &Frame::Begin { id, offset, length, crc: crc32c(&bytes) });
+                    push_head(&mut connection.packer, &Frame::Begin { id, offset, length, crc });
                     connection.outgoing = Some((offset.0, bytes));
                 }
                 Err(reason) => {
@@ -145,14 +145,19 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
     })
 }
 
-/// A range's bytes, all of one version of the file.
-fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, String> {
+/// A range's bytes, all of one version of the file, and their checksum.
+fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<(Bytes, u32), String> {
     let key = (connection.serve, range.object, range.generation);
-    let kept = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length));
-    let recent = || shared.recent(key.0).and_then(|recent| recent.read(key, range.offset, range.length));
-    if let Some(bytes) = kept.or_else(recent) {
-        return Ok(bytes);
+    if let Some(recent) = shared.recent(key.0).and_then(|recent| recent.read(key, range.offset, range.length)) {
+        return Ok(recent);
     }
+    let kept = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length));
+    let bytes = kept.map_or_else(|| read_file(shared, connection, range), Ok)?;
+    let crc = crc32c(&bytes);
+    Ok((bytes, crc))
+}
+
+fn read_file(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, String> {
     let is_open = |open: &OpenSource| open.id == range.object && open.generation == range.generation;
     if !connection.source.as_ref().is_some_and(is_open) {
         let serve = connection.serve;
@@ -215,10 +220,11 @@ pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8],
                 let Some((begun, space)) = connection.assembly.take() else { continue };
                 debug_assert_eq!(begun, range);
                 let bytes = space.freeze();
+                let is_right = crc32c(&bytes) == crc;
                 shared.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
                 let (flow, link) = (connection.fetch, connection.link.id());
                 let key = (flow, range.object, range.generation);
-                shared.write(WriteJob::Range(Arrived { key, link, range, crc, bytes }));
+                shared.write(WriteJob::Range(Arrived { key, link, range, crc, is_right, bytes }));
             }
         }
     }

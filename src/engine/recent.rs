@@ -8,37 +8,48 @@ use bytes::Bytes;
 use super::shared::PartKey;
 use crate::limits;
 use crate::units::{ByteCount, Offset};
+use crate::wire::checksum::crc32c;
 
 /// The last of them, verified, at most [`limits::RECENT_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    ranges: VecDeque<(PartKey, Offset, Bytes)>,
+    ranges: VecDeque<Range>,
     bytes: usize,
 }
 
+#[derive(Debug)]
+struct Range {
+    of: PartKey,
+    offset: Offset,
+    bytes: Bytes,
+    crc: u32,
+}
+
 impl Recent {
-    pub(super) fn add(&mut self, key: PartKey, offset: Offset, bytes: &Bytes) {
+    pub(super) fn add(&mut self, of: PartKey, offset: Offset, bytes: &Bytes, crc: u32) {
         self.bytes += bytes.len();
-        self.ranges.push_back((key, offset, bytes.clone()));
+        self.ranges.push_back(Range { of, offset, bytes: bytes.clone(), crc });
         while self.bytes > limits::RECENT_BYTES_MAX
-            && let Some((.., oldest)) = self.ranges.pop_front()
+            && let Some(oldest) = self.ranges.pop_front()
         {
-            self.bytes -= oldest.len();
+            self.bytes -= oldest.bytes.len();
         }
     }
 
     /// Some of what came in of an attempt is not right after all.
     pub(super) fn forget(&mut self, key: PartKey) {
-        self.ranges.retain(|(of, ..)| *of != key);
-        self.bytes = self.ranges.iter().map(|(.., bytes)| bytes.len()).sum();
+        self.ranges.retain(|range| range.of != key);
+        self.bytes = self.ranges.iter().map(|range| range.bytes.len()).sum();
     }
 
-    /// A range of an attempt, where all of it came in at once.
-    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Bytes> {
-        self.ranges.iter().rev().find_map(|(of, at, bytes)| {
-            let start = (*of == key).then(|| offset.0.checked_sub(at.0)).flatten()? as usize;
-            let end = start.checked_add(length.0 as usize)?;
-            (end <= bytes.len()).then(|| bytes.slice(start..end))
+    /// A range of an attempt, where all of it came in at once, and its checksum.
+    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<(Bytes, u32)> {
+        self.ranges.iter().rev().filter(|range| range.of == key).find_map(|range| {
+            let start = offset.0.checked_sub(range.offset.0)? as usize;
+            let end = start.checked_add(length.0 as usize).filter(|&end| end <= range.bytes.len())?;
+            let bytes = range.bytes.slice(start..end);
+            let crc = if bytes.len() == range.bytes.len() { range.crc } else { crc32c(&bytes) };
+            Some((bytes, crc))
         })
     }
 }
@@ -56,16 +67,17 @@ mod tests {
     #[test]
     fn a_range_is_had_while_it_is_among_the_last() {
         let mut recent = Recent::default();
-        recent.add(key(1), Offset(10), &Bytes::from_static(b"abcdef"));
+        recent.add(key(1), Offset(10), &Bytes::from_static(b"abcdef"), 7);
         let read = |recent: &Recent, of, offset, length| recent.read(key(of), Offset(offset), ByteCount(length));
-        assert_eq!(read(&recent, 1, 12, 3).as_deref(), Some(&b"cde"[..]));
+        assert_eq!(read(&recent, 1, 10, 6), Some((Bytes::from_static(b"abcdef"), 7)));
+        assert_eq!(read(&recent, 1, 12, 3), Some((Bytes::from_static(b"cde"), crc32c(b"cde"))));
         for (of, offset, length) in [(1, 9, 2), (1, 12, 5), (1, 16, 1), (2, 12, 3)] {
             assert_eq!(read(&recent, of, offset, length), None, "{of} {offset} {length}");
         }
         let most = Bytes::from(vec![0; limits::RECENT_BYTES_MAX]);
-        recent.add(key(2), Offset(0), &most);
+        recent.add(key(2), Offset(0), &most, 8);
         assert_eq!(read(&recent, 1, 12, 3), None);
-        assert_eq!(read(&recent, 2, 0, most.len() as u64).as_ref(), Some(&most));
+        assert_eq!(read(&recent, 2, 0, most.len() as u64), Some((most.clone(), 8)));
         recent.forget(key(2));
         assert_eq!((read(&recent, 2, 0, most.len() as u64), recent.bytes), (None, 0));
     }

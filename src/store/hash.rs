@@ -67,20 +67,17 @@ pub fn hash_source(source: &Source) -> Result<Hashes, SourceError> {
     Ok(Hashes { root: Root256(*hasher.finalize().as_bytes()), block_crcs: block_crcs.into() })
 }
 
-/// BLAKE3 of all of a part, every byte of which is written.
+/// BLAKE3 of all of a part, every byte of which is written. Reads back what was not seen whole as it was written.
 pub fn hash_part(part: &Part) -> Result<Root256, StoreError> {
-    if let Some(known) = part.content_root() {
-        return Ok(known);
-    }
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; part.size().0.min(limits::BLOCK_BYTES) as usize];
-    for index in 0..block_count(part.size()) {
-        let (offset, length) = block_range(index, part.size());
-        let block = &mut buffer[..length.0 as usize];
-        part.read_exact_at(block, offset)?;
-        hasher.update(block);
-    }
-    Ok(Root256(*hasher.finalize().as_bytes()))
+    let (size, mut buffer) = (part.size(), Vec::new());
+    let mut read_back = |index| {
+        let (offset, length) = block_range(index, size);
+        buffer.resize(length.0 as usize, 0);
+        part.read_exact_at(&mut buffer, offset)?;
+        Ok(block_cv(index, size, [&buffer[..]]))
+    };
+    let blocks = (0..block_count(size)).map(|index| part.seen_block(index).map_or_else(|| read_back(index), Ok));
+    Ok(root_of(size, &blocks.collect::<Result<Vec<_>, StoreError>>()?))
 }
 
 /// What block `index` of an object of `size` bytes adds to its root; `pieces` are the block's bytes in order.

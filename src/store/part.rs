@@ -12,10 +12,11 @@
 //!   and is found again by its name and root, in this process and, as far as the root's
 //!   [`Journal`](super::Journal) knows it, in the next. It goes with [`Part::abandon`].
 
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
@@ -24,6 +25,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, ftruncate, linkat, unlinkat};
 
 use super::error::StoreError;
+use super::hash::{BlockCv, block_count, block_cv, block_range, root_of};
 use super::resolve::{self, Links};
 use super::root::{Shared, Writer};
 use super::source::{FileMode, Origin, Source, Stamp};
@@ -49,8 +51,8 @@ pub struct Part {
     size: OnceLock<ByteCount>,
     root: Option<Root256>,
     attributes: OnceLock<(FileMode, FileTime)>,
-    /// BLAKE3 of what is in the file, where all of it was seen when it was written.
-    content: Option<Root256>,
+    /// What blocks add to the root that were seen whole when they were written.
+    seen: Mutex<BTreeMap<u64, BlockCv>>,
     file: Arc<PrivateFile>,
 }
 
@@ -59,9 +61,12 @@ impl Part {
     pub(super) fn write_whole(shared: &Arc<Shared>, name: &ObjectName, content: &[u8]) -> Result<Self, StoreError> {
         let size = ByteCount(content.len() as u64);
         shared.check_room(name, size)?;
-        let mut part = Self::new(name, size, None, Arc::new(PrivateFile::create_unnamed(shared, name)?));
-        part.write_vectored_at(&[IoSlice::new(content)], Offset(0))?;
-        part.content = Some(Root256(*blake3::hash(content).as_bytes()));
+        let part = Self::new(name, size, None, Arc::new(PrivateFile::create_unnamed(shared, name)?));
+        for (block, offset) in
+            content.chunks(limits::BLOCK_BYTES as usize).zip((0..).step_by(limits::BLOCK_BYTES as usize))
+        {
+            part.write_seen_at(block, Offset(offset))?;
+        }
         Ok(part)
     }
 
@@ -114,7 +119,7 @@ impl Part {
     }
 
     fn new(name: &ObjectName, size: ByteCount, root: Option<Root256>, file: Arc<PrivateFile>) -> Self {
-        Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), content: None, file }
+        Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), seen: Mutex::default(), file }
     }
 
     /// The object's name.
@@ -145,9 +150,21 @@ impl Part {
         self.root
     }
 
-    /// BLAKE3 of what is in it, where that need not be read back: it was written from memory, all at once.
-    pub fn content_root(&self) -> Option<Root256> {
-        self.content
+    /// BLAKE3 of what is in it, where nothing has to be read back for that.
+    pub fn seen_root(&self) -> Option<Root256> {
+        let seen = self.seen();
+        let is_all = seen.len() as u64 == block_count(self.size());
+        is_all.then(|| root_of(self.size(), &seen.values().copied().collect::<Vec<_>>()))
+    }
+
+    /// What a block adds to the root, where it need not be read back for that.
+    pub fn seen_block(&self, index: u64) -> Option<BlockCv> {
+        self.seen().get(&index).copied()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<u64, BlockCv>> {
+        // Each change is one insertion or removal: a thread that panicked left nothing half done.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The permissions and the time that the object will have; the first call counts. A commit sets them when all
@@ -176,9 +193,27 @@ impl Part {
                 length,
             });
         }
+        if length.0 > 0 {
+            let touched = offset.0 / limits::BLOCK_BYTES..=(offset.0 + length.0 - 1) / limits::BLOCK_BYTES;
+            let mut seen = self.seen();
+            touched.for_each(|index| _ = seen.remove(&index));
+        }
         let mut offset = offset;
         for slices in slices.chunks(limits::TRAIN_IOVECS_MAX) {
             offset = self.write_chunk(slices, offset)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` from `offset` on, and takes note of what they add to the root if they are a whole block: it will not have
+    /// to be read back.
+    ///
+    /// Panics as [`Part::write_vectored_at`] does.
+    pub fn write_seen_at(&self, bytes: &[u8], offset: Offset) -> Result<(), StoreError> {
+        self.write_vectored_at(&[IoSlice::new(bytes)], offset)?;
+        let index = offset.0 / limits::BLOCK_BYTES;
+        if !bytes.is_empty() && block_range(index, self.size()) == (offset, ByteCount(bytes.len() as u64)) {
+            self.seen().insert(index, block_cv(index, self.size(), [bytes]));
         }
         Ok(())
     }

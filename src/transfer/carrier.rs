@@ -142,7 +142,10 @@ impl Carrier {
             let ahead = limits::RANGE_BYTES_FIRST.saturating_mul(steps + 2) + self.totals.verified.0;
             return ahead.min(limits::RANGES_AHEAD_BYTES_MIN);
         };
-        rate.bytes_in(limits::RANGES_AHEAD).0.max(limits::RANGES_AHEAD_BYTES_MIN)
+        let ahead = rate.bytes_in(limits::RANGES_AHEAD).0.max(limits::RANGES_AHEAD_BYTES_MIN);
+        // A fast link waits for nothing longer than its orders take; a relay would have to keep what is ordered beyond that.
+        let near = rate.bytes_in(4 * self.latency.unwrap_or(limits::RANGES_AHEAD) + 2 * limits::RANGE_TIME).0;
+        ahead.min(near.max(limits::RANGES_AHEAD_BYTES_MUCH))
     }
 
     /// When it will have room though nothing comes.

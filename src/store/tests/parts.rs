@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::*;
 use super::{Site, name};
 use crate::limits;
-use crate::units::{ByteCount, Offset};
+use crate::units::{ByteCount, Offset, Root256};
 
 #[test]
 fn an_object_appears_whole_and_marked_or_not_at_all() {
@@ -72,7 +72,7 @@ fn an_object_that_comes_whole_has_no_name_before_its_own_and_is_marked_with_its_
             Arc::new(part)
         };
         let parts: Vec<_> = (0..count).map(|i| (i, part(i))).collect();
-        assert_eq!(parts[0].1.content_root(), Some(hash_part(&parts[0].1).expect("known")));
+        assert_eq!(parts[0].1.seen_root(), Some(Root256(*blake3::hash(text(0).as_bytes()).as_bytes())));
         for (i, outcome) in Committer::commit_batch(&site.root, parts) {
             outcome.expect("committed");
             let object = format!("{count}/{i}");
@@ -277,4 +277,30 @@ fn a_part_of_known_size_is_not_cut() {
     let part = site.part("whole", b"abc");
     part.cut(ByteCount(1)).expect("nothing to do");
     assert_eq!(part.size(), ByteCount(3));
+}
+
+#[test]
+fn blocks_that_were_seen_whole_are_not_read_back_unless_they_are_written_to_again() {
+    let site = Site::new();
+    const BLOCK: usize = limits::BLOCK_BYTES as usize;
+    let mut content: Vec<u8> = (0..2 * BLOCK + 5).map(|at| (at / 7) as u8).collect();
+    let part = site.root.create_part(&name("o"), ByteCount(content.len() as u64)).expect("room");
+    let root_of = |content: &[u8]| Root256(*blake3::hash(content).as_bytes());
+    let write = |range: std::ops::Range<usize>, content: &[u8]| {
+        part.write_seen_at(&content[range.clone()], Offset(range.start as u64)).expect("written");
+    };
+    write(2 * BLOCK..content.len(), &content);
+    write(0..BLOCK, &content);
+    // In two halves, so that nobody saw all of it.
+    write(BLOCK..BLOCK + 9, &content);
+    write(BLOCK + 9..2 * BLOCK, &content);
+    assert_eq!([0, 1, 2].map(|index| part.seen_block(index).is_some()), [true, false, true]);
+    assert_eq!((part.seen_root(), hash_part(&part).expect("readable")), (None, root_of(&content)));
+    write(BLOCK..2 * BLOCK, &content);
+    assert_eq!(part.seen_root(), Some(root_of(&content)));
+
+    content[BLOCK - 1..BLOCK + 1].fill(0xFF);
+    write(BLOCK - 1..BLOCK + 1, &content);
+    assert_eq!([0, 1, 2].map(|index| part.seen_block(index).is_some()), [false, false, true]);
+    assert_eq!(hash_part(&part).expect("readable"), root_of(&content));
 }
