@@ -41,7 +41,7 @@ pub(super) enum WriteJob {
         /// It is there from an earlier run.
         resumed: bool,
     },
-    /// Check a range and put it where it belongs.
+    /// Put a range where it belongs, if it is right.
     Range(Arrived),
     /// Throw a part away.
     Abandon {
