@@ -272,7 +272,7 @@ pub const RANGE_TIME: Duration = Duration::from_millis(25);
 pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
 /// ... or so many bytes, where that is more: what it takes to find out what a link carries, be it long.
 pub const RANGES_AHEAD_BYTES_MIN: u64 = 1 << 20;
-/// What is more than this it has on order only as far as the time that an order takes makes it need that.
+/// ... and of a fast link no more than this, unless it takes more to keep it busy for as long as its orders take.
 pub const RANGES_AHEAD_BYTES_MUCH: u64 = 8 << 20;
 /// A link that is not measured yet may have one range more on order each time that this has passed.
 pub const RAMP_STEP: Duration = Duration::from_millis(5);

@@ -148,13 +148,17 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
 /// A range's bytes, all of one version of the file, and their checksum.
 fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<(Bytes, u32), String> {
     let key = (connection.serve, range.object, range.generation);
+    let checked = |bytes: Bytes| {
+        let crc = crc32c(&bytes);
+        (bytes, crc)
+    };
+    if let Some(kept) = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length)) {
+        return Ok(checked(kept));
+    }
     if let Some(recent) = shared.recent(key.0).and_then(|recent| recent.read(key, range.offset, range.length)) {
         return Ok(recent);
     }
-    let kept = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length));
-    let bytes = kept.map_or_else(|| read_file(shared, connection, range), Ok)?;
-    let crc = crc32c(&bytes);
-    Ok((bytes, crc))
+    read_file(shared, connection, range).map(checked)
 }
 
 fn read_file(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, String> {

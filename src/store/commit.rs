@@ -274,7 +274,7 @@ impl LastDirectory {
 /// Writes a part's marker under a private name or none.
 fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreError> {
     let marker = PrivateFile::create_unnamed(shared, part.name())?;
-    let text = Marker::now(part.size(), part.root().or(part.seen_root())).to_text();
+    let text = Marker::now(part.size(), part.root().or_else(|| part.seen_root())).to_text();
     // Less than a page: it is written at once or not at all.
     match pwrite(&marker, text.as_bytes(), 0) {
         Ok(written) if written == text.len() => Ok(marker),

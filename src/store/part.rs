@@ -62,10 +62,8 @@ impl Part {
         let size = ByteCount(content.len() as u64);
         shared.check_room(name, size)?;
         let part = Self::new(name, size, None, Arc::new(PrivateFile::create_unnamed(shared, name)?));
-        for (block, offset) in
-            content.chunks(limits::BLOCK_BYTES as usize).zip((0..).step_by(limits::BLOCK_BYTES as usize))
-        {
-            part.write_seen_at(block, Offset(offset))?;
+        for (index, block) in content.chunks(limits::BLOCK_BYTES as usize).enumerate() {
+            part.write_seen_at(block, block_range(index as u64, size).0)?;
         }
         Ok(part)
     }

@@ -7,8 +7,10 @@
 //! # Why it ends within one range-time of optimal
 //!
 //! Work is bound late. A link owns nothing but what it has on order: what it carries in [`limits::RANGES_AHEAD`], or
-//! [`limits::RANGES_AHEAD_BYTES_MIN`] where that is more, in ranges of [`limits::RANGE_TIME`]. All else is cut, when a link
-//! has room, off the front of the earliest object that is not all on order. So while much is unassigned every link is busy.
+//! [`limits::RANGES_AHEAD_BYTES_MIN`] where that is more, in ranges of [`limits::RANGE_TIME`]. Where it would be more than
+//! [`limits::RANGES_AHEAD_BYTES_MUCH`], it is what keeps the link busy for a few times as long as an order takes. All else is
+//! cut, when a link has room, off the front of the earliest object that is not all on order. So while much is unassigned every
+//! link is busy.
 //!
 //! Where little is left (at a job's end; in a relay always, which knows no more than it is asked for), a link leaves a range
 //! to the others if they would have all that is unassigned one range-time before it had that one. What there is goes
