@@ -458,6 +458,8 @@ pub const CONTROL_DRAIN_WITHIN: Duration = Duration::from_secs(1);
 pub const CONTROL_POLL_EVERY: Duration = Duration::from_millis(100);
 /// A request that waits for the node is answered after this time at the latest.
 pub const CONTROL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// ... and before it hears that the node is synced, what is marked is looked at for no longer than this.
+pub const CONTROL_CHECK_WITHIN: Duration = Duration::from_secs(5);
 /// The page is told this often how the node is, ...
 pub const PAGE_EVERY: Duration = Duration::from_secs(1);
 /// ... and at its start how fast the links were so many times before.

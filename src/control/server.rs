@@ -30,7 +30,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answers::{
     Drain, ErrorBody, Inventory, Links, ObjectFilter, ObjectStatus, Objects, Pause, ReloadReport, Versioned, WhySlow,
@@ -58,6 +58,8 @@ pub trait Site: Send + Sync + 'static {
     fn stuck(&self) -> Option<String>;
     /// Why the node cannot do its work yet, or no more.
     fn unready(&self) -> Option<String>;
+    /// Looks whether what is marked is still there, and answers when it has; no answer: there is nothing to look at.
+    fn check(&self) -> oneshot::Receiver<()>;
     /// Reads the config file again and applies what can be applied, where and when the node does such things. An error
     /// changed nothing, and says what is wrong with the file and where; no answer: the node is ending.
     fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>>;
@@ -199,8 +201,15 @@ async fn wait(
         .map_or(Ok(longest), Duration::try_from_secs_f64)
         .map_err(|error| Refusal::bad_query(format!("timeout is not a number of seconds: {error}")))?;
     let deadline = Instant::now() + patience.min(longest);
+    let mut is_checked = false;
     loop {
         let status = app.site.status();
+        if status.is_synced() && !is_checked {
+            // What was removed a moment ago may not have been missed yet.
+            is_checked = true;
+            let _ = timeout(limits::CONTROL_CHECK_WITHIN, app.site.check()).await;
+            continue;
+        }
         let now = Instant::now();
         if status.is_synced() || now >= deadline || *app.closing.borrow() {
             return Ok(Json(status));

@@ -11,14 +11,15 @@
 //! { "schema": "supersync.status/1",
 //!   "node": string                     the name in the config
 //!   "role": "trader" | "exchange",
-//!   "state": "SYNCED"                  trader: all it wants is marked; exchange: nothing is in demand
-//!          | "SYNCING"                 something is missing and at least one link is up
-//!          | "WAITING"                 something is missing and no link is up
+//!   "state": "SYNCED"                  trader: it knows all it wants, and has it marked; exchange: nothing is in demand
+//!          | "SYNCING"                 something is missing, or not known yet, and at least one link is up
+//!          | "WAITING"                 the same, and no link is up
 //!          | "DRAINING",               asked to stop, finishing what is in flight
 //!   "uptime_seconds": integer, "version": string, "engine": "io_uring" | "blocking",
 //!   "config": { "ok": bool             the newest file on disk is the one in force, as far as is known
 //!               "message": string? },  why it is not
-//!   "want":    { "objects": integer, "bytes": integer },    what this node should have in the end
+//!   "want":    { "objects": integer, "bytes": integer },    what this node should have in the end, as far as it knows
+//!   "want_known": bool                 that is all: store.segments lists it, or a peer has told all there is
 //!   "have":    { "objects": integer, "bytes": integer },    of these, what is whole and marked
 //!   "serving": { "objects": integer, "bytes": integer },    what it offers to others
 //!   "failed": integer                  objects given up until something changes; see /v1/objects
@@ -185,8 +186,11 @@ pub struct Status {
     pub engine: String,
     /// Whether the config file on disk is the one in force.
     pub config: ConfigState,
-    /// What this node should have in the end.
+    /// What this node should have in the end, as far as it knows.
     pub want: Totals,
+    /// That is all: `store.segments` lists it, or a peer has told all there is.
+    #[serde(default = "assumed")]
+    pub want_known: bool,
     /// What of this is whole and marked.
     pub have: Totals,
     /// What it offers to others.
@@ -223,11 +227,16 @@ pub struct Status {
     pub problems: Vec<String>,
 }
 
+/// Of a daemon that does not say.
+fn assumed() -> bool {
+    true
+}
+
 impl Status {
     /// The schema that [`Status`] is written in.
     pub const SCHEMA: &'static str = "supersync.status/1";
 
-    /// Nothing is missing.
+    /// Nothing is missing, and it is known what there is.
     pub fn is_synced(&self) -> bool {
         self.state == State::Synced
     }
@@ -253,11 +262,11 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum State {
-    /// Trader: all it wants is marked. Exchange: nothing is in demand.
+    /// Trader: it knows all it wants, and has it marked. Exchange: nothing is in demand.
     Synced,
-    /// Something is missing and at least one link is up.
+    /// Something is missing, or not known yet, and at least one link is up.
     Syncing,
-    /// Something is missing and no link is up.
+    /// The same, and no link is up.
     Waiting,
     /// Asked to stop, finishing what is in flight.
     Draining,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::site::{Command, FIRST, SECOND, Site, lock};
-use crate::config::{RoleConfig, Trader};
+use crate::config::{Config, RoleConfig, Trader};
 use crate::control::{
     ConfigState, Figures, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus,
     PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
@@ -37,9 +37,10 @@ impl Site {
             let totals = [flows.at(FIRST).totals(), flows.at(SECOND).totals()];
             let spool = [flows.at(FIRST).spool(), flows.at(SECOND).spool()];
             let complete = flows.iter().all(Flow::is_complete);
-            (totals, spool, complete)
+            (totals, spool, complete, flows.at(FIRST).was_told_whole())
         });
-        let ([first, second], spool, complete) = facts;
+        let ([first, second], spool, complete, told_whole) = facts;
+        let want_known = told_whole || !wants_what_is_told(&config);
         let is_trader = matches!(config.role, RoleConfig::Trader(_));
         let (want, have, serving, arriving) = if is_trader {
             let want = Totals { objects: first.objects, bytes: first.bytes.0 };
@@ -58,7 +59,7 @@ impl Site {
         let capacity = capacity_in(peers.iter().flat_map(|peer| &peer.links));
         let left = want.bytes.saturating_sub(have.bytes + arriving);
         let links_up: u32 = peers.iter().map(|peer| peer.links_up).sum();
-        let state = match (self.is_ending(), complete, links_up) {
+        let state = match (self.is_ending(), complete && want_known, links_up) {
             (true, _, _) => State::Draining,
             (false, true, _) => State::Synced,
             (false, false, 0) => State::Waiting,
@@ -80,6 +81,7 @@ impl Site {
                 Some(problem) => ConfigState { ok: false, message: Some(problem.clone()) },
             },
             want,
+            want_known,
             have,
             serving,
             failed: first.failed + second.failed,
@@ -193,6 +195,15 @@ impl crate::control::Site for Handle {
         self.0.unready()
     }
 
+    fn check(&self) -> oneshot::Receiver<()> {
+        let (done, checked) = oneshot::channel();
+        if self.0.is_trader() && !self.0.stores.is_empty() {
+            lock(&self.0.check_waiters).push(done);
+            self.0.checks_wanted.notify_one();
+        }
+        checked
+    }
+
     fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>> {
         let (done, reloaded) = oneshot::channel();
         let _ = self.1.send(Command::Reload(done));
@@ -215,6 +226,15 @@ pub(super) struct Handle(pub(super) Arc<Site>, pub(super) mpsc::UnboundedSender<
 pub(super) fn spool_status(parts: [Option<(ByteCount, ByteCount)>; 2], objects: u64) -> Option<SpoolStatus> {
     let [(a, max_a), (b, max_b)] = [parts[0]?, parts[1]?];
     Some(SpoolStatus { bytes: a.0 + b.0, max_bytes: max_a.0 + max_b.0, objects })
+}
+
+/// Whether a node fetches whatever the far trader has.
+fn wants_what_is_told(config: &Config) -> bool {
+    let store = match &config.role {
+        RoleConfig::Trader(trader) => trader.store.as_ref(),
+        RoleConfig::Exchange(_) => None,
+    };
+    config.blocks && store.is_some_and(|store| store.segments.is_none())
 }
 
 /// What the links that bring something in are measured to carry in all.

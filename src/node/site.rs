@@ -92,6 +92,8 @@ pub(super) struct Site {
     /// What of `local/` is to be hashed, where objects are offered with their checksums.
     pub(super) hasher: Option<inventory::Queue>,
     pub(super) checks_wanted: Notify,
+    /// Who waits for the next look at `remote/` to end.
+    pub(super) check_waiters: Mutex<Vec<oneshot::Sender<()>>>,
     /// Somebody asks on the control socket that the node ends.
     pub(super) drain_wanted: Notify,
     draining: AtomicBool,
@@ -185,6 +187,7 @@ impl Site {
             resumed: Notify::new(),
             hasher,
             checks_wanted: Notify::new(),
+            check_waiters: Mutex::default(),
             drain_wanted: Notify::new(),
             draining: AtomicBool::new(false),
             ending: Notify::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::site::Site;
+use super::site::{Site, lock};
 use crate::store::{Root, Watch};
 use crate::uring::control::{self, Readiness};
 
@@ -89,10 +89,14 @@ pub(super) fn start_remote(site: Arc<Site>) {
         let mut pause = CHECK_EVERY;
         loop {
             let _ = timeout(pause, site.checks_wanted.notified()).await;
+            let waiters = std::mem::take(&mut *lock(&site.check_waiters));
             let began = Instant::now();
             let checker = Arc::clone(&site);
             if let Err(error) = tokio::task::spawn_blocking(move || checker.check_remote()).await {
                 tracing::error!("checking remote/ failed: {error}");
+            }
+            for waiter in waiters {
+                let _ = waiter.send(());
             }
             pause = CHECK_EVERY.max(began.elapsed() * DUTY);
         }

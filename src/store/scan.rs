@@ -192,6 +192,8 @@ impl<'v> Walk<'v> {
         match errno {
             // Removed, or replaced by something else, since it was listed.
             Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {}
+            // What a file system check keeps for its administrator is no data.
+            Errno::EACCES if full == b"lost+found" => {}
             _ => self.refuse(full, Refusal::Unreadable(std::io::Error::from(errno).kind())),
         }
     }

@@ -96,6 +96,11 @@ impl Flow {
         self.asks.kept_back.as_ref().map(|(peer, count)| (peer, *count))
     }
 
+    /// Whether a peer has told all there was since this flow began. It need not be there any more.
+    pub fn was_told_whole(&self) -> bool {
+        self.ledger.cursors.values().any(|cursor| cursor.answered > 0 && !cursor.lossy)
+    }
+
     /// Whether a peer whose log is read now has told all there was since this flow began.
     pub fn is_told_whole(&self) -> bool {
         self.ledger.cursors.values().any(|cursor| cursor.reader.is_some() && cursor.answered > 0 && !cursor.lossy)
@@ -333,7 +338,9 @@ mod tests {
         ask(&mut flow, L1, "e1");
         tell(&mut flow, L1, "e1", 7, &["a", "b"]);
         assert_eq!(removed(&mut flow), [""; 0], "not before it is an answer");
+        assert!(!flow.was_told_whole());
         flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
+        assert!(flow.was_told_whole());
         assert_eq!(removed(&mut flow), ["old"]);
         flow.unlearn(&peer("e1"), &name("b"));
         flow.handle_news(L1, &peer("e1"), 7, 3);

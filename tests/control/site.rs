@@ -81,6 +81,12 @@ impl Site for Told {
         self.unready.lock().expect("no panic while held").clone()
     }
 
+    fn check(&self) -> oneshot::Receiver<()> {
+        let (done, checked) = oneshot::channel();
+        done.send(()).expect("it is waited for");
+        checked
+    }
+
     fn reload(&self) -> oneshot::Receiver<Result<ReloadReport, String>> {
         let (done, reloaded) = oneshot::channel();
         done.send(self.reload.clone()).expect("it is waited for");
@@ -236,6 +242,7 @@ pub(crate) fn half_way() -> Status {
         engine: "io_uring".to_owned(),
         config: ConfigState { ok: true, message: None },
         want: Totals { objects: 500, bytes: 12_000_000_000 },
+        want_known: true,
         have: Totals { objects: 212, bytes: 5_088_000_000 },
         serving: Totals { objects: 500, bytes: 12_000_000_000 },
         failed: 0,
