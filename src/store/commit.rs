@@ -14,11 +14,10 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::sys::uio::pwrite;
-use nix::unistd::{fdatasync, fsync, syncfs};
+use nix::unistd::{fdatasync, fsync};
 
 use super::error::StoreError;
 use super::marker::Marker;
@@ -80,12 +79,8 @@ impl Batch<'_> {
     fn sync_contents(&mut self) {
         let shared = Arc::clone(self.shared);
         let Ok(writer) = shared.writer() else { return };
-        if self.entries.len() > limits::COMMIT_SYNC_EACH_MAX && !writer.sync_each.load(Ordering::Acquire) {
-            match syncfs(&writer.parts) {
-                Ok(()) => return,
-                // Which file it was is not said, so that each is asked, now and from now on.
-                Err(_) => writer.sync_each.store(true, Ordering::Release),
-            }
+        if writer.sync_at_once(self.entries.len()) {
+            return;
         }
         self.each(|shared, entry| {
             let io = |errno| StoreError::io(&shared.path, Some(entry.part.name()), "flush", errno);

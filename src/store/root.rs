@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, syncfs, unlinkat};
 
 use super::error::{SourceError, StoreError, check_name};
 use super::hash::hash_source;
@@ -445,7 +445,7 @@ pub(super) struct Writer {
     durable: Mutex<BTreeSet<Vec<u8>>>,
     /// Set when flushing the whole file system failed once: the kernel reports such a failure a single time, so
     /// from then on every file is flushed, and answers, for itself.
-    pub(super) sync_each: AtomicBool,
+    sync_each: AtomicBool,
     leftovers: u64,
     /// Released last.
     _lock: Flock<OwnedFd>,
@@ -490,6 +490,17 @@ impl Writer {
     pub(super) fn lasting(&self) -> MutexGuard<'_, BTreeMap<PartStem, Lasting>> {
         // Each change is one insertion or removal, as above.
         self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Flushes the whole file system, where that is less work than to flush each of `files`. False: each is to be flushed.
+    pub(super) fn sync_at_once(&self, files: usize) -> bool {
+        if files <= limits::COMMIT_SYNC_EACH_MAX || self.sync_each.load(Ordering::Acquire) {
+            return false;
+        }
+        // Which file it was is not said, so that each is asked, now and from now on.
+        let done = syncfs(&self.parts).is_ok();
+        self.sync_each.fetch_or(!done, Ordering::Release);
+        done
     }
 
     /// Removes every part but those that `keep`s; to be called before any is made.

@@ -6,8 +6,8 @@
 //! order, [`Landing::end_batch`]; at last [`Landing::end`]. All of it blocks.
 //!
 //! A file that comes in one piece is written and renamed, no more; one that comes in several is a part that lasts, so that
-//! an interrupted session goes on where it was. Hard links wait for the end of their batch, attributes of directories
-//! for the end of all. A landing that is dropped leaves what it finished and what can be gone on with.
+//! an interrupted session goes on where it was. Small files that are to be on disk before they have their names wait for
+//! one another, hard links for the end of their batch, attributes of directories for the end of all. A landing that is dropped leaves what it finished and what can be gone on with.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -49,7 +49,7 @@ pub struct LandingOptions {
     pub numeric_ids: bool,
     /// Go on with unfinished files of an earlier session.
     pub resume: bool,
-    /// Flush each file before it gets its name, and all at the end.
+    /// Flush each file before it gets its name, small ones together, and all at the end.
     pub fsync: bool,
     /// What they leave out is not deleted.
     pub rules: Rules,
@@ -90,6 +90,10 @@ pub struct Landing {
     pub(super) wanted: HashMap<u16, Wanted>,
     /// Wanted files whose parts are open, the one that was used last at the end.
     open: VecDeque<u16>,
+    /// Whole files that are to be flushed before they get their names.
+    pub(super) unflushed: Vec<(u16, TreePath, PrivateFile)>,
+    /// Of these, what went wrong.
+    pub(super) failed: Vec<(u16, TreeError)>,
     pub(super) links: Vec<(u16, Entry)>,
     /// The wanted files' paths, once one of them may be the target of a link.
     wanted_paths: Option<HashSet<TreePath>>,
@@ -136,6 +140,8 @@ impl Landing {
             options,
             wanted: HashMap::new(),
             open: VecDeque::new(),
+            unflushed: Vec::new(),
+            failed: Vec::new(),
             links: Vec::new(),
             wanted_paths: None,
             listed: BTreeMap::new(),

@@ -39,13 +39,9 @@ impl Landing {
                     let length = i64::try_from(size.0).unwrap_or(i64::MAX);
                     ftruncate(&file, length).map_err(|errno| self.fail(&path, "make a file for", errno))?;
                 }
-                self.dress(&file, &path, &entry, true)?;
-                self.rename(&file, &path)
+                self.finish_plain(id, file, path, &entry)
             }
-            State::Whole(file) => {
-                self.dress(&file, &path, &entry, true)?;
-                self.rename(&file, &path)
-            }
+            State::Whole(file) => self.finish_plain(id, file, path, &entry),
             State::Part { claim, part } => {
                 let of_store = |error| TreeError::of_store(&path, error);
                 let part: Part = match part {
@@ -53,6 +49,9 @@ impl Landing {
                     None => self.tree.open_part(&claim, size, Room::AsWritten).map_err(of_store)?,
                 };
                 self.dress(part.file(), &path, &entry, false)?;
+                if self.options.fsync {
+                    self.flush_file(part.file(), &path)?;
+                }
                 self.rename(part.file(), &path)?;
                 self.tree.with_journal(|journal| {
                     journal.forget(&part);
@@ -63,11 +62,12 @@ impl Landing {
         }
     }
 
-    /// Ends a batch: makes its hard links, and tells which could not be made. Wanted files that were not finished are
-    /// given no name; what can be gone on with stays.
+    /// Ends a batch: gives the files that wait for it their names, makes its hard links, and tells which of both could not be
+    /// had. Wanted files that were not finished are given no name; what can be gone on with stays.
     pub fn end_batch(&mut self) -> Vec<(u16, TreeError)> {
+        self.name_flushed();
         let links = std::mem::take(&mut self.links);
-        let mut failed = Vec::new();
+        let mut failed = std::mem::take(&mut self.failed);
         for (id, entry) in links {
             if let Err(error) = self.link(&entry) {
                 failed.push((id, error));
@@ -106,16 +106,43 @@ impl Landing {
             .map_err(|errno| self.fail_of_size(path, "make a file for", entry.size, errno))
     }
 
+    /// Finishes a file that was made with its permissions. Where it is to be on disk before it has its name it waits for
+    /// others: to flush many at once costs little more than one.
+    fn finish_plain(&mut self, id: u16, file: PrivateFile, path: TreePath, entry: &Entry) -> Result<(), TreeError> {
+        self.dress(&file, &path, entry, true)?;
+        if !self.options.fsync {
+            return self.rename(&file, &path);
+        }
+        self.unflushed.push((id, path, file));
+        if self.unflushed.len() >= limits::COMMIT_BATCH_MAX {
+            self.name_flushed();
+        }
+        Ok(())
+    }
+
+    /// Flushes the files that wait for that, and gives them their names.
+    fn name_flushed(&mut self) {
+        let files = std::mem::take(&mut self.unflushed);
+        let writer = self.tree.shared().and_then(|shared| shared.writer());
+        let all_flushed = writer.is_ok_and(|writer| writer.sync_at_once(files.len()));
+        for (id, path, file) in files {
+            let flushed = if all_flushed { Ok(()) } else { self.flush_file(&file, &path) };
+            if let Err(error) = flushed.and_then(|()| self.rename(&file, &path)) {
+                self.failed.push((id, error));
+            }
+        }
+    }
+
+    fn flush_file(&self, file: &PrivateFile, path: &TreePath) -> Result<(), TreeError> {
+        fsync(file).map_err(|errno| self.fail(path, "flush", errno))
+    }
+
     /// Gives a file that is whole its attributes; `is_plain` when it was made with its permissions.
     fn dress(&mut self, file: &PrivateFile, path: &TreePath, entry: &Entry, is_plain: bool) -> Result<(), TreeError> {
         let made = self.tree.made();
         let created = is_plain.then_some(entry.mode & 0o777 & !made.masked);
         let dressed = self.dresser.dress_new(file, entry, created, made);
-        dressed.map_err(|errno| self.fail(path, "set the attributes of", errno))?;
-        if self.options.fsync {
-            fsync(file).map_err(|errno| self.fail(path, "flush", errno))?;
-        }
-        Ok(())
+        dressed.map_err(|errno| self.fail(path, "set the attributes of", errno))
     }
 
     fn rename(&mut self, file: &PrivateFile, path: &TreePath) -> Result<(), TreeError> {

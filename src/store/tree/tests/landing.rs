@@ -229,6 +229,31 @@ fn a_file_gets_no_name_before_it_is_whole() {
 }
 
 #[test]
+fn small_files_that_are_flushed_get_their_names_together() {
+    let most = crate::limits::COMMIT_BATCH_MAX as u16;
+    for count in [3, most + 50] {
+        let site = Site::new();
+        let mut landing = site.landing(LandingOptions { fsync: true, ..owning() });
+        for id in 0..count {
+            let entry = Entry { size: ByteCount(1), mode: 0o600, ..Entry::new(path(&format!("f{id}")), Kind::File) };
+            landing.examine(id, entry).expect("examined");
+        }
+        fs::create_dir_all(site.to().join("f1/in/the/way")).expect("made");
+        for id in 0..count {
+            landing.write(id, Offset(0), &[IoSlice::new(&[id as u8])]).expect("written");
+            landing.finish(id).expect("whole");
+        }
+        let named = || (0..count).filter(|id| site.to().join(format!("f{id}")).is_file()).count();
+        assert_eq!(named(), if count > most { usize::from(most) - 1 } else { 0 });
+        let failed = landing.end_batch();
+        assert!(matches!(failed[..], [(1, TreeError::InTheWay { .. })]), "{failed:?}");
+        assert_eq!(named(), usize::from(count) - 1);
+        assert_eq!(fs::read(site.to().join("f2")).expect("stands"), [2]);
+        assert!(landing.end_batch().is_empty());
+    }
+}
+
+#[test]
 fn more_files_arrive_at_once_than_are_open() {
     let site = Site::new();
     let mut landing = site.landing(owning());
