@@ -146,6 +146,15 @@ pub enum StoreError {
         /// The name.
         peer: String,
     },
+    /// A directory that a spool would throw away has something in it that is not the spool's.
+    #[error(
+        "{directory}: is not empty, and not of this spool, which would remove what is in it; choose another `spool.path`, \
+         or remove it"
+    )]
+    NotSpool {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Changes cannot be watched.
     #[error(
         "{root}: cannot watch more than {directories} directories; raise {setting}, until then it is rescanned from time to time"
@@ -205,6 +214,33 @@ impl StoreError {
             Errno::EXDEV => Self::Outside { root: root.into(), object: name.clone() },
             _ => Self::io(root, Some(name), operation, errno),
         }
+    }
+
+    /// Whether it is about the place of one object, and others may well be stored.
+    pub fn is_of_name(&self) -> bool {
+        match self {
+            Self::Io { object: Some(_), cause, .. } => matches!(
+                Errno::from_raw(cause.raw_os_error().unwrap_or(0)),
+                Errno::EACCES
+                    | Errno::EPERM
+                    | Errno::ENOENT
+                    | Errno::ENOTDIR
+                    | Errno::EISDIR
+                    | Errno::EEXIST
+                    | Errno::ENOTEMPTY
+                    | Errno::ENAMETOOLONG
+                    | Errno::ELOOP
+                    | Errno::EINVAL
+                    | Errno::EILSEQ
+            ),
+            Self::NotFound { .. } | Self::Outside { .. } | Self::NotRegular { .. } | Self::BadName { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether bytes may be lost that were written: what was to be on disk is not.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Io { operation, .. } if operation.starts_with("flush"))
     }
 
     /// Whether the disk is full: worth waiting for, unlike other failures.

@@ -3,11 +3,14 @@
 //! Objects are whole under their names, and neither flushed nor marked: an exchange that crashes fetches them
 //! again, one that is restarted need not. The kernel's boot id tells the two apart. It stands in the
 //! spool's private directory; when it is another one, or missing, what the spool holds is thrown away.
+//! Beside it stands a list of the directories that are the spool's: nothing else is ever thrown away, and a
+//! directory that somebody else has put something into is refused.
 //! How much a spool may hold, and what goes first, is decided in `transfer`.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{StoreError, check_name};
@@ -83,7 +86,9 @@ impl Spool {
             check_peer(path, peer)?;
         }
         let root = Root::create(path)?;
-        let id_file = path.join(limits::PRIVATE_DIR).join("boot_id");
+        let private = path.join(limits::PRIVATE_DIR);
+        let id_file = private.join("boot_id");
+        let listed = Listed::read(&private)?;
         let same_boot = fs::read_to_string(&id_file).is_ok_and(|text| BootId::new(&text) == *boot);
         if !same_boot {
             let io = |operation| move |error: io::Error| StoreError::io(path, None, operation, errno_of(&error));
@@ -94,9 +99,11 @@ impl Spool {
                 }
                 _ => {}
             }
-            wipe(path, peers).map_err(io("empty the spool of an earlier boot"))?;
+            let wiped = listed.0.iter().try_for_each(|peer| empty(&path.join(peer)));
+            wiped.map_err(io("empty the spool of an earlier boot"))?;
             fs::write(&id_file, format!("{}\n", boot.0)).map_err(io("write the boot id of the spool"))?;
         }
+        listed.extend(path, peers)?.write(&private)?;
         let peers = peers.iter().map(|peer| open_peer(path, peer)).collect::<Result<_, _>>()?;
         Ok(Self { root, peers, wiped: !same_boot })
     }
@@ -140,27 +147,65 @@ fn open_peer(path: &Path, peer: &str) -> Result<SpoolPeer, StoreError> {
     Ok(SpoolPeer { name: peer.to_owned(), root: Arc::new(root), kept })
 }
 
-/// Removes what the spool's peers left. A directory is one of theirs when it is named so, or when it has a root's
-/// private directory; anything else in the spool is not ours and stays.
-fn wipe(path: &Path, peers: &[String]) -> io::Result<()> {
-    let mut theirs: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let named = peers.iter().any(|peer| name == peer.as_str());
-        let is_root = entry.file_type()?.is_dir() && entry.path().join(limits::PRIVATE_DIR).is_dir();
-        if name != limits::PRIVATE_DIR && (named || is_root) {
-            theirs.push(entry.path());
+/// The directories that a spool has made, by their peers' names.
+struct Listed(BTreeSet<String>);
+
+impl Listed {
+    const FILE: &'static str = "peers";
+
+    fn read(private: &Path) -> Result<Self, StoreError> {
+        match fs::read_to_string(private.join(Self::FILE)) {
+            Ok(text) => {
+                Ok(Self(text.lines().filter(|peer| check_peer(private, peer).is_ok()).map(Into::into).collect()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(BTreeSet::new())),
+            Err(error) => {
+                Err(StoreError::io(private, None, "read the list of the spool's directories", errno_of(&error)))
+            }
         }
     }
-    theirs.into_iter().try_for_each(empty)
+
+    /// With `peers`, whose directories must have nothing in them if they are not listed yet.
+    fn extend(mut self, path: &Path, peers: &[String]) -> Result<Self, StoreError> {
+        for peer in peers.iter().filter(|peer| !self.0.contains(*peer)) {
+            let directory = path.join(peer);
+            match fs::read_dir(&directory).map(|mut entries| entries.next().is_none()) {
+                Ok(true) => {}
+                Ok(false) => return Err(StoreError::NotSpool { directory }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(StoreError::io(path, None, "look at a directory of the spool", errno_of(&error)));
+                }
+            }
+        }
+        self.0.extend(peers.iter().cloned());
+        Ok(self)
+    }
+
+    /// To be on disk before a directory is made: what is not listed is nobody's after a crash.
+    fn write(&self, private: &Path) -> Result<(), StoreError> {
+        let text: String = self.0.iter().flat_map(|peer| [peer, "\n"]).collect();
+        let (file, fresh) = (private.join(Self::FILE), private.join("peers.new"));
+        if fs::read_to_string(&file).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
+        let written = fs::write(&fresh, text).and_then(|()| File::open(&fresh)?.sync_all());
+        let written = written.and_then(|()| fs::rename(&fresh, &file)).and_then(|()| File::open(private)?.sync_all());
+        written.map_err(|error| {
+            StoreError::io(private, None, "write the list of the spool's directories", errno_of(&error))
+        })
+    }
 }
 
 /// Removes a tree; a symbolic link is removed itself, and a mount point is left behind empty.
-fn empty(path: PathBuf) -> io::Result<()> {
-    let removed = if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+fn empty(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
     match removed {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => Ok(()),
         outcome => outcome,
     }
 }
@@ -213,6 +258,22 @@ mod tests {
 
         let spool = Spool::open_in_boot(&path, &peers(), &tuesday).expect("the same boot");
         assert!(!spool.was_wiped());
+    }
+
+    #[test]
+    fn what_others_have_in_a_spool_is_neither_used_nor_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (theirs, another) = (dir.path().join("trader1/local"), dir.path().join("exchange2"));
+        fs::create_dir_all(&theirs).expect("made");
+        drop(Spool::open(&another, &peers()).expect("a spool within the spool"));
+        let refused = Spool::open(dir.path(), &peers());
+        assert!(matches!(refused, Err(StoreError::NotSpool { .. })), "{refused:?}");
+        assert!(theirs.exists() && another.join("trader1").exists());
+        fs::remove_dir(&theirs).expect("removed");
+        for boot in ["monday", "tuesday"] {
+            Spool::open_in_boot(dir.path(), &peers(), &BootId::new(boot)).expect("empty");
+            assert!(another.join("trader1").exists());
+        }
     }
 
     #[test]
