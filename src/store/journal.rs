@@ -169,7 +169,7 @@ impl Journal {
         for tracked in replay.parts.into_values() {
             let id = PartId { stem: PartStem::of(&tracked.name, &tracked.root), number: tracked.number };
             let is_there = match lasting_size(writer.parts.as_fd(), &id) {
-                Some(size) => size == tracked.size && !tracked.recorded.is_empty(),
+                Some(size) => tracked.fits(size),
                 None => unmarked == Unmarked::TakeBack && tracked.is_whole() && tracked.take_back(&shared, &id),
             };
             if is_there {
@@ -427,6 +427,12 @@ impl Tracked {
     fn resumed(&self) -> Resumed {
         let Self { name, size, root, recorded, .. } = self;
         Resumed { name: name.clone(), size: *size, root: *root, ranges: recorded.clone() }
+    }
+
+    /// Whether a file of this size may have all that was recorded.
+    fn fits(&self, size: ByteCount) -> bool {
+        let last = self.recorded.runs().last();
+        last.is_some_and(|(offset, length)| (offset.0 + length.0..=self.size.0).contains(&size.0))
     }
 
     fn is_whole(&self) -> bool {

@@ -37,7 +37,8 @@ use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
 pub(super) enum Room {
     /// When it is made, so that a full disk shows before any byte was fetched.
     Reserved,
-    /// As it is written, but there must be enough of it when it is made.
+    /// As it is written, but there must be enough of it when it is made. Until then it is shorter than it will be: what a
+    /// crash keeps from the disk shows in its length, though nobody flushed it.
     Looked,
     /// As it is written: of a file with holes.
     AsWritten,
@@ -93,15 +94,8 @@ impl Part {
     ) -> Result<Self, StoreError> {
         let stem = PartStem::of(name, &root);
         let mut lasting = shared.writer()?.lasting();
-        if let Some(known) = lasting.get_mut(&stem) {
-            if let Some(file) = known.open(shared, stem, size) {
-                known.open = Arc::downgrade(&file);
-                return Ok(Self::new(name, size, Some(root), file));
-            }
-            // Not what it was, so that nothing in it can be believed.
-            let stale = PartId { stem, number: known.number };
-            lasting.remove(&stem);
-            let _ = unlinkat(shared.writer()?.parts.as_fd(), stale.entry().as_str(), UnlinkatFlags::NoRemoveDir);
+        if let Some(file) = find(shared, &mut lasting, stem, name, size, room)? {
+            return Ok(Self::new(name, size, Some(root), file));
         }
         if room != Room::AsWritten {
             shared.check_room(name, size)?;
@@ -116,8 +110,26 @@ impl Part {
         Ok(part)
     }
 
+    /// Finds the part of this version of the object, and begins none.
+    pub(super) fn find(
+        shared: &Arc<Shared>,
+        name: &ObjectName,
+        size: ByteCount,
+        root: Root256,
+        room: Room,
+    ) -> Result<Option<Self>, StoreError> {
+        let mut lasting = shared.writer()?.lasting();
+        let file = find(shared, &mut lasting, PartStem::of(name, &root), name, size, room)?;
+        Ok(file.map(|file| Self::new(name, size, Some(root), file)))
+    }
+
     fn new(name: &ObjectName, size: ByteCount, root: Option<Root256>, file: Arc<PrivateFile>) -> Self {
         Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), seen: Mutex::default(), file }
+    }
+
+    /// Whether it is found again when it is dropped: it is one that stays, and has not got the object's name.
+    pub fn lasts(&self) -> bool {
+        self.root.is_some() && self.is_arriving()
     }
 
     /// The object's name.
@@ -267,7 +279,9 @@ impl Part {
     /// Sets mode and time, where they were given; whether they were.
     pub(super) fn apply_attributes(&self) -> nix::Result<bool> {
         let Some((mode, mtime)) = self.attributes.get() else { return Ok(false) };
-        if self.file.made_with != Some(*mode) {
+        // A peer is never trusted so far that what it sends would run as somebody else.
+        let mode = FileMode::new(u32::from(mode.bits()) & 0o777);
+        if self.file.made_with != Some(mode) {
             fchmod(&self.file.fd, Mode::from_bits_truncate(u32::from(mode.bits())))?;
         }
         let mtime = TimeSpec::new(mtime.0.div_euclid(1_000_000_000), mtime.0.rem_euclid(1_000_000_000));
@@ -289,11 +303,11 @@ impl Part {
         let shared = &self.file.shared;
         let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);
         let length = i64::try_from(self.size().0).map_err(|_| io("make a file of that size for", Errno::EFBIG))?;
-        if length == 0 {
+        if length == 0 || room != Room::Reserved {
             return Ok(());
         }
         let reserved = loop {
-            if room != Room::Reserved || self.size().0 < limits::RESERVE_BYTES_MIN {
+            if self.size().0 < limits::RESERVE_BYTES_MIN {
                 break ftruncate(&self.file.fd, length);
             }
             match fallocate(&self.file.fd, FallocateFlags::empty(), 0, length) {
@@ -346,6 +360,28 @@ impl Part {
     }
 }
 
+/// Opens the part that is known by `stem`. One that is not what it was is removed, and known no more.
+fn find(
+    shared: &Arc<Shared>,
+    lasting: &mut BTreeMap<PartStem, Lasting>,
+    stem: PartStem,
+    name: &ObjectName,
+    size: ByteCount,
+    room: Room,
+) -> Result<Option<Arc<PrivateFile>>, StoreError> {
+    let Some(known) = lasting.get_mut(&stem) else { return Ok(None) };
+    let found = known.open(shared, stem, size, room);
+    let found = found.map_err(|errno| StoreError::io(&shared.path, Some(name), "open what is here of", errno))?;
+    if let Some(file) = &found {
+        known.open = Arc::downgrade(file);
+    } else {
+        let stale = PartId { stem, number: known.number };
+        lasting.remove(&stem);
+        let _ = unlinkat(shared.writer()?.parts.as_fd(), stale.entry().as_str(), UnlinkatFlags::NoRemoveDir);
+    }
+    Ok(found)
+}
+
 /// What the parts of one version of an object have in common: its name and root, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PartStem(Root256);
@@ -390,13 +426,25 @@ pub(super) struct Lasting {
 }
 
 impl Lasting {
-    /// Opens it; `None` where it is not there, or not of that size.
-    fn open(&self, shared: &Arc<Shared>, stem: PartStem, size: ByteCount) -> Option<Arc<PrivateFile>> {
-        let file = self.open.upgrade().or_else(|| {
-            let id = PartId { stem, number: self.number };
-            PrivateFile::open(shared, id).ok().map(Arc::new)
-        })?;
-        (fstat(&file.fd).is_ok_and(|stat| Stamp::of(&stat).size == size)).then_some(file)
+    /// Opens it; `None` where it is not there, or not of that size, so that nothing in it can be believed.
+    fn open(
+        &self,
+        shared: &Arc<Shared>,
+        stem: PartStem,
+        size: ByteCount,
+        room: Room,
+    ) -> nix::Result<Option<Arc<PrivateFile>>> {
+        let file = match self.open.upgrade() {
+            Some(file) => file,
+            None => match PrivateFile::open(shared, PartId { stem, number: self.number }) {
+                Ok(file) => Arc::new(file),
+                Err(Errno::ENOENT) => return Ok(None),
+                Err(errno) => return Err(errno),
+            },
+        };
+        let found = Stamp::of(&fstat(&file.fd)?).size;
+        let is_it = if room == Room::Reserved { found == size } else { found <= size };
+        Ok(is_it.then_some(file))
     }
 }
 

@@ -417,13 +417,15 @@ impl Landing {
             _ => None,
         };
         let wanted = self.wanted.get_mut(&id).ok_or(TreeError::UnknownFile(id))?;
+        let size = wanted.entry.size;
+        let of_store = |error| TreeError::of_store(&wanted.path, error);
         if let Some(claim) = claimed {
-            wanted.state = State::Part { claim, part: None };
-        }
-        let room = if wanted.entry.is_sparse { Room::AsWritten } else { Room::Looked };
-        if let State::Part { claim, part } = &mut wanted.state {
-            let opened = self.tree.open_part(claim, wanted.entry.size, room);
-            *part = Some(opened.map_err(|error| TreeError::of_store(&wanted.path, error))?);
+            let room = if wanted.entry.is_sparse { Room::AsWritten } else { Room::Looked };
+            let part = self.tree.open_part(&claim, size, room).map_err(of_store)?;
+            wanted.state = State::Part { claim, part: Some(part) };
+        } else if let State::Part { claim, part } = &mut wanted.state {
+            // Not begun anew: some of it is reckoned with.
+            *part = Some(self.tree.find_part(claim, size).map_err(of_store)?);
         }
         self.open.push_back(id);
         while self.open.len() > limits::ARRIVING_OPEN_MAX {

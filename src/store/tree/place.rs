@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, linkat, symlinkat, unlinkat};
 
-use super::super::part::{Part, PrivateFile, Room};
+use super::super::part::{Part, PrivateFile};
 use super::super::root::remove_entry;
 use super::error::TreeError;
 use super::landing::{Change, Examined, Landing, State, Wanted};
@@ -46,8 +46,14 @@ impl Landing {
                 let of_store = |error| TreeError::of_store(&path, error);
                 let part: Part = match part {
                     Some(part) => part,
-                    None => self.tree.open_part(&claim, size, Room::AsWritten).map_err(of_store)?,
+                    None => self.tree.find_part(&claim, size).map_err(of_store)?,
                 };
+                let stands = fstat(part.file()).map_err(|errno| self.fail(&path, "look at", errno))?;
+                if (stands.st_size as u64) < size.0 {
+                    // It ends in a hole. Its length is to say that all before that is there.
+                    self.flush_file(part.file(), &path)?;
+                    ftruncate(part.file(), size.0 as i64).map_err(|errno| self.fail(&path, "lengthen", errno))?;
+                }
                 self.dress(part.file(), &path, &entry, false)?;
                 if self.options.fsync {
                     self.flush_file(part.file(), &path)?;

@@ -126,6 +126,13 @@ impl Tree {
         Part::open(self.shared()?, &claim.version.name(), size, claim.version.0, room)
     }
 
+    /// Finds the part of a version, which there should be.
+    pub(super) fn find_part(&self, claim: &Claim, size: ByteCount) -> Result<Part, StoreError> {
+        let (shared, name) = (self.shared()?, claim.version.name());
+        let found = Part::find(shared, &name, size, claim.version.0, Room::AsWritten)?;
+        found.ok_or_else(|| StoreError::io(&shared.path, Some(&name), "find what was here of", Errno::ENOENT))
+    }
+
     /// Removes what there is of a version.
     pub(super) fn discard(&self, claim: &Claim, size: ByteCount) -> Result<(), StoreError> {
         let part = self.open_part(claim, size, Room::AsWritten)?;
