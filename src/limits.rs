@@ -350,6 +350,9 @@ pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
+/// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of more it is
+/// likelier that a file system is not mounted there.
+pub const MIRROR_REMOVED_MAX: usize = 32;
 /// Objects that one commit takes at once.
 pub const COMMIT_BATCH_MAX: usize = 256;
 /// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.

@@ -213,7 +213,8 @@ const UNTOLD: &str = ", and no peer has told yet all there is";
 /// How far a node is, in one sentence's tail: `have 212 of 500 objects (5.1 GB of 12.0 GB)`.
 pub(super) fn progress(status: &Status) -> String {
     let Status { have, want, .. } = status;
-    let all = format!("have {} of {} ({} of {})", have.objects, count(want.objects), size(have.bytes), size(want.bytes));
+    let all =
+        format!("have {} of {} ({} of {})", have.objects, count(want.objects), size(have.bytes), size(want.bytes));
     if status.want_known { all } else { all + UNTOLD }
 }
 

@@ -15,6 +15,8 @@ use crate::uring::Waker;
 pub(super) enum Message {
     /// A link may have something new to ask for or to send.
     Wake(LinkId),
+    /// Links that waited for others' bytes to be written may receive again.
+    Look,
     /// A new connection.
     Add(Box<NewLink>, std::sync::Arc<LinkStats>),
     /// A new connection of a session.

@@ -225,7 +225,7 @@ impl Shared {
     pub(super) fn shrink_backlog(&self, bytes: usize) {
         let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
         if before >= limits::WRITE_BACKLOG_MAX && before - bytes < limits::WRITE_BACKLOG_MAX {
-            self.inboxes.iter().for_each(|inbox| inbox.push([]));
+            self.inboxes.iter().for_each(|inbox| inbox.push([Message::Look]));
         }
     }
 

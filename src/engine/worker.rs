@@ -155,6 +155,7 @@ impl Worker {
             Message::Wake(link) => {
                 self.touched.insert(link);
             }
+            Message::Look => self.touched.append(&mut self.starved),
             Message::Add(new, stats) => {
                 let id = new.config.id;
                 if self.drain_by.is_none() {

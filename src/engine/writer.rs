@@ -17,7 +17,7 @@ use super::shared::{PartKey, Shared, Store, lock};
 use crate::limits;
 use crate::proto::duplex::Write;
 use crate::store::{Committer, Part, StoreError, hash_part, hash_source};
-use crate::transfer::{Content, FlowId};
+use crate::transfer::{Content, Fault, FlowId};
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
 
@@ -300,7 +300,27 @@ pub(super) fn give_up(shared: &Shared, key: PartKey, error: &StoreError) {
 }
 
 pub(super) fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError) {
-    shared.with_flows(|flows, now| flows.at(flow).handle_store_failed(id, generation, error.to_string(), now));
+    let (why, fault) = (error.to_string(), fault_of(error));
+    shared.with_flows(|flows, now| flows.at(flow).handle_store_failed(id, generation, why, fault, now));
+}
+
+fn fault_of(error: &StoreError) -> Fault {
+    if error.is_of_name() { Fault::Name } else { Fault::Store }
+}
+
+/// A part could not be made final. What can be gone on with stays, and is not fetched again.
+fn put_off(shared: &Shared, key: PartKey, error: &StoreError) {
+    let Some(part) = shared.take_part(key) else { return fail(shared, key, error) };
+    let (flow, id, generation) = key;
+    let is_kept = part.lasts()
+        && !error.is_loss()
+        && shared.with_flows(|flows, now| {
+            flows.at(flow).handle_commit_failed(id, generation, error.to_string(), fault_of(error), now)
+        });
+    if !is_kept {
+        throw_away(shared, flow, &part);
+        fail(shared, key, error);
+    }
 }
 
 pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) -> std::io::Result<JoinHandle<()>> {
@@ -413,7 +433,7 @@ fn end(shared: &Shared, results: Vec<(PartKey, Result<(), StoreError>)>) {
                         forget(shared, key.0, &part);
                     }
                 }
-                Err(error) => give_up(shared, *key, error),
+                Err(error) => put_off(shared, *key, error),
             }
         }
     }

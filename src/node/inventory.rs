@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::site::{SECOND, Site, lock};
 use crate::limits;
-use crate::store::{HashCache, Hashes, Root, Stamp, hash_source};
+use crate::store::{HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_source};
 use crate::transfer::{Content, Entry};
 use crate::units::ObjectName;
 
@@ -34,14 +34,16 @@ struct Todo {
     objects: VecDeque<(ObjectName, Stamp)>,
     /// A look has ended, and all that it found is in the queue; whether that is all there is.
     look_ended: Option<bool>,
-    /// Something that it found could not be hashed.
-    failed: bool,
+    /// Something that it found has changed meanwhile.
+    changed: bool,
+    /// What cannot be read of it, in words; the first few.
+    unreadable: Vec<String>,
 }
 
 /// What there is to do next.
 enum Next {
     Hash(Vec<(ObjectName, Stamp)>),
-    LookEnded { is_all: bool },
+    LookEnded { is_all: bool, unreadable: Vec<String> },
     Nothing,
 }
 
@@ -64,8 +66,15 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    fn fail(&self) {
-        lock(&self.todo).failed = true;
+    fn note(&self, missed: &Missed) {
+        let mut todo = lock(&self.todo);
+        match missed {
+            Missed::Changed(_) => todo.changed = true,
+            Missed::Unreadable(why) if todo.unreadable.len() < limits::PROBLEMS_SHOWN_MAX => {
+                todo.unreadable.push(why.clone());
+            }
+            Missed::Unreadable(_) => {}
+        }
     }
 
     fn next(&self) -> Next {
@@ -78,9 +87,34 @@ impl Queue {
             return Next::Hash(todo.objects.drain(..count).collect());
         }
         let Some(is_all) = todo.look_ended.take() else { return Next::Nothing };
-        let is_all = is_all && !todo.failed;
-        *todo = Todo::default();
-        Next::LookEnded { is_all }
+        let Todo { changed, unreadable, .. } = std::mem::take(&mut *todo);
+        Next::LookEnded { is_all: is_all && !changed && unreadable.is_empty(), unreadable }
+    }
+}
+
+/// Why an object was not hashed.
+enum Missed {
+    /// It is another one, or gone, since it was seen: a look at the directory will tell.
+    Changed(String),
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+impl From<StoreError> for Missed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } | StoreError::NotRegular { .. } => Self::Changed(error.to_string()),
+            error => Self::Unreadable(error.to_string()),
+        }
+    }
+}
+
+impl From<SourceError> for Missed {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Shrunk { .. } | SourceError::Changed { .. } => Self::Changed(error.to_string()),
+            SourceError::Io { .. } => Self::Unreadable(error.to_string()),
+        }
     }
 }
 
@@ -98,7 +132,8 @@ fn run(site: &Weak<Site>, root: &Root) {
         let Some(queue) = &site.hasher else { return };
         match queue.next() {
             Next::Hash(batch) => hash_all(&site, root, batch, cache.as_mut()),
-            Next::LookEnded { is_all } => {
+            Next::LookEnded { is_all, unreadable } => {
+                site.tell_unreadable(unreadable);
                 if is_all {
                     site.engine().with_flows(|flows, _| flows.at(SECOND).set_told_all(true));
                 }
@@ -122,14 +157,15 @@ fn hash_all(site: &Site, root: &Root, batch: Batch, mut cache: Option<&mut HashC
             return;
         }
         let known = cache.as_ref().and_then(|cache| cache.lookup(&name, &stamp));
-        let hashes = known.map_or_else(|| hash(root, &name, &stamp, cache.as_deref_mut()), Ok);
-        match hashes {
-            Ok(hashes) => hashed.push((name, stamp, hashes)),
-            // It has changed meanwhile, and a look at the directory will tell.
-            Err(error) => {
-                tracing::debug!(object = %name, "not hashed: {error}");
-                site.hasher.iter().for_each(Queue::fail);
-                site.look_again();
+        let known = known.map(|hashes| Hashed { hashes, mark: stamp.print() });
+        match known.map_or_else(|| hash(root, &name, &stamp, cache.as_deref_mut()), Ok) {
+            Ok(found) => hashed.push((name, stamp, found)),
+            Err(missed) => {
+                site.hasher.iter().for_each(|queue| queue.note(&missed));
+                if let Missed::Changed(why) = missed {
+                    tracing::debug!(object = %name, "not hashed: {why}");
+                    site.look_again();
+                }
             }
         }
         if began.elapsed() >= OFFER_AFTER {
@@ -148,25 +184,36 @@ fn open_cache(site: &Site) -> Option<HashCache> {
     opened.inspect_err(|error| tracing::warn!("hashes are not remembered: {error}")).ok()
 }
 
-fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCache>) -> Result<Hashes, String> {
-    let source = root.open_source(name).map_err(|error| error.to_string())?;
-    if source.stamp() != *stamp {
-        return Err("it has changed since it was seen".into());
-    }
-    let hashes = hash_source(&source).map_err(|error| error.to_string())?;
-    if let Some(cache) = cache.filter(|_| source.is_settled()) {
-        cache.insert(name, stamp, &hashes);
-    }
-    Ok(hashes)
+/// What an object was found to hold.
+struct Hashed {
+    hashes: Hashes,
+    /// What to know it by at the next look; 0 where it is to be hashed again then.
+    mark: u64,
 }
 
-fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashes)>) {
+fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCache>) -> Result<Hashed, Missed> {
+    let source = root.open_source(name)?;
+    if source.stamp() != *stamp {
+        return Err(Missed::Changed("it has changed since it was seen".into()));
+    }
+    let hashes = hash_source(&source)?;
+    // It may be written to again without another stamp.
+    if !source.is_settled() {
+        return Ok(Hashed { hashes, mark: 0 });
+    }
+    if let Some(cache) = cache {
+        cache.insert(name, stamp, &hashes);
+    }
+    Ok(Hashed { hashes, mark: stamp.print() })
+}
+
+fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashed)>) {
     if hashed.is_empty() {
         return;
     }
     site.engine().with_flows(|flows, _| {
         let flow = flows.at(SECOND);
-        for (name, stamp, hashes) in hashed {
+        for (name, stamp, Hashed { hashes, mark }) in hashed {
             let content = Content {
                 size: stamp.size,
                 mtime_ns: stamp.mtime.0,
@@ -176,7 +223,7 @@ fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashes)>) {
             };
             flow.offer(name.clone(), content.size);
             if let Some(id) = flow.know(Entry { name, content }) {
-                flow.set_mark(id, stamp.print());
+                flow.set_mark(id, mark);
             }
         }
     });

@@ -4,6 +4,7 @@
 //! the flow remembers. What is new or changed is offered at once, or handed to be hashed first.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use super::inventory::Batch;
@@ -169,12 +170,22 @@ impl Site {
     }
 
     fn tell_problems(&self, problems: Vec<String>) {
-        let mut known = lock(&self.store_problems);
-        for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
-            tracing::warn!("{problem}");
-        }
-        *known = problems;
+        replace_problems(&self.store_problems, problems);
     }
+
+    /// What of `local/` cannot be read, and so is not offered.
+    pub(super) fn tell_unreadable(&self, problems: Vec<String>) {
+        replace_problems(&self.unreadable, problems);
+    }
+}
+
+/// New ones are told once.
+fn replace_problems(known: &Mutex<Vec<String>>, problems: Vec<String>) {
+    let mut known = lock(known);
+    for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
+        tracing::warn!("{problem}");
+    }
+    *known = problems;
 }
 
 /// An object may be served as it stands.

@@ -103,6 +103,7 @@ impl Site {
 
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.store_problems).clone();
+        problems.extend_from_slice(&lock(&self.unreadable));
         problems.truncate(crate::limits::PROBLEMS_SHOWN_MAX);
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
             let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
@@ -110,8 +111,8 @@ impl Site {
             let mut told: Vec<String> = failed.take(crate::limits::PROBLEMS_SHOWN_MAX).collect();
             for (peer, count) in flows.iter().filter_map(Flow::kept_back) {
                 told.push(format!(
-                    "by what {peer} tells, the far trader had nothing at all: {count} objects in remote/ that it has not \
-                     told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
+                    "by what {peer} tells, the far trader lacks most of what was here: {count} objects in remote/ that it has \
+                     not told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
                 ));
             }
             // A spool remembers no object that it could not take.

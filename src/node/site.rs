@@ -77,6 +77,8 @@ pub(super) struct Site {
     pub(super) clients: Mutex<BTreeSet<LinkId>>,
     /// What an operator should look at in the store.
     pub(super) store_problems: Mutex<Vec<String>>,
+    /// Files of `local/` that cannot be read.
+    pub(super) unreadable: Mutex<Vec<String>>,
     pub(super) reload_problem: Mutex<Option<String>>,
     /// The config was refused when it was read last.
     pub(super) reload_failed: AtomicBool,
@@ -177,6 +179,7 @@ impl Site {
             callers: Mutex::default(),
             clients: Mutex::default(),
             store_problems: Mutex::default(),
+            unreadable: Mutex::default(),
             reload_problem: Mutex::default(),
             reload_failed: AtomicBool::new(false),
             scanned: AtomicBool::new(false),
@@ -551,7 +554,14 @@ impl Site {
                 continue;
             }
             let found = root.size_of(&name).ok().flatten();
-            let whole = size.or(found).filter(|&size| is_whole(root, &name, size) == Some(true));
+            let whole = size.or(found).filter(|&size| match look(root, &name, size) {
+                Looked::Whole => true,
+                Looked::Lie(lie) => {
+                    take_back(root, &name, &lie);
+                    false
+                }
+                Looked::Unmarked | Looked::Other | Looked::Unknown => false,
+            });
             let marked = whole.and_then(|size| Some((size, root.marked_root(&name).ok().flatten()?)));
             wants.push((name, whole.is_some(), marked));
         }
@@ -588,8 +598,16 @@ impl Site {
             present.collect()
         });
         for (name, size) in present {
-            if is_whole(root, &name, size) == Some(false) {
-                self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name));
+            let looked = look(root, &name, size);
+            if matches!(looked, Looked::Whole | Looked::Unknown) {
+                continue;
+            }
+            // What has been replaced meanwhile is not what was looked at.
+            let is_missed = self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name, size));
+            if let Looked::Lie(lie) = looked
+                && is_missed
+            {
+                take_back(root, &name, &lie);
             }
         }
     }
@@ -682,26 +700,45 @@ fn open_journal(root: &Root, unmarked: Unmarked, flow: &mut Flow) -> Result<Jour
     Ok(journal)
 }
 
-/// Whether an object is marked and as long as it must be; `None` where that cannot be told now. What a marker says wrongly is
-/// removed, marker and all.
-fn is_whole(root: &Root, name: &ObjectName, size: ByteCount) -> Option<bool> {
-    let lie = match root.is_done(name) {
-        Ok(Done::Yes(found)) if found == size => return Some(true),
-        Ok(Done::Yes(found)) => format!("is marked with {found}, which should be {size}"),
-        Ok(Done::MarkerMissing) => return Some(false),
-        Ok(Done::MarkerDamaged) => "has a damaged marker".into(),
-        Ok(Done::FileMissing) => "is marked, but its file is gone".into(),
-        Ok(Done::SizeDiffers { marked, found }) => format!("is marked with {marked}, but has {found}"),
+/// What there is of an object that should be here with a certain size.
+enum Looked {
+    /// It is marked and has that size.
+    Whole,
+    /// It has no marker.
+    Unmarked,
+    /// It is marked, rightly, with another size.
+    Other,
+    /// Its marker is not true of what is here.
+    Lie(String),
+    /// That cannot be told now.
+    Unknown,
+}
+
+/// Changes nothing: what is here of an object stays until another version of it takes its place.
+fn look(root: &Root, name: &ObjectName, size: ByteCount) -> Looked {
+    match root.is_done(name) {
+        Ok(Done::Yes(found)) if found == size => Looked::Whole,
+        Ok(Done::Yes(found)) => {
+            tracing::warn!(object = %name, "is here with {found}, which should be {size}: it is fetched again");
+            Looked::Other
+        }
+        Ok(Done::MarkerMissing) => Looked::Unmarked,
+        Ok(Done::MarkerDamaged) => Looked::Lie("has a damaged marker".into()),
+        Ok(Done::FileMissing) => Looked::Lie("is marked, but its file is gone".into()),
+        Ok(Done::SizeDiffers { marked, found }) => Looked::Lie(format!("is marked with {marked}, but has {found}")),
         Err(error) => {
             tracing::warn!(object = %name, "cannot be looked at: {error}");
-            return None;
+            Looked::Unknown
         }
-    };
-    tracing::warn!(object = %name, "{lie}: it is fetched again");
-    if let Err(error) = root.remove(name) {
-        tracing::warn!(object = %name, "cannot be removed: {error}");
     }
-    Some(false)
+}
+
+/// Removes a marker that is not true.
+fn take_back(root: &Root, name: &ObjectName, lie: &str) {
+    tracing::warn!(object = %name, "{lie}: it is fetched again");
+    if let Err(error) = root.unmark(name) {
+        tracing::warn!(object = %name, "{error}");
+    }
 }
 
 /// Waits for signals and obeys them; returns when the node is to end. Feeds the service manager's watchdog meanwhile.

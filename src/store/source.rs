@@ -78,13 +78,12 @@ impl Stamp {
         BuildHasherDefault::<DefaultHasher>::new().hash_one(self)
     }
 
-    /// Whether a change after `now` is sure to change the stamp: the last one was at least a tick of the file
-    /// system's clock before.
+    /// Whether a change after `now` is sure to change the stamp: its times are at least a tick of the file system's clock
+    /// away, most likely before.
     fn is_settled(&self, now: FileTime) -> bool {
-        let last = self.mtime.max(self.ctime).0;
         let whole_seconds = self.mtime.0 % 1_000_000_000 == 0 && self.ctime.0 % 1_000_000_000 == 0;
         let tick = if whole_seconds { limits::FILE_TIME_TICK_COARSE } else { limits::FILE_TIME_TICK };
-        now.0.saturating_sub(last) >= tick.as_nanos() as i64
+        [self.mtime, self.ctime].iter().all(|time| now.0.abs_diff(time.0) >= tick.as_nanos() as u64)
     }
 }
 
@@ -256,7 +255,8 @@ mod tests {
         check(7 * SECOND, 7, 7 * SECOND, false);
         check(7, 7 * SECOND + 1, 7 * SECOND + tick, false);
         check(7, 7 * SECOND + 1, 7 * SECOND + 1 + tick, true);
-        check(i64::MAX, 7, 8 * SECOND, false);
+        check(8 * SECOND + 1, 7, 8 * SECOND, false);
+        check(i64::MAX, 7, 8 * SECOND, true);
         // Whole seconds are what a coarse clock shows.
         check(7 * SECOND, 7 * SECOND, 8 * SECOND, false);
         check(7 * SECOND, 7 * SECOND, 9 * SECOND, true);

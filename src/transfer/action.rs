@@ -156,6 +156,15 @@ pub enum Problem {
     WrongRoot,
 }
 
+/// What of a store it is that could not take an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// All of it: it is full, or its disk fails.
+    Store,
+    /// The place of this one name.
+    Name,
+}
+
 /// Why the bytes of an object that a peer begins to send are to be thrown away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {

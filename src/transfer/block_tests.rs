@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Content, Entry, Event, Flow, News, ObjectState, Problem, RangeRequest, RangeState};
+use super::{Action, Content, Entry, Event, Fault, Flow, News, ObjectState, Problem, RangeRequest, RangeState};
 use crate::limits;
 use crate::units::{ByteCount, LinkId, NodeName, ObjectId, ObjectName, Offset, Root256, Time};
 
@@ -336,6 +336,29 @@ fn what_an_earlier_run_left_whole_is_committed_and_not_ordered() {
     flow.attach_blocks(L1, peer("e1"), Time::ZERO);
     assert_eq!(flow.next_range(L1, Time::ZERO), None);
     assert!(matches!(actions(&mut flow)[..], [Action::OpenPart { resumed: true, .. }, Action::Commit { .. }]));
+}
+
+#[test]
+fn what_is_whole_and_could_not_be_committed_is_committed_later_and_not_fetched_again() {
+    let mut flow = fetching(&[("a", 32 * K)], &[(L1, "e1")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    arrive(&mut flow, L1, range, ms(1));
+    let commits = |flow: &mut Flow| {
+        let commit = |action| match action {
+            Action::Commit { generation, .. } => Some(generation),
+            _ => None,
+        };
+        actions(flow).into_iter().filter_map(commit).collect::<Vec<_>>()
+    };
+    let [generation] = commits(&mut flow)[..] else { panic!("it is whole") };
+    assert!(flow.handle_commit_failed(ObjectId(0), generation, "denied".into(), Fault::Name, ms(2)));
+    assert!(!flow.handle_commit_failed(ObjectId(0), generation, "denied".into(), Fault::Name, ms(2)), "it is over");
+    assert_eq!((flow.next_range(L1, ms(3)), flow.totals().failed), (None, 1));
+    let later = Time(2 * limits::HOLD_MIN);
+    assert_eq!(flow.next_range(L1, later), None);
+    let [again] = commits(&mut flow)[..] else { panic!("it is tried again") };
+    flow.handle_committed(ObjectId(0), again, later);
+    assert_eq!((flow.is_complete(), flow.totals().failed), (true, 0));
 }
 
 #[test]

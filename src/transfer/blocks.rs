@@ -34,12 +34,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::action::Action;
+use super::action::{Action, Problem};
 use super::carrier::{Carrier, Health, Order};
 use super::demands::{Demand, Demands};
 use super::flow::{Flow, Kind};
 use super::gather::{Gather, Left};
 use super::object::ObjectState;
+use super::room::Room;
 use super::schedule;
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, RangeSet, Root256, Time};
@@ -84,7 +85,7 @@ pub(super) struct Blocks {
     /// Of a flow that fetches on demand.
     pub(super) demands: Demands,
     /// What an earlier run has left, by name.
-    resumable: BTreeMap<ObjectName, Left>,
+    pub(super) resumable: BTreeMap<ObjectName, Left>,
     /// Unanswered requests of links that are served.
     pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
     /// Of these, those whose answer may be another one now.
@@ -184,7 +185,7 @@ impl Flow {
     pub fn next_range(&mut self, link: LinkId, now: Time) -> Option<RangeRequest> {
         self.reopen_deferred(now);
         let carrier = self.blocks.carriers.get(&link)?;
-        if now < self.hold_until || !carrier.has_room(now) || self.blocks.is_aside(link, now) {
+        if now < self.hold.until || !carrier.has_room(now) || self.blocks.is_aside(link, now) {
             return None;
         }
         let unit = carrier.unit(now);
@@ -232,7 +233,7 @@ impl Flow {
         let look = is_work_left.then(|| now + schedule::LOOK_AGAIN / 2);
         let retry = self.blocks.deferred.first().map(|&(at, _)| at);
         let at = [look, retry].into_iter().flatten().min()?;
-        let at = at.max(carrier.shy_until(now).unwrap_or(at)).max(self.hold_until);
+        let at = at.max(carrier.shy_until(now).unwrap_or(at)).max(self.hold.until);
         Some(at.max(now + Duration::from_millis(1)))
     }
 
@@ -539,8 +540,15 @@ impl Flow {
         if self.room.is_none() {
             return true;
         }
+        let max = self.room.as_ref().map_or(size, Room::max);
         if !self.make_room(size) {
+            if size > max {
+                self.tell_problem(id, Problem::LargerThanSpool { size, max });
+            }
             return false;
+        }
+        if matches!(self.at(id).problem, Some(Problem::LargerThanSpool { .. })) {
+            self.clear_problem(id);
         }
         self.room_take(size);
         true

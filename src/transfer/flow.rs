@@ -18,6 +18,7 @@ use super::pace;
 use super::progress::Totals;
 use super::room::Room;
 use super::schedule::{self, Fetcher, Schedule, Side};
+use super::stored::Hold;
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Rate, Root256, Time};
 
@@ -55,11 +56,7 @@ pub struct Flow {
     pub(super) open_parts: usize,
     /// The longest object met so far.
     pub(super) longest: ByteCount,
-    /// Nothing new is fetched before this: the store could not take more.
-    pub(super) hold_until: Time,
-    hold_delay: Duration,
-    /// Why it could not, the last time.
-    hold_reason: String,
+    pub(super) hold: Hold,
     pub(super) actions: VecDeque<Action>,
     pub(super) events: VecDeque<Event>,
     pub(super) wakes: BTreeSet<LinkId>,
@@ -99,9 +96,7 @@ impl Flow {
             missed: Missed::default(),
             open_parts: 0,
             longest: ByteCount(0),
-            hold_until: Time::ZERO,
-            hold_delay: Duration::ZERO,
-            hold_reason: String::new(),
+            hold: Hold::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
             wakes: BTreeSet::new(),
@@ -199,21 +194,22 @@ impl Flow {
         id
     }
 
-    /// A present object is to be fetched again: its file or marker is gone, or is not what the marker says.
-    pub fn want_again(&mut self, name: &ObjectName) {
-        if let Some(id) = self.id_of(name)
-            && let ObjectState::Present { size } = self.at(id).state()
-        {
-            self.totals.present -= 1;
-            self.totals.present_bytes -= size;
-            let object = self.at_mut(id);
-            object.keep_expected();
-            object.set_state(ObjectState::Absent);
-            object.set_here(None);
-            self.miss(id);
-            self.note_unknown(id);
-            self.enqueue(id);
-        }
+    /// An object that is present with this size is to be fetched again: its file or marker is gone, or is not what the marker
+    /// says. False: no such object is present.
+    pub fn want_again(&mut self, name: &ObjectName, size: ByteCount) -> bool {
+        let Some(id) = self.id_of(name).filter(|&id| self.at(id).state() == ObjectState::Present { size }) else {
+            return false;
+        };
+        self.totals.present -= 1;
+        self.totals.present_bytes -= size;
+        let object = self.at_mut(id);
+        object.keep_expected();
+        object.set_state(ObjectState::Absent);
+        object.set_here(None);
+        self.miss(id);
+        self.note_unknown(id);
+        self.enqueue(id);
+        true
     }
 
     /// An object that a spool holds from before, and its root where that is known. Objects beyond the bound go at once.
@@ -281,7 +277,7 @@ impl Flow {
     /// The next object that `link` should ask for, now on order. `one_by_one`: the peer takes one request at a time.
     pub fn next_request(&mut self, link: LinkId, one_by_one: bool, now: Time) -> Option<ObjectId> {
         self.leave_to_whole(now);
-        if now < self.hold_until || !self.may_ask(link, one_by_one, now) {
+        if now < self.hold.until || !self.may_ask(link, one_by_one, now) {
             return None;
         }
         if self.kind == Kind::Relay && !self.has_room_for_one_more() {
@@ -417,7 +413,23 @@ impl Flow {
 
     /// The peer says that the head is not there now; it leaves the order and is tried again later.
     pub fn handle_pending(&mut self, link: LinkId, now: Time) {
-        let Some(id) = self.pop_head(link, now) else { return };
+        if let Some(id) = self.pop_head(link, now) {
+            self.put_off(link, id, now);
+        }
+    }
+
+    /// What `link` was given to ask for last cannot be asked for over it.
+    pub fn handle_unaskable(&mut self, link: LinkId, now: Time) {
+        let Some(fetcher) = self.schedule.fetchers.get_mut(&link) else { return };
+        let Some(id) = fetcher.outstanding.pop_back() else { return };
+        if fetcher.outstanding.is_empty() {
+            fetcher.meter.stop(now);
+        }
+        self.put_off(link, id, now);
+    }
+
+    /// The peer of `link` has not what was asked of it.
+    fn put_off(&mut self, link: LinkId, id: ObjectId, now: Time) {
         let is_idle = self.at(id).state() == ObjectState::Absent && !self.at(id).queued;
         if !self.end_attempt_of(link, id) && !is_idle {
             return;
@@ -434,61 +446,6 @@ impl Flow {
         self.wake_readers(id);
     }
 
-    /// A generation is final (and marked).
-    pub fn handle_committed(&mut self, id: ObjectId, generation: Generation, now: Time) {
-        let ObjectState::Whole { size } = self.at(id).state() else { return };
-        if !self.is_current(id, generation) {
-            return;
-        }
-        self.close_part();
-        let object = self.at_mut(id);
-        object.last_use = now;
-        object.set_here(object.content.as_ref().map(|content| content.root));
-        self.set_present(id, size);
-        self.hold_delay = Duration::ZERO;
-        let name = self.at(id).name.clone();
-        self.events.push_back(Event::Committed { name, size });
-        self.wake_readers(id);
-        self.hash_if_asked(id);
-        if self.room.is_some() {
-            // It may go now if nobody reads it, and so make room.
-            self.wake_fetchers();
-            // What passes from memory to memory comes faster than anybody looks from time to time.
-            self.expire(now);
-        }
-    }
-
-    /// The store could not take a generation: it is over, and nothing new is fetched for a while.
-    pub fn handle_store_failed(&mut self, id: ObjectId, generation: Generation, why: String, now: Time) {
-        if !self.is_current(id, generation) || matches!(self.at(id).state(), ObjectState::Present { .. }) {
-            return;
-        }
-        // All links meet a full disk at once: that is one failure, not one for each.
-        if now >= self.hold_until {
-            self.hold_delay = (self.hold_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
-            self.hold_until = now + self.hold_delay;
-        }
-        self.hold_reason.clone_from(&why);
-        let is_coming_in = match self.at(id).state() {
-            ObjectState::Arriving { link, .. } => self.head(link) == Some(id),
-            ObjectState::Growing { link, end, .. } => end.is_none() && self.is_ordered(link, id),
-            _ => false,
-        };
-        self.give_back(id);
-        self.fail(id, Problem::Store(why), now);
-        // What still comes in is thrown away first.
-        if !is_coming_in {
-            self.enqueue_later(id, now);
-        }
-        self.wake_all_readers();
-    }
-
-    /// Why the store could not take the last thing, while that is news.
-    pub fn held(&self, now: Time) -> Option<&str> {
-        let is_news = self.hold_delay > Duration::ZERO && now < self.hold_until + limits::HOLD_MAX;
-        is_news.then_some(&self.hold_reason)
-    }
-
     /// When the fetching side wants to be looked at again though nothing happens: `link` has nothing on order, and
     /// something is to be tried again or could be taken from another link.
     pub fn poll_timeout(&self, link: LinkId, now: Time) -> Option<Time> {
@@ -499,7 +456,7 @@ impl Flow {
         let retry = self.schedule.next_retry().map(|at| if at <= now { now + schedule::LOOK_AGAIN } else { at });
         let look = self.schedule.has_queued().then(|| now + schedule::LOOK_AGAIN);
         let at = [retry, look].into_iter().flatten().min()?;
-        Some(at.max(self.hold_until).max(now + Duration::from_millis(1)))
+        Some(at.max(self.hold.until).max(now + Duration::from_millis(1)))
     }
 
     /// What the rim is to do next.
@@ -624,6 +581,14 @@ impl Flow {
         self.totals.failed += u64::from(first);
         if is_news {
             self.events.push_back(Event::Failed { name, problem });
+        }
+    }
+
+    /// What was wrong with an object is no news any more.
+    pub(super) fn clear_problem(&mut self, id: ObjectId) {
+        if self.at(id).problem.is_some() {
+            self.at_mut(id).problem = None;
+            self.totals.failed -= 1;
         }
     }
 

@@ -96,7 +96,7 @@ impl Flow {
 
     /// The next object that the peer of `link` should be told an interest in, which stands from now on.
     pub fn next_interest(&mut self, link: LinkId, now: Time) -> Option<ObjectId> {
-        if self.interests.unknown.is_empty() || now < self.hold_until {
+        if self.interests.unknown.is_empty() || now < self.hold.until {
             return None;
         }
         let peer = &self.blocks.carriers.get(&link)?.peer;
@@ -188,7 +188,7 @@ impl Flow {
         let is_queued = object.state() == ObjectState::Absent && object.queued && object.retry_at <= now;
         let is_moving = self.schedule.fetchers.values().any(|fetcher| fetcher.is_moving(now));
         match self.availability(id, now) {
-            Availability::Pending if is_queued && is_moving && now >= self.hold_until => RangeState::Awaited,
+            Availability::Pending if is_queued && is_moving && now >= self.hold.until => RangeState::Awaited,
             Availability::Pending => RangeState::Pending,
             Availability::Awaited | Availability::Ready { .. } => RangeState::Awaited,
         }

@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(at(&mut flow, 11), 4, "the second is the oldest now, and the third was here all the time");
         flow.set_present(second, size);
         assert_eq!(at(&mut flow, 12), 0);
-        flow.want_again(&name(1));
+        assert!(flow.want_again(&name(1), size));
         assert_eq!(at(&mut flow, 15), 3, "since it is wanted again, and not since it was first");
         flow.drop_from_table(first);
         assert_eq!(at(&mut flow, 16), 0, "what is gone at the peer is not missed");
@@ -102,7 +102,7 @@ mod tests {
         for second in 1..200 {
             assert_eq!(at(&mut flow, second), second);
             for name in &others {
-                flow.want_again(name);
+                flow.want_again(name, ByteCount(1));
                 flow.want(name.clone(), size, true);
             }
         }

@@ -14,14 +14,17 @@
 //! peer told that passes on another origin's entries, or has not said whose, only that peer can take back. A peer that is
 //! not there answers nothing, and so removes nothing.
 //!
-//! A log that is empty removes nothing either: at its origin a file system is not mounted, more likely than not.
+//! A log that is empty, or that lacks most of what is here, removes nothing either: at its origin a file system is not
+//! mounted, more likely than not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::Action;
 use super::flow::{Flow, Kind};
+use super::gather::Left;
 use super::ledger::{Cursor, Entry};
 use super::object::ObjectState;
+use crate::limits;
 use crate::units::{LinkId, NodeName, ObjectId, ObjectName};
 
 /// Told at no question: stays, whatever the answers, until it is told again.
@@ -209,6 +212,10 @@ impl Flow {
             self.asks.due.insert(link);
             self.wakes.insert(link);
         }
+        if !cursor.lossy {
+            self.discard_unnamed(origin);
+        }
+        let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         let swept = std::mem::take(&mut cursor.unswept) || self.kind == Kind::Fetch;
         if swept && !cursor.lossy && cursor.mask != 0 {
             let mask = cursor.mask;
@@ -230,6 +237,20 @@ impl Flow {
         }
     }
 
+    /// All of the origin's objects are known: what an earlier run left of others is nobody's, if there is no other origin.
+    fn discard_unnamed(&mut self, origin: u32) {
+        if self.ledger.cursors.values().all(|cursor| cursor.origin == Some(origin)) {
+            let (names, objects) = (&self.names, &self.objects);
+            let is_named = |name: &ObjectName| names.find(objects, name).is_some();
+            let left = std::mem::take(&mut self.blocks.resumable);
+            let (named, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                left.into_iter().partition(|(name, _)| is_named(name));
+            self.blocks.resumable = named;
+            let discard = |(name, left): (ObjectName, Left)| Action::Discard { name, size: left.size, root: left.root };
+            self.actions.extend(gone.into_iter().map(discard));
+        }
+    }
+
     /// `peer` has answered question `ask`: what it does not tell is gone, unless that is told by others who may know of it.
     fn sweep(&mut self, peer: &NodeName, mask: u32, origin: u32, ask: u32) {
         if self.ledger.cursors.len() > u32::BITS as usize {
@@ -239,13 +260,13 @@ impl Flow {
         let others = self.ledger.cursors.values().filter(|cursor| cursor.origin != Some(origin));
         let others = others.fold(0, |masks, cursor| masks | cursor.mask);
         let is_mirror = self.asks.mirror && self.kind == Kind::Fetch;
-        let (mut gone, mut kept, mut has_any) = (Vec::new(), 0, false);
+        let (mut gone, mut kept, mut stay) = (Vec::new(), 0, 0);
         for id in (0..self.objects.len() as u32).map(ObjectId) {
             let object = &self.objects[id.0 as usize];
             if object.is_gone {
                 continue;
             }
-            has_any |= object.told_by & mask != 0;
+            stay += usize::from(object.told_by & mask != 0);
             if object.told_by & (mask | others) != 0 || object.listed {
                 continue;
             }
@@ -256,7 +277,7 @@ impl Flow {
                 _ => gone.push(id),
             }
         }
-        if is_mirror && !has_any {
+        if is_mirror && (stay == 0 || gone.len() > stay.max(limits::MIRROR_REMOVED_MAX)) {
             kept += gone.len() as u64;
             gone.drain(..).for_each(|id| self.at_mut(id).told_at = KEPT);
         }
@@ -282,7 +303,7 @@ impl Flow {
 mod tests {
     use super::*;
     use crate::transfer::{Content, News};
-    use crate::units::{ByteCount, Root256, Time};
+    use crate::units::{ByteCount, Offset, Root256, Time};
 
     const L1: LinkId = LinkId(1);
     const L2: LinkId = LinkId(2);
@@ -398,6 +419,42 @@ mod tests {
             flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
             assert_eq!(removed(&mut flow), expected, "{origin:?}");
         }
+    }
+
+    #[test]
+    fn a_log_that_lacks_most_of_what_is_here_removes_nothing() {
+        let names: Vec<String> = (0..100).map(|number| format!("{number}")).collect();
+        let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+        for (told, expected) in [(49, 0), (50, 50), (99, 1)] {
+            let mut flow = mirroring(&texts);
+            ask(&mut flow, L1, "e1");
+            tell(&mut flow, L1, "e1", 7, &texts[..told]);
+            flow.handle_whole(L1, &peer("e1"), 7, told as u64, HERE);
+            assert_eq!(removed(&mut flow).len(), expected);
+            assert_eq!(flow.kept_back().is_some(), expected == 0);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_of_nobodys_objects_is_thrown_away() {
+        let mut flow = mirroring(&[]);
+        for text in ["a", "gone"] {
+            let ranges = [(Offset(0), ByteCount(4))].into_iter().collect();
+            flow.resume(name(text), (ByteCount(9), Root256([1; 32])), ranges, Vec::new());
+        }
+        let discarded = |flow: &mut Flow| {
+            let actions = std::iter::from_fn(|| flow.poll_action());
+            let names = actions.filter_map(|action| match action {
+                Action::Discard { name, .. } => Some(name.to_string()),
+                _ => None,
+            });
+            names.collect::<Vec<_>>()
+        };
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        assert_eq!(discarded(&mut flow), [""; 0], "more may be told");
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        assert_eq!(discarded(&mut flow), ["gone"]);
     }
 
     #[test]

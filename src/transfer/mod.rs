@@ -37,9 +37,10 @@ mod ranges;
 mod room;
 mod schedule;
 mod serve;
+mod stored;
 mod whole;
 
-pub use action::{Action, Event, Problem, Refusal};
+pub use action::{Action, Event, Fault, Problem, Refusal};
 pub use blocks::RangeRequest;
 pub use carrier::Health;
 pub use flow::{Flow, Kind};

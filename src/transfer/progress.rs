@@ -46,7 +46,7 @@ impl Flow {
 
     /// Why nothing new is fetched now, where the store could not take the last thing.
     pub fn hold(&self, now: Time) -> Option<&str> {
-        self.held(now).filter(|_| now < self.hold_until)
+        self.held(now).filter(|_| now < self.hold.until)
     }
 
     /// Whether something is to be fetched that is neither here nor on its way.

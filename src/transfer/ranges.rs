@@ -132,7 +132,7 @@ impl Flow {
             let one = ByteCount(1);
             gather.taken.contains(at, one) || gather.demanded.contains(at, one)
         });
-        if has_room && can_come && is_asked && now >= self.hold_until {
+        if has_room && can_come && is_asked && now >= self.hold.until {
             RangeState::Awaited
         } else {
             RangeState::Pending

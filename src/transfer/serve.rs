@@ -113,6 +113,10 @@ impl Flow {
         }
         if is_last {
             self.read.remove(&id);
+            // A relay may never have all of it: who reads it is served over other ways too.
+            if self.kind == Kind::Relay && !matches!(self.at(id).problem, Some(Problem::LargerThanSpool { .. })) {
+                self.clear_problem(id);
+            }
         }
         self.update_evictable(id);
         self.wake_fetchers();
@@ -133,13 +137,13 @@ impl Flow {
             ObjectState::Arriving { size, written, created: true, .. } => {
                 Availability::Ready { size, ready: written, generation }
             }
+            ObjectState::Gathering { .. } if self.blocks.carriers.is_empty() => Availability::Pending,
             ObjectState::Gathering { size, prefix, created: true, .. } => {
                 Availability::Ready { size, ready: prefix, generation }
             }
             ObjectState::Arriving { .. } | ObjectState::Growing { .. } | ObjectState::Requested { .. } => {
                 Availability::Awaited
             }
-            ObjectState::Gathering { .. } if self.blocks.carriers.is_empty() => Availability::Pending,
             ObjectState::Gathering { .. } => Availability::Awaited,
             ObjectState::Absent if object.queued && object.retry_at <= now && self.can_fetch(id, now) => {
                 Availability::Awaited
@@ -157,7 +161,7 @@ impl Flow {
         // The far trader's links may come up a moment after those of the one that asks.
         let is_hopeful = fetchers.is_empty() && waited < limits::UPSTREAM_PATIENCE;
         (fetchers.values().any(|fetcher| fetcher.is_moving(now)) || by_ranges || is_hopeful)
-            && now >= self.hold_until
+            && now >= self.hold.until
             && (waited < limits::ROOM_PATIENCE || self.has_room_for_one_more())
     }
 

@@ -95,7 +95,7 @@ fn what_is_said_late_of_an_attempt_ends_nothing_else() {
     let (_, old) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
     flow.detach_fetcher(UP, at(1));
     assert_eq!(flow.next_request(UP_2, false, at(1)), Some(id));
-    flow.handle_store_failed(id, old, "late".to_owned(), at(2));
+    flow.handle_store_failed(id, old, "late".to_owned(), Fault::Store, at(2));
     flow.handle_written(id, old, ByteCount(100));
     flow.handle_committed(id, old, at(2));
     assert_eq!(flow.state(id), ObjectState::Requested { link: UP_2 });
@@ -107,7 +107,7 @@ fn a_full_disk_holds_the_flow_and_is_told_once() {
     let mut flow = list(&["x", "y"]);
     let id = flow.next_request(UP, false, at(0)).unwrap();
     let (_, generation) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
-    flow.handle_store_failed(id, generation, "full".to_owned(), at(0));
+    flow.handle_store_failed(id, generation, "full".to_owned(), Fault::Store, at(0));
     assert_eq!(flow.next_request(UP_2, false, at(10)), None);
     flow.handle_received(UP, at(10));
     let later = Time(limits::HOLD_MIN);
@@ -117,12 +117,22 @@ fn a_full_disk_holds_the_flow_and_is_told_once() {
 }
 
 #[test]
+fn a_place_that_takes_nothing_holds_up_no_other_object() {
+    let mut flow = list(&["x", "y"]);
+    let id = flow.next_request(UP, false, at(0)).unwrap();
+    let (_, generation) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
+    flow.handle_store_failed(id, generation, "a directory".to_owned(), Fault::Name, at(0));
+    assert!(flow.next_request(UP_2, false, at(0)).is_some_and(|other| other != id));
+    assert_eq!(flow.totals().failed, 1);
+}
+
+#[test]
 fn an_object_that_failed_and_then_is_pending_is_tried_again() {
     // It was dropped from the order and put into no queue.
     let mut flow = list(&["x"]);
     let id = flow.next_request(UP, false, at(0)).unwrap();
     let (_, generation) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
-    flow.handle_store_failed(id, generation, "full".to_owned(), at(0));
+    flow.handle_store_failed(id, generation, "full".to_owned(), Fault::Store, at(0));
     flow.handle_pending(UP, at(1));
     assert_eq!(flow.next_request(UP_2, false, at(5000)), Some(id));
 }
@@ -240,7 +250,7 @@ fn a_relay_whose_store_is_held_says_so() {
     let y = flow.demand(DOWN_2, &name("y"), at(0)).unwrap();
     assert_eq!(flow.next_request(UP, false, at(0)), Some(x));
     let (_, generation) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
-    flow.handle_store_failed(x, generation, "full".to_owned(), at(0));
+    flow.handle_store_failed(x, generation, "full".to_owned(), Fault::Store, at(0));
     assert_eq!(flow.availability(y, at(0)), Availability::Pending);
     assert_eq!(flow.availability(y, Time(limits::HOLD_MIN)), Availability::Awaited);
 }

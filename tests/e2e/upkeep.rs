@@ -84,3 +84,52 @@ pub(crate) fn check_nothing_is_sent_twice(plan: Plan) {
     });
     assert_eq!(sent(&site), before);
 }
+
+#[test]
+fn what_is_here_stays_when_the_config_asks_for_another_size() {
+    let mut site = Site::start(Plan { segments: 3, ..Plan::default() });
+    site.until_converged();
+    let right = fs::read_to_string(site.config("t1")).expect("there");
+    site.kill("t1");
+    fs::write(site.config("t1"), right.replace("records = 5000", "records = 5001")).expect("written");
+    site.run("t1");
+    site.until_unchecked("it says so", |site| site.log("t1").contains("which should be"));
+    site.until_unchecked("it looks for others", |site| site.tells("t1", "/have/objects") == 0);
+    assert!((1..=3).all(|segment| site.remote("t1", segment).exists() && site.marker("t1", segment).exists()));
+    site.kill("t1");
+    let sent = site.tells("t2", "/payload_sent");
+    fs::write(site.config("t1"), right).expect("written");
+    site.run("t1");
+    site.until_converged();
+    assert_eq!(site.tells("t2", "/payload_sent"), sent, "nothing of it had to come again");
+}
+
+#[test]
+fn what_has_no_place_keeps_nothing_else_up_and_comes_once() {
+    let mut site = Site::new(Plan { segments: 1, exchanges: 1, blocks: true, ..Plan::default() });
+    for trader in ["t1", "t2"] {
+        let text = fs::read_to_string(site.config(trader)).expect("there");
+        let lines = text.lines().filter(|line| !line.starts_with("segments"));
+        fs::write(site.config(trader), lines.flat_map(|line| [line, "\n"]).collect::<String>()).expect("written");
+    }
+    let (local, remote) = (site.path("t1").join("local"), site.path("t2").join("remote"));
+    fs::write(local.join("x"), random_bytes(100)).expect("written");
+    for node in site.all() {
+        site.run(&node);
+    }
+    site.until("the file is there", |_| remote.join("x.success").exists());
+    fs::remove_file(local.join("x")).expect("removed");
+    fs::create_dir(local.join("x")).expect("made");
+    let long = random_bytes(300_000);
+    fs::write(local.join("x/long"), &long).expect("written");
+    site.until("it cannot be placed", |site| site.tells("t2", "/failed") == 1);
+    let received = site.tells("t2", "/payload_received").as_u64().expect("a number");
+    fs::write(local.join("after"), random_bytes(1000)).expect("written");
+    site.until("what comes after it has come", |_| remote.join("after.success").exists());
+    fs::remove_file(remote.join("x.success")).expect("removed");
+    fs::remove_file(remote.join("x")).expect("removed");
+    site.until("it has found its place", |_| remote.join("x/long.success").exists());
+    assert_eq!(fs::read(remote.join("x/long")).expect("there"), long);
+    assert_eq!(site.tells("t2", "/payload_received").as_u64(), Some(received + 1000));
+    site.until("nothing is amiss any more", |site| site.tells("t2", "/state") == "SYNCED");
+}

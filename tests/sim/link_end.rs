@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use supersync::proto::duplex::{Data, Link, Piece};
-use supersync::transfer::{Action, FlowId, ObjectState, pace};
+use supersync::transfer::{Action, Fault, FlowId, ObjectState, pace};
 use supersync::units::{ByteCount, Generation, ObjectId, Rate};
 use supersync::wire::hello::Role;
 
@@ -148,7 +148,7 @@ impl World {
                     self.last_progress = self.now;
                 }
                 Some(Done::Failed(a, why)) => {
-                    this.flows.at(a.flow).handle_store_failed(a.id, a.generation, why.to_owned(), now);
+                    this.flows.at(a.flow).handle_store_failed(a.id, a.generation, why.to_owned(), Fault::Store, now);
                 }
                 None => {}
             }

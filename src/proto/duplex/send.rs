@@ -29,7 +29,13 @@ impl Link {
             fetch.share_unanswered(self.config.id, now);
         }
         let request = self.next_request(now, fetch);
-        let request = request.map(|id| fetch.name(id).clone());
+        let mut request = request.map(|id| fetch.name(id).clone());
+        // A name that another peer has told of, which is longer than packets of this length have room for.
+        let most = self.config.packet_len.bytes() - MIDDLE.len();
+        if request.as_ref().is_some_and(|name| request_len(Some(name)) > most) {
+            fetch.handle_unaskable(self.config.id, now);
+            request = None;
+        }
         let request_bytes = request.as_ref().map_or(0, |name| request_len(Some(name)));
         let rides = request.as_ref().is_none_or(|name| check_name_fits(name, self.config.packet_len).is_ok());
         let request = request.map(Request::Object);

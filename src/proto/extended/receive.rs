@@ -201,6 +201,10 @@ impl Link {
             let expected = "at most 64 objects that are asked for by name alone";
             return Err(LinkError::OutOfPlace { at, found: "one more", expected });
         }
+        if self.asked.len() + self.answers.len() >= limits::RANGES_PER_LINK_MAX {
+            let expected = "answers to be read";
+            return Err(LinkError::OutOfPlace { at, found: "one request more", expected });
+        }
         self.check_fresh(id, at)?;
         match serve.demand_content(self.config.id, name, now) {
             Some(object) => {

@@ -192,7 +192,10 @@ impl Receiving {
 
     fn give_up(&mut self, file: FileId) {
         self.failed.insert(file);
-        self.arrivals.insert(&self.batch, file, self.batch.blocks_of(file));
+        // Until all entries were looked at, arrivals are those of the batch before.
+        if matches!(self.phase, Phase::Fetching | Phase::Landing) {
+            self.arrivals.insert(&self.batch, file, self.batch.blocks_of(file));
+        }
     }
 
     /// An entry was looked at: `None` for what needs no bytes, else what is there of it.
@@ -209,8 +212,8 @@ impl Receiving {
         }
         assert_eq!(self.phase, Phase::Examining, "entries are looked at once they are all announced");
         self.arrivals = Arrivals::of(&self.batch);
-        for file in std::mem::take(&mut self.failed) {
-            self.give_up(file);
+        for &file in &self.failed {
+            self.arrivals.insert(&self.batch, file, self.batch.blocks_of(file));
         }
         for (file, have) in std::mem::take(&mut self.have) {
             match have {
