@@ -2,6 +2,9 @@
 //!
 //! They are a contract: sites script against them (OPERATIONS, "supersyncctl"), and unit files name them.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
 /// Everything that was asked for was done.
 pub const OK: u8 = 0;
 /// It was tried and failed; the message says why.
@@ -20,3 +23,11 @@ pub const MISMATCH: u8 = 6;
 pub const PERMISSION: u8 = 77;
 /// The config is wrong (`EX_CONFIG` of sysexits.h); a restart would not help.
 pub const CONFIG: u8 = 78;
+
+/// Whether the system refused permission at the bottom of `error`.
+pub fn is_permission(error: &(dyn Error + 'static)) -> bool {
+    // A service has a read-only file system, but for what is granted to it.
+    let is = |error: &io::Error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+    let mut errors = std::iter::successors(Some(error), |&error| error.source());
+    errors.any(|error| error.downcast_ref::<io::Error>().is_some_and(is))
+}

@@ -656,6 +656,8 @@ fn what_is_gone_is_removed_only_where_it_can_be_known_to_be_gone() {
     assert_eq!(mirror("delete = \"mirror\"\n[[listen]]"), Ok(Delete::Mirror));
     let segments = "segments = { pattern = \"a\", records = 1, record_bytes = 1 }\ndelete = \"mirror\"\n[[listen]]";
     assert!(mirror(segments).expect_err("in vain").contains("remove `store.segments`"));
+    let unlisted = parse(&format!("blocks = false\n{TRADER}"), "x").expect_err("nothing would be fetched").to_string();
+    assert!(unlisted.contains("nothing is fetched: nobody tells what there is"), "{unlisted}");
     let without_blocks = format!("blocks = false\n{}", TRADER.replace("[[listen]]", "delete = \"mirror\"\n[[listen]]"));
     assert!(parse(&without_blocks, "x").expect_err("in vain").to_string().contains("`store.delete` is \"mirror\""));
 }

@@ -23,7 +23,7 @@ use site::{Told, figures, half_way};
 use watched::{Answer, Watched, ask, get};
 
 /// What every node measures, ...
-const OF_ALL: [&str; 10] = [
+const OF_ALL: [&str; 11] = [
     "supersync_build",
     "supersync_node",
     "supersync_sent_bytes",
@@ -32,6 +32,7 @@ const OF_ALL: [&str; 10] = [
     "supersync_blocks_bad",
     "supersync_link_reconnects",
     "supersync_link_up",
+    "supersync_links_up",
     "supersync_objects",
     "supersync_config_last_reload_successful",
 ];
@@ -43,11 +44,12 @@ const OF_TRADER: [&str; 4] = [
     "supersync_last_commit_timestamp_seconds",
 ];
 /// ... and what an exchange does.
-const OF_EXCHANGE: [&str; 2] = ["supersync_spool_bytes", "supersync_spool_max_bytes"];
+const OF_EXCHANGE: [&str; 3] = ["supersync_spool_bytes", "supersync_spool_max_bytes", "supersync_spool_used_ratio"];
 
 fn exchange_figures() -> Figures {
     let spool = SpoolStatus { bytes: 1 << 30, max_bytes: 4 << 30, objects: 7 };
-    Figures { role: Role::Exchange, node: "exchange1".into(), store: None, spool: Some(spool), ..figures() }
+    let spool_used = vec![("trader1".into(), 0.5), ("trader2".into(), 0.0)];
+    Figures { role: Role::Exchange, node: "exchange1".into(), store: None, spool: Some(spool), spool_used, ..figures() }
 }
 
 // -- health ------------------------------------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ pub struct Figures {
     pub last_commit: Option<Duration>,
     /// What an exchange holds.
     pub spool: Option<SpoolStatus>,
+    /// How full the parts of its spool are, by the peer that what they hold comes from, 0 to 1.
+    pub spool_used: Vec<(String, f64)>,
+    /// Links that are up, of a node that has some with others.
+    pub links_up: Option<u64>,
     /// Its links.
     pub links: Vec<LinkFigures>,
 }
@@ -124,6 +128,7 @@ enum Value {
     Count(u64),
     Level(u64),
     Seconds(f64),
+    Part(f64),
 }
 
 impl Collector for Figures {
@@ -155,10 +160,15 @@ impl Collector for Figures {
         out.counter("link_reconnects", "Times that the link came back", None, reconnects)?;
         let up = of_links(|link| Value::Level(link.up.into()));
         out.gauge("link_up", "Whether the link carries packets", None, up)?;
+        let help = "Links that are up, to all peers; absent where a node has none with others";
+        out.level("links_up", help, None, self.links_up.map(Value::Level))?;
         self.encode_store(&mut out)?;
         let spool = |of: fn(&SpoolStatus) -> u64| self.spool.as_ref().map(|spool| Value::Level(of(spool)));
         out.level("spool", "Bytes that the spool of an exchange holds", bytes.clone(), spool(|s| s.bytes))?;
         out.level("spool_max", "Most bytes that it may hold", bytes, spool(|s| s.max_bytes))?;
+        let used = self.spool_used.iter().map(|(peer, used)| (vec![("peer", &**peer)], Value::Part(*used)));
+        let help = "How full that part of it is which is for what comes from this peer: half of it, 0 to 1";
+        out.gauge("spool_used_ratio", help, None, used.collect())?;
         let reloaded = Value::Level((!self.reload_failed).into());
         let help = "Whether the config file was accepted when it was read last";
         out.level("config_last_reload_successful", help, None, Some(reloaded))?;
@@ -231,7 +241,7 @@ impl Out<'_> {
             match value {
                 Value::Count(count) => sample.encode_counter::<[(&str, &str); 0], _, u64>(&count, None)?,
                 Value::Level(level) => sample.encode_gauge(&level)?,
-                Value::Seconds(seconds) => sample.encode_gauge(&seconds)?,
+                Value::Seconds(level) | Value::Part(level) => sample.encode_gauge(&level)?,
             }
         }
         Ok(())

@@ -123,7 +123,8 @@
 //! ```text
 //! { "schema": "supersync.verify/1", "directory": string,
 //!   "objects": integer, "bytes": integer,                   as they were committed
-//!   "without_root": integer            markers that tell a size at most, which is right
+//!   "without_root": integer            not read, as their markers tell a size at most, which is right
+//!   "told_whole": bool?                with --deep: the far trader has told all that it has, and all was compared
 //!   "seconds": number,
 //!   "counts": { kind: integer, .. },   findings of each kind
 //!   "findings": [ finding, .. ] }      no more than 100,000
@@ -241,10 +242,11 @@ impl Status {
         self.state == State::Synced
     }
 
-    /// Nothing is missing and every configured link is up, but for those of paused peers: what `supersyncctl status` exits
-    /// with 0 for.
+    /// Nothing is missing, every link is up but for those of paused peers, and there is nothing to look at: what `supersyncctl
+    /// status` exits with 0 for.
     pub fn is_complete(&self) -> bool {
-        self.is_synced() && self.peers.iter().all(PeerStatus::has_all_links)
+        let is_calm = self.config.ok && self.problems.is_empty();
+        self.is_synced() && is_calm && self.peers.iter().all(PeerStatus::has_all_links)
     }
 }
 
@@ -337,10 +339,14 @@ pub struct PeerStatus {
 }
 
 impl PeerStatus {
-    /// Every link that the config asks for is up; always so for a peer that dials this node, and for one that is paused: its
-    /// links are down because somebody wants them to be.
+    /// Every link that the config asks for is up, or that there was if the peer dials this node; always so for one that is
+    /// paused: its links are down because somebody wants them to be.
     pub fn has_all_links(&self) -> bool {
-        self.state == PeerState::Paused || self.links_total.is_none_or(|total| self.links_up >= total)
+        match (self.state, self.links_total) {
+            (PeerState::Paused, _) => true,
+            (_, Some(total)) => self.links_up >= total,
+            (state, None) => !matches!(state, PeerState::Down | PeerState::Degraded),
+        }
     }
 
     /// TCP segments sent again, over all its links.

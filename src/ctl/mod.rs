@@ -58,7 +58,7 @@ struct Target {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show how far the node is; exits with 3 unless it is SYNCED with every configured link up, but for those of paused peers
+    /// Show how far the node is; exits with 3 unless it is SYNCED, every link is up but for those of paused peers, and nothing is to be looked at
     Status(Watch),
     /// Show each link: rates, its share of what comes in, and what it stole, brought twice and damaged since the start
     Links(Watch),
@@ -188,8 +188,9 @@ impl CtlError {
             Self::Session { source, .. } => session_status(source),
             Self::Fetch(error) => error.exit_status(),
             Self::Incomplete { .. } | Self::Interrupted => exit::INCOMPLETE,
-            Self::Config(_) | Self::Reload(_) => exit::CONFIG,
-            Self::Search { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
+            Self::Config(error) => error.exit_status(),
+            Self::Reload(_) => exit::CONFIG,
+            Self::Search { .. } | Self::Store(_) if exit::is_permission(self) => exit::PERMISSION,
             Self::Client(ClientError::Permission { .. }) => exit::PERMISSION,
             Self::TimedOut { .. } | Self::StillDraining { .. } => exit::TIMED_OUT,
             // The reader has seen enough and left, as `head` does; that is no failure of ours.
@@ -204,7 +205,7 @@ fn session_status(error: &SessionError) -> u8 {
         SessionError::Unreachable { .. } => exit::UNREACHABLE,
         SessionError::Lost { .. } | SessionError::Interrupted => exit::INCOMPLETE,
         SessionError::Options(_) => exit::USAGE,
-        SessionError::Local { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
+        SessionError::Local { .. } if exit::is_permission(error) => exit::PERMISSION,
         SessionError::Local { .. }
         | SessionError::Refused { .. }
         | SessionError::Protocol { .. }
@@ -259,8 +260,8 @@ async fn run(cli: Cli) -> Result<u8, CtlError> {
         }
         Command::Status(_) => {
             let answer = client()?.status().await?;
-            screen.show(&answer.json, || render::status(&answer.body, screen.colour))?;
-            Ok(verdict(&answer.body))
+            let text = || render::status(&answer.body, screen.colour);
+            screen.conclude(&answer.json, text, verdict(&answer.body))
         }
         Command::Links(Watch { watch: true }) => {
             stay::watch(&client()?, &screen, Client::links, |answer| render::links(&answer.body)).await
@@ -404,6 +405,14 @@ impl Screen {
             stdout.write_all(text().as_bytes())?
         }
         stdout.flush()
+    }
+
+    /// The last thing to show, and the status to exit with, which is the same where its reader has left.
+    fn conclude(&self, json: &str, text: impl FnOnce() -> String, status: u8) -> Result<u8, CtlError> {
+        match self.show(json, text) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(status),
+        }
     }
 
     /// One of a series: over the one before on a terminal, after a blank line elsewhere.

@@ -393,7 +393,7 @@ fn session_error(remote: &Remote, port: u16, resume: bool, source: SessionError)
         SessionError::Protocol { .. } => {
             format!("; is port {port} that of a [[listen]] with protocol = \"session\"? Another goes with --port")
         }
-        SessionError::Local { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+        SessionError::Local { .. } if exit::is_permission(&source) => {
             "; run this as a user that may, or choose another place".to_owned()
         }
         SessionError::Lost { .. } | SessionError::Interrupted if resume => {

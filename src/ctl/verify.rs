@@ -74,8 +74,10 @@ struct Report {
     /// Objects that were read whole, and their bytes.
     objects: u64,
     bytes: u64,
-    /// Objects whose markers tell no root: of these only the size was looked at.
+    /// Objects whose markers tell no root, and which were not read: of these the size at most was looked at.
     without_root: u64,
+    /// With `--deep`: the far trader has told all that it has, so that all of it was compared.
+    told_whole: Option<bool>,
     seconds: f64,
     /// The findings of each kind.
     counts: BTreeMap<Kind, u64>,
@@ -92,8 +94,6 @@ struct Tally<'a> {
     report: Report,
     /// What the far trader tells, by name; what has been found here is taken out.
     told: Option<BTreeMap<String, (u64, String)>>,
-    /// All that it has was told.
-    told_whole: bool,
 }
 
 pub(super) async fn run(
@@ -126,15 +126,19 @@ pub(super) async fn run(
         objects: 0,
         bytes: 0,
         without_root: 0,
+        told_whole: told.as_ref().map(|told| told.whole),
         seconds: 0.0,
         counts: BTreeMap::new(),
         findings: Vec::new(),
     };
-    let told_whole = told.as_ref().is_some_and(|told| told.whole);
-    let told = told.map(|told| told.objects.into_iter().map(|o| (o.name, (o.size, o.root))).collect());
-    let tally = Mutex::new(Tally { root: &root, screen, repair: options.repair, bar: &bar, report, told, told_whole });
+    let told: Option<BTreeMap<_, _>> =
+        told.map(|told| told.objects.into_iter().map(|o| (o.name, (o.size, o.root))).collect());
+    let is_deep = told.is_some();
+    let tally = Mutex::new(Tally { root: &root, screen, repair: options.repair, bar: &bar, report, told });
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     root.verify_all(threads, |name, found| {
+        // Its marker tells nothing to hold it against, but the far trader may.
+        let found = if is_deep && matches!(found, Ok(Verified::NoRoot)) { root.hash(&name) } else { found };
         tally.lock().unwrap_or_else(PoisonError::into_inner).take(&name, found);
     });
     let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +193,13 @@ impl Tally<'_> {
                     format!("have it fetched again: verify --repair, or remove {name}{}", limits::SUCCESS_SUFFIX);
                 self.add(name, Kind::Damaged, Some(expected), Some(found), advice);
             }
-            Err(error) => self.add(name, Kind::Unreadable, None, Some(error.to_string()), "look at the disk".into()),
+            Err(error) => {
+                let advice = match exit::is_permission(&error) {
+                    true => "run it as the user of the service",
+                    false => "look at the disk",
+                };
+                self.add(name, Kind::Unreadable, None, Some(error.to_string()), advice.into());
+            }
         }
     }
 
@@ -202,7 +212,7 @@ impl Tally<'_> {
                 let (expected, found) = (ByteCount(expected_size).to_string() + ", BLAKE3 " + &expected, root);
                 self.add(name, Kind::Outdated, Some(expected), Some(format!("{size}, BLAKE3 {found}")), advice);
             }
-            None if self.told.is_some() && self.told_whole => {
+            None if self.report.told_whole == Some(true) => {
                 let advice = "it is kept; with store.delete = \"mirror\" supersyncd removes such objects";
                 self.add(name, Kind::Extra, None, None, advice.into());
             }
@@ -260,14 +270,14 @@ impl Tally<'_> {
     fn conclude(self) -> Result<u8, CtlError> {
         let Self { screen, report, .. } = self;
         let json = serde_json::to_string(&report).map_err(io::Error::from)?;
-        screen.show(&json, || summary(&report))?;
         let has = |kind: Kind| report.counts.contains_key(&kind);
-        Ok(match () {
+        let verdict = match () {
             () if has(Kind::Damaged) => exit::MISMATCH,
             () if has(Kind::Unreadable) => exit::FAILED,
-            () if !report.counts.is_empty() => exit::INCOMPLETE,
+            () if !report.counts.is_empty() || report.told_whole == Some(false) => exit::INCOMPLETE,
             () => exit::OK,
-        })
+        };
+        screen.conclude(&json, || summary(&report), verdict)
     }
 }
 
@@ -277,7 +287,10 @@ fn summary(report: &Report) -> String {
     let total = HumanBytes(*bytes);
     let mut text = format!("{directory}: {objects} objects, {total} read in {seconds:.1} s and as they were committed");
     if *without_root > 0 {
-        text += &format!("; {without_root} whose markers have no BLAKE3, of the right size");
+        text += &format!("; {without_root} not read, as their markers have no BLAKE3");
+    }
+    if report.told_whole == Some(false) {
+        text += "; the far trader has not told all that it has, and only what it has told was compared";
     }
     for (kind, count) in counts {
         text += &format!("; {count} {}", format!("{kind:?}").to_lowercase());

@@ -45,7 +45,7 @@ fn describe(config: &Config, file: &Path) -> Result<String, DaemonError> {
                     "serves {}, fetches into {}; {}",
                     store.local.display(),
                     store.remote.display(),
-                    segments(store, file)?
+                    segments(store, config.blocks, file)?
                 ),
                 None => "replicates nothing".to_owned(),
             };
@@ -66,8 +66,10 @@ fn describe(config: &Config, file: &Path) -> Result<String, DaemonError> {
 }
 
 /// How many there are, as the store reads the pattern.
-fn segments(store: &StoreConfig, file: &Path) -> Result<String, DaemonError> {
-    let Some(segments) = &store.segments else { return Ok("whatever is there".to_owned()) };
+fn segments(store: &StoreConfig, blocks: bool, file: &Path) -> Result<String, DaemonError> {
+    let Some(segments) = &store.segments else {
+        return Ok(if blocks { "whatever is there" } else { "nothing of its own" }.to_owned());
+    };
     let failed = |source| DaemonError::Segments { file: file.to_owned(), source };
     let names = Pattern::parse(&segments.pattern).and_then(|pattern| pattern.expand()).map_err(failed)?;
     Ok(format!("{} segments of {}", names.len(), segments.object_bytes()))

@@ -14,7 +14,6 @@ mod init;
 mod journal;
 mod logging;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -136,19 +135,11 @@ impl DaemonError {
             Self::Segments { .. } | Self::NotForUnits(_) | Self::Node(NodeError::Segments(_)) => exit::CONFIG,
             // The reader has seen enough and left.
             Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => exit::OK,
-            Self::Node(_) | Self::Demo(_) | Self::Write { .. } if is_permission(self) => exit::PERMISSION,
+            Self::Node(_) | Self::Demo(_) | Self::Write { .. } if exit::is_permission(self) => exit::PERMISSION,
             Self::Demo(error) => error.exit_status(),
             Self::Node(_) | Self::Exists(_) | Self::Write { .. } | Self::Output(_) => exit::FAILED,
         }
     }
-}
-
-/// Whether the system refused permission at the bottom of `error`.
-fn is_permission(error: &(dyn Error + 'static)) -> bool {
-    // A service has a read-only file system, but for what is granted to it.
-    let is = |error: &io::Error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
-    let mut errors = std::iter::successors(Some(error), |&error| error.source());
-    errors.any(|error| error.downcast_ref::<io::Error>().is_some_and(is))
 }
 
 /// Runs one command line, program name first, to its exit status.

@@ -195,6 +195,7 @@ impl FetchError {
         match self {
             Self::Lost { .. } => exit::INCOMPLETE,
             Self::Name(_) => exit::USAGE,
+            _ if exit::is_permission(self) => exit::PERMISSION,
             _ => exit::FAILED,
         }
     }
@@ -214,7 +215,7 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let root = Arc::new(Root::create(&job.destination.join("remote"))?);
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
-    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0 };
+    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, reached: false, answered: false };
     let mut run = Run { line, driver: job.driver, failed: Vec::new(), reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
@@ -232,24 +233,40 @@ struct Line {
     packet_len: PacketLen,
     /// Connections in a row that brought nothing.
     tries: u32,
+    /// A connection was made, and: one brought something.
+    reached: bool,
+    answered: bool,
 }
 
 impl Line {
-    fn connect(&self) -> Result<TcpStream, String> {
+    fn connect(&mut self) -> Result<TcpStream, String> {
         let addresses = self.address.to_socket_addrs().map_err(|error| format!("cannot resolve the name: {error}"))?;
         let mut last = "the name has no address".to_owned();
         for address in addresses {
             match TcpStream::connect_timeout(&address, limits::DIAL_WITHIN) {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.reached = true;
+                    return Ok(stream);
+                }
                 Err(error) => last = super::dial::describe(&error),
             }
         }
         Err(last)
     }
 
+    /// A connection brought something.
+    fn handle_answered(&mut self) {
+        self.answered = true;
+        self.tries = 0;
+    }
+
     /// A connection brought nothing: how long to wait for the next try, if there is one.
     fn next_try(&mut self, reason: &str, missing: Missing) -> Result<Duration, FetchError> {
         self.tries += 1;
+        // Whoever has never said anything that can be understood will not do so the next time.
+        if self.reached && !self.answered && self.tries >= limits::FETCH_UNANSWERED_MAX {
+            return Err(FetchError::Protocol { address: self.address.clone(), reason: reason.to_owned() });
+        }
         if self.tries >= limits::FETCH_TRIES_MAX {
             let (address, reason) = (self.address.clone(), reason.to_owned());
             return Err(FetchError::Lost { address, reason, tries: self.tries, missing });
@@ -287,7 +304,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                 Ok((names, unnamed)) => {
                     let why = "the listing has it, and it is no object's name";
                     self.failed.extend(unnamed.into_iter().map(|line| (line, why.to_owned())));
-                    self.line.tries = 0;
+                    self.line.handle_answered();
                     return Ok(names);
                 }
                 Err(ListError::Final(error)) => return Err(error),
@@ -301,8 +318,9 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
     }
 
     /// Names, and the first of the lines that are none.
-    fn list_once(&self) -> Result<(BTreeSet<ObjectName>, Vec<String>), ListError> {
-        let address = || self.line.address.clone();
+    fn list_once(&mut self) -> Result<(BTreeSet<ObjectName>, Vec<String>), ListError> {
+        let address = self.line.address.clone();
+        let address = || address.clone();
         let lost = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => ListError::Lost("the peer closed the connection".into()),
             std::io::ErrorKind::WouldBlock => ListError::Lost("it does not answer".into()),
@@ -409,7 +427,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             };
             let totals = self.look(engine);
             if totals.present > before {
-                self.line.tries = 0;
+                self.line.handle_answered();
             } else if damaged {
                 return Err(FetchError::Protocol { address: self.line.address.clone(), reason });
             }

@@ -6,11 +6,11 @@ use super::line::{Place, Slot, Tally};
 use super::links::Look;
 use super::report::spool_status;
 use super::site::{FIRST, SECOND, Site, lock};
-use crate::config::{RoleConfig, Trader};
+use crate::config::{Config, Protocol, RoleConfig, Trader};
 use crate::control::{Figures, LinkFigures, Role, StoreFigures, Totals};
 use crate::limits;
 use crate::transfer;
-use crate::units::{LinkId, NodeName};
+use crate::units::{ByteCount, LinkId, NodeName};
 
 impl Site {
     pub(super) fn figures(&self) -> Figures {
@@ -45,6 +45,8 @@ impl Site {
             store,
             last_commit: self.engine().committed_at(),
             spool: spool_status(spool, first.present + second.present),
+            spool_used: spool_used(&config, spool),
+            links_up: has_links(&config).then(|| self.peers().iter().map(|peer| u64::from(peer.links_up)).sum()),
             links: if is_trader { self.callers_figures(&look) } else { self.dialed_figures(&look) },
         }
     }
@@ -90,6 +92,22 @@ impl Site {
         let is_scanned = self.scanned.load(Ordering::Relaxed);
         (replicates && !is_scanned).then(|| "local/ has not been looked through yet".into())
     }
+}
+
+/// Whether a node has links with others of its site.
+fn has_links(config: &Config) -> bool {
+    match &config.role {
+        RoleConfig::Exchange(_) => true,
+        RoleConfig::Trader(trader) => trader.listen.iter().any(|listen| listen.protocol == Protocol::Duplex),
+    }
+}
+
+/// How full each part of a spool is, by the peer that it is fetched from.
+fn spool_used(config: &Config, parts: [Option<(ByteCount, ByteCount)>; 2]) -> Vec<(String, f64)> {
+    let RoleConfig::Exchange(exchange) = &config.role else { return Vec::new() };
+    let used = |(used, max): (ByteCount, ByteCount)| used.0 as f64 / max.0.max(1) as f64;
+    let named = exchange.peers.iter().zip(parts);
+    named.filter_map(|(peer, part)| Some((peer.name.to_string(), used(part?)))).collect()
 }
 
 fn link_figures(

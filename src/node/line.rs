@@ -220,6 +220,14 @@ impl Caller {
         }
     }
 
+    /// What is not up is not expected back.
+    pub(super) fn forget_gone(&mut self) {
+        while let Some(at) = self.places.iter().position(|place| place.link.is_none()) {
+            self.left.absorb(self.places.remove(at).history);
+        }
+        self.most_up = self.up;
+    }
+
     /// A connection of it is gone.
     pub(super) fn handle_closed(&mut self, link: LinkId, damaged: bool, reason: &str) {
         // One that was refused at once has no place.

@@ -16,6 +16,7 @@ use crate::config::Protocol;
 use crate::limits;
 use crate::uring::DriverKind;
 use crate::uring::control::{self, Listener};
+use crate::uring::socket::{self, Options};
 
 /// How long to wait after the system could not accept, for want of descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -117,6 +118,10 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
         }
         Protocol::Named => site.add_client(socket, address),
         Protocol::Session => {
+            let options = Options { congestion: site.config().congestion.clone(), ..Options::default() };
+            if let Err(error) = socket::apply(&socket, &options) {
+                tracing::warn!(%address, "the socket keeps the system's settings: {error}");
+            }
             let modules = site.modules(address.ip());
             site.engine().serve_session(socket, address, Arc::new(modules));
         }

@@ -1,12 +1,13 @@
 //! The config read again: what a running node takes of it, takes effect.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sd_notify::NotifyState;
 
 use super::site::{Site, lock, notify};
-use crate::config::{self, Change, Config, RoleConfig};
+use crate::config::{self, Change, Config, Protocol, RoleConfig};
 use crate::control::ReloadReport;
 use crate::units::ByteCount;
 
@@ -38,12 +39,33 @@ impl Site {
         let report = ReloadReport { applied: told(&old, &running), needs_restart: told(&running, &new) };
         self.set_config(running);
         self.apply_exchange();
+        self.apply_trader();
         let message =
             (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));
         tracing::info!(applied = report.applied.len(), needs_restart = report.needs_restart.len(), "reloaded");
         *lock(&self.reload_problem) = message;
         self.reload_failed.store(false, Ordering::Relaxed);
         Ok(report)
+    }
+
+    /// Closes links from addresses that are not allowed any more, and forgets those that are gone: they were not meant to come
+    /// back, or come back as new ones.
+    fn apply_trader(&self) {
+        let config = self.config();
+        let RoleConfig::Trader(trader) = &config.role else { return };
+        let clients = lock(&self.clients).clone();
+        for (link, view) in self.engine().links() {
+            let protocol = if clients.contains(&link) { Protocol::Named } else { Protocol::Duplex };
+            let Ok(address) = view.address.parse::<SocketAddr>() else { continue };
+            let mut listeners = trader.listen.iter().filter(|listen| listen.protocol == protocol);
+            if !listeners.any(|listen| listen.allow.iter().any(|network| network.contains(address.ip()))) {
+                self.engine().close_link(link, "its address is no longer in `allow`");
+            }
+        }
+        lock(&self.callers).retain(|name, caller| {
+            caller.forget_gone();
+            caller.up > 0 || self.is_paused(name)
+        });
     }
 
     /// Brings links and spool to what the config says.

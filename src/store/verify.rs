@@ -18,6 +18,7 @@ use nix::sys::stat::{SFlag, fstatat};
 use nix::unistd::fsync;
 
 use super::error::StoreError;
+use super::hash::hash_source;
 use super::resolve::{self, Links};
 use super::root::{Root, Verified, marker_name, remove_entry};
 use crate::limits;
@@ -49,6 +50,14 @@ impl Root {
                 }
             }
         });
+    }
+
+    /// Reads all of an object whose marker tells no root; its size and the root that it has.
+    pub fn hash(&self, name: &ObjectName) -> Result<Verified, StoreError> {
+        let source = self.open_source(name)?;
+        let size = source.size();
+        let root = hash_source(&source).map_err(|error| self.shared().of_source(error))?.root;
+        Ok(Verified::Ok { size, root })
     }
 
     /// Removes an object's marker, so that it is fetched again, whoever holds the root. Whether there was one.

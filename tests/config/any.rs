@@ -125,6 +125,9 @@ pub(super) fn any_config() -> impl Strategy<Value = Config> {
     let small = (packet_len, engine, workers, any::<bool>(), (congestion, http_address()));
     (name, role, small, absolute_path(), "/[a-z]{1,50}").prop_map(|(name, role, small, state_dir, socket)| {
         let (packet_len, engine, workers, blocks, (congestion, http)) = small;
+        // Without a list, somebody has to tell what there is.
+        let is_listed = |trader: &Trader| trader.store.as_ref().is_none_or(|store| store.segments.is_some());
+        let may_do_without = !matches!(&role, RoleConfig::Trader(trader) if !is_listed(trader));
         Config {
             name: name.parse().expect("of the right form"),
             role,
@@ -133,7 +136,7 @@ pub(super) fn any_config() -> impl Strategy<Value = Config> {
             state_dir: Path::new("/state").join(state_dir.strip_prefix("/").expect("absolute")),
             control: Control { socket: Path::new("/run").join(&socket[1..]), http },
             workers,
-            blocks,
+            blocks: blocks || !may_do_without,
             congestion,
         }
     })

@@ -291,6 +291,8 @@ pub(crate) fn figures() -> Figures {
         }),
         last_commit: Some(Duration::from_millis(1_790_000_000_250)),
         spool: None,
+        spool_used: Vec::new(),
+        links_up: Some(1),
         links: vec![link(1, true), link(2, false)],
     }
 }

@@ -155,10 +155,11 @@ fn a_reload_of_a_bad_file_exits_with_78_and_status_says_so_until_a_good_one() {
     fs::write(site.config("t1"), format!("colour = \"green\"\n{good}")).expect("written");
     let error = said(&site, "t1", &["reload"], 78);
     assert!(error.contains(":1:1: unknown key `colour`") && error.contains("nothing was changed"), "{error}");
-    let config = &told(&site, "t1", &["status"], 0)["config"];
+    let config = &told(&site, "t1", &["status"], 3)["config"];
     assert_eq!(config["ok"], json!(false));
     assert!(config["message"].to_string().contains("colour"), "{config}");
-    assert!(said(&site, "t1", &["status"], 0).contains("config not in force"));
+    let shown = ctl(&site, "t1", &["status"]).stdout;
+    assert!(String::from_utf8_lossy(&shown).contains("config not in force"));
 
     // What a running node does not take is told, and no less true at the next reload.
     let other = good.replace("stock{1..1}", "stock{1..2}").replace("127.0.0.0/8", "127.0.0.0/9");
@@ -195,6 +196,9 @@ fn every_exit_status_is_what_the_contract_says() {
     check(&site, "e1", &["status"], 3);
     // Nobody is left to bring again what is missed.
     site.kill("e1");
+    site.until("its links are missed", |site| site.tells("t1", "/peers/0/links_up") == 0);
+    assert_eq!(site.tells("t1", "/state"), "SYNCED");
+    check(&site, "t1", &["status"], 3);
     fs::remove_file(site.marker("t1", 1)).expect("there");
     check(&site, "t1", &["verify"], 3);
     check(&site, "t1", &["wait", "--synced", "--timeout", "0"], 5);

@@ -71,6 +71,28 @@ fn a_reload_applies_who_may_connect() {
     site.write_trader("t1", &["127.0.0.0/8"], address);
     site.signal("t1", Signal::SIGHUP);
     site.until_converged();
+    let up = |site: &Site| -> u64 {
+        let peers = site.tells("t1", "/peers").as_array().cloned().unwrap_or_default();
+        peers.iter().filter_map(|peer| peer["links_up"].as_u64()).sum()
+    };
+    site.until("all links are up", |site| up(site) == 4);
+    site.write_trader("t1", &["192.0.2.0/24"], address);
+    site.signal("t1", Signal::SIGHUP);
+    site.until("those who may not connect any more are gone", |site| up(site) == 0);
+}
+
+#[test]
+fn a_reload_forgets_links_that_are_not_to_come_back() {
+    let mut site = Site::start(Plan { exchanges: 1, ..Plan::default() });
+    site.until_converged();
+    let both = [site.address("t1"), site.address("t2")];
+    site.plan.links = 1;
+    site.write_exchange("e1", both);
+    site.signal("e1", Signal::SIGHUP);
+    site.until("a link is missed", |site| site.tells("t1", "/peers/0/state") == "degraded");
+    site.signal("t1", Signal::SIGHUP);
+    site.until("it is not missed any more", |site| site.tells("t1", "/peers/0/state") != "degraded");
+    assert_eq!(site.tells("t1", "/peers/0/links").as_array().map(Vec::len), Some(1));
 }
 
 #[test]

@@ -99,6 +99,15 @@ fn a_store_is_held_against_the_far_traders_inventory() {
     assert_eq!((status, findings(&report)), (3, vec![("more", "extra")]));
     fs::remove_file(remote.join("more")).expect("removed");
     fs::remove_file(remote.join("more.success")).expect("removed");
+    // A marker of another program tells nothing, and the far trader does.
+    fs::write(site.marker("t1", 1), "").expect("written");
+    let (status, report) = verify(&deep);
+    assert_eq!((status, &report["without_root"], &report["told_whole"]), (0, &json!(0), &json!(true)));
+    let whole = fs::read(site.remote("t1", 1)).expect("there");
+    fs::write(site.remote("t1", 1), random_bytes(whole.len())).expect("written");
+    let (status, report) = verify(&deep);
+    assert_eq!((status, findings(&report)), (3, vec![("stock1", "outdated")]));
+    fs::write(site.remote("t1", 1), whole).expect("written");
     // Nobody is there to bring it again.
     site.kill("e1");
     site.kill("e2");
@@ -111,7 +120,13 @@ fn a_store_is_held_against_the_far_traders_inventory() {
 
 #[test]
 fn what_cannot_be_verified_is_said() {
-    let site = Site::new(plan());
+    let mut site = Site::new(plan());
+    site.run("t1");
+    site.until("it answers", |site| site.status("t1").is_some());
+    // Nobody has told it anything.
+    let (status, report) = verify(&["--deep", "--socket", text(&site.socket("t1"))]);
+    assert_eq!((status, &report["told_whole"]), (3, &json!(false)));
+    site.kill("t1");
     assert_eq!(verify(&["/nowhere/at/all"]).0, 1);
     assert_eq!(verify(&["--deep", "--socket", text(&site.socket("t1"))]).0, 4);
     assert_eq!(verify(&["--config", text(&site.config("e1"))]).0, 2);

@@ -93,6 +93,7 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     let mut asks = limits::SESSION_ASKS_MAX;
     let mut joins = 2 * job.connections;
     let mut next_dial = Instant::now();
+    let answered_by = next_dial + limits::SESSION_SILENCE_MAX;
     let mut core = session.lock();
     while core.ended.is_none() {
         drop(core);
@@ -105,10 +106,17 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
         let is_time = Instant::now() >= next_dial;
         if feed.is_stopped() {
             session.stop();
+        } else if session.id.get().is_none() && Instant::now() >= answered_by {
+            let what = format!("the server has not answered for {} s", limits::SESSION_SILENCE_MAX.as_secs());
+            session.give_up(Ending::Protocol(what));
         } else if let Some(role) = role.filter(|_| is_time) {
             let left = if links == 0 { &mut asks } else { &mut joins };
             match connect(job.address) {
-                _ if *left == 0 => session.give_up("the server closes the connection and does not answer"),
+                Ok(_) if *left == 0 => {
+                    let what = "the server closes the connection and does not answer";
+                    session.give_up(Ending::Protocol(what.into()));
+                }
+                Err(error) if *left == 0 => session.give_up(Ending::Lost(error.to_string())),
                 Ok(socket) => add(&engine.shared, session, socket, job.address, role),
                 Err(error) => tracing::warn!("a connection cannot be made: {error}"),
             }
@@ -182,5 +190,5 @@ fn workers() -> usize {
 }
 
 fn local(path: &Path, error: TreeError) -> SessionError {
-    SessionError::Local { path: path.to_owned(), source: std::io::Error::other(error.to_string()) }
+    SessionError::Local { path: path.to_owned(), source: std::io::Error::other(error) }
 }

@@ -180,9 +180,9 @@ impl Running {
     }
 
     /// Nobody makes the session.
-    pub(super) fn give_up(&self, reason: &str) {
+    pub(super) fn give_up(&self, ending: Ending) {
         let mut core = self.lock();
-        self.fail(&mut core, Ending::Lost(reason.to_owned()));
+        self.fail(&mut core, ending);
         self.drain(core, None);
     }
 

@@ -22,6 +22,7 @@ pub enum TreeError {
         /// What was tried, as a verb.
         operation: &'static str,
         /// What the system said.
+        #[source]
         cause: io::Error,
     },
     /// The disk (or a quota on it) has no room for the entry.
