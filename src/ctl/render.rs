@@ -207,15 +207,15 @@ pub fn pause(pause: &Pause) -> String {
     }
 }
 
-/// What there is beside what is wanted is not known yet.
-const UNTOLD: &str = ", and no peer has told yet all there is";
+/// There may be more than what is wanted now.
+const UNTOLD: &str = "no peer has told yet all there is";
 
 /// How far a node is, in one sentence's tail: `have 212 of 500 objects (5.1 GB of 12.0 GB)`.
 pub(super) fn progress(status: &Status) -> String {
     let Status { have, want, .. } = status;
     let all =
         format!("have {} of {} ({} of {})", have.objects, count(want.objects), size(have.bytes), size(want.bytes));
-    if status.want_known { all } else { all + UNTOLD }
+    if status.want_known { all } else { format!("{all}, and {UNTOLD}") }
 }
 
 /// `seconds` as a person says them: `45s`, `12m 55s`, `3h 12m`, `2d 3h`.
@@ -252,7 +252,7 @@ pub(super) fn totals(status: &Status) -> String {
     }
     append(&mut out, format_args!("   {} in   {} out", rate(status.rate_in), rate(status.rate_out)));
     if !status.want_known {
-        out += UNTOLD;
+        append(&mut out, format_args!("   {UNTOLD}"));
     }
     if status.is_synced() || want.bytes <= have.bytes || status.role == Role::Exchange {
         return out;
