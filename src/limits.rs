@@ -177,6 +177,8 @@ pub const SESSION_KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// A session waits so long for a file that another one is bringing in: longer than it takes to notice that one's client is gone.
 pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
+/// A client gives a server up that has not answered for its session within this time, however often it was asked.
+pub const SESSION_ANSWER_WITHIN: Duration = Duration::from_secs(45);
 /// A client asks so often for its session where the server closes the connection before it answers, as one does that starts.
 pub const SESSION_ASKS_MAX: usize = 10;
 /// Bytes of a session that wait for its writer; beyond this its connections read nothing.
@@ -375,6 +377,10 @@ pub const QUIET_AFTER: Duration = Duration::from_secs(1);
 pub const HOLD_MIN: Duration = Duration::from_secs(1);
 /// ... up to this.
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
+/// An object whose place takes nothing is tried again after this time, the double each time ...
+pub const PLACE_RETRY_MIN: Duration = Duration::from_secs(1);
+/// ... up to this.
+pub const PLACE_RETRY_MAX: Duration = Duration::from_secs(300);
 /// A packet that is owed to a seed-only peer only to keep its loop turning is sent after this time, doubling with each
 /// idle turn ...
 pub const IDLE_TURN_MIN: Duration = Duration::from_micros(100);

@@ -151,6 +151,13 @@ pub struct Trader {
     pub listen: Vec<Listen>,
 }
 
+impl Trader {
+    /// Whether it has links with others of a site: exchanges, which fetch for a trader and from it.
+    pub fn has_peers(&self) -> bool {
+        self.listen.iter().any(|listen| listen.protocol == Protocol::Duplex)
+    }
+}
+
 /// What a trader replicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {

@@ -300,26 +300,28 @@ pub(super) fn give_up(shared: &Shared, key: PartKey, error: &StoreError) {
 }
 
 pub(super) fn fail(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError) {
-    let (why, fault) = (error.to_string(), fault_of(error));
-    shared.with_flows(|flows, now| flows.at(flow).handle_store_failed(id, generation, why, fault, now));
+    let fault = if error.is_of_name() { Fault::Name } else { Fault::Store };
+    tell_failed(shared, (flow, id, generation), error, fault);
 }
 
-fn fault_of(error: &StoreError) -> Fault {
-    if error.is_of_name() { Fault::Name } else { Fault::Store }
+fn tell_failed(shared: &Shared, (flow, id, generation): PartKey, error: &StoreError, fault: Fault) {
+    let why = error.to_string();
+    shared.with_flows(|flows, now| flows.at(flow).handle_store_failed(id, generation, why, fault, now));
 }
 
 /// A part could not be made final. What can be gone on with stays, and is not fetched again.
 fn put_off(shared: &Shared, key: PartKey, error: &StoreError) {
-    let Some(part) = shared.take_part(key) else { return fail(shared, key, error) };
+    let fault = if error.is_of_place() { Fault::Name } else { Fault::Store };
+    let Some(part) = shared.take_part(key) else { return tell_failed(shared, key, error, fault) };
     let (flow, id, generation) = key;
     let is_kept = part.lasts()
         && !error.is_loss()
         && shared.with_flows(|flows, now| {
-            flows.at(flow).handle_commit_failed(id, generation, error.to_string(), fault_of(error), now)
+            flows.at(flow).handle_commit_failed(id, generation, error.to_string(), fault, now)
         });
     if !is_kept {
         throw_away(shared, flow, &part);
-        fail(shared, key, error);
+        tell_failed(shared, key, error, fault);
     }
 }
 

@@ -215,7 +215,7 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let root = Arc::new(Root::create(&job.destination.join("remote"))?);
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
-    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, reached: false, answered: false };
+    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, deaf: 0, answered: false };
     let mut run = Run { line, driver: job.driver, failed: Vec::new(), reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
@@ -231,42 +231,39 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
 struct Line {
     address: String,
     packet_len: PacketLen,
-    /// Connections in a row that brought nothing.
+    /// Tries in a row that brought nothing whole.
     tries: u32,
-    /// A connection was made, and: one brought something.
-    reached: bool,
+    /// Connections over which nothing came, before the first one over which something did.
+    deaf: u32,
     answered: bool,
 }
 
 impl Line {
-    fn connect(&mut self) -> Result<TcpStream, String> {
+    fn connect(&self) -> Result<TcpStream, String> {
         let addresses = self.address.to_socket_addrs().map_err(|error| format!("cannot resolve the name: {error}"))?;
         let mut last = "the name has no address".to_owned();
         for address in addresses {
             match TcpStream::connect_timeout(&address, limits::DIAL_WITHIN) {
-                Ok(stream) => {
-                    self.reached = true;
-                    return Ok(stream);
-                }
+                Ok(stream) => return Ok(stream),
                 Err(error) => last = super::dial::describe(&error),
             }
         }
         Err(last)
     }
 
-    /// A connection brought something.
-    fn handle_answered(&mut self) {
-        self.answered = true;
-        self.tries = 0;
+    /// A connection has ended. An error: whoever has never said anything that can be understood will not do so the next time.
+    fn handle_ended(&mut self, brought_something: bool, reason: &str) -> Result<(), FetchError> {
+        self.answered |= brought_something;
+        self.deaf += u32::from(!self.answered);
+        if self.answered || self.deaf < limits::FETCH_UNANSWERED_MAX {
+            return Ok(());
+        }
+        Err(FetchError::Protocol { address: self.address.clone(), reason: reason.to_owned() })
     }
 
     /// A connection brought nothing: how long to wait for the next try, if there is one.
     fn next_try(&mut self, reason: &str, missing: Missing) -> Result<Duration, FetchError> {
         self.tries += 1;
-        // Whoever has never said anything that can be understood will not do so the next time.
-        if self.reached && !self.answered && self.tries >= limits::FETCH_UNANSWERED_MAX {
-            return Err(FetchError::Protocol { address: self.address.clone(), reason: reason.to_owned() });
-        }
         if self.tries >= limits::FETCH_TRIES_MAX {
             let (address, reason) = (self.address.clone(), reason.to_owned());
             return Err(FetchError::Lost { address, reason, tries: self.tries, missing });
@@ -288,6 +285,8 @@ struct Run<P> {
 
 /// Why a listing did not come.
 enum ListError {
+    /// Nobody is there now.
+    Unreached(String),
     /// It may come over another connection.
     Lost(String),
     Final(FetchError),
@@ -304,11 +303,16 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                 Ok((names, unnamed)) => {
                     let why = "the listing has it, and it is no object's name";
                     self.failed.extend(unnamed.into_iter().map(|line| (line, why.to_owned())));
-                    self.line.handle_answered();
+                    self.line.tries = 0;
+                    self.line.answered = true;
                     return Ok(names);
                 }
                 Err(ListError::Final(error)) => return Err(error),
-                Err(ListError::Lost(reason)) => reason,
+                Err(ListError::Unreached(reason)) => reason,
+                Err(ListError::Lost(reason)) => {
+                    self.line.handle_ended(false, &reason)?;
+                    reason
+                }
             };
             let delay = self.line.next_try(&reason, Missing::All)?;
             self.reconnects += 1;
@@ -326,7 +330,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             std::io::ErrorKind::WouldBlock => ListError::Lost("it does not answer".into()),
             _ => ListError::Lost(error.to_string()),
         };
-        let mut stream = self.line.connect().map_err(ListError::Lost)?;
+        let mut stream = self.line.connect().map_err(ListError::Unreached)?;
         stream.set_read_timeout(Some(limits::NAMED_SILENCE_MAX)).map_err(lost)?;
         stream.set_write_timeout(Some(limits::NAMED_SILENCE_MAX)).map_err(lost)?;
         let mut packet = Listing::request();
@@ -339,6 +343,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
         let (mut names, mut unnamed) = (BTreeSet::new(), Vec::new());
         loop {
             stream.read_exact(&mut packet).map_err(lost)?;
+            self.line.answered = true;
             let taken = listing.handle_packet(&packet, |line| match line {
                 Ok(name) => drop(names.insert(name)),
                 Err(line) if unnamed.len() < limits::SCAN_LIST_MAX => unnamed.push(line.escape_ascii().to_string()),
@@ -420,14 +425,19 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                     self.add_link(engine, LinkId(link), stream);
                     match self.follow(engine, inbox, LinkId(link))? {
                         None => return Ok(()),
-                        Some(end) => end,
+                        Some((reason, damaged)) => {
+                            if !damaged {
+                                self.line.handle_ended(engine.traffic().payload_in > 0, &reason)?;
+                            }
+                            (reason, damaged)
+                        }
                     }
                 }
                 Err(reason) => (reason, false),
             };
             let totals = self.look(engine);
             if totals.present > before {
-                self.line.handle_answered();
+                self.line.tries = 0;
             } else if damaged {
                 return Err(FetchError::Protocol { address: self.line.address.clone(), reason });
             }

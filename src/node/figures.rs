@@ -6,7 +6,7 @@ use super::line::{Place, Slot, Tally};
 use super::links::Look;
 use super::report::spool_status;
 use super::site::{FIRST, SECOND, Site, lock};
-use crate::config::{Config, Protocol, RoleConfig, Trader};
+use crate::config::{Config, RoleConfig, Trader};
 use crate::control::{Figures, LinkFigures, Role, StoreFigures, Totals};
 use crate::limits;
 use crate::transfer;
@@ -98,7 +98,7 @@ impl Site {
 fn has_links(config: &Config) -> bool {
     match &config.role {
         RoleConfig::Exchange(_) => true,
-        RoleConfig::Trader(trader) => trader.listen.iter().any(|listen| listen.protocol == Protocol::Duplex),
+        RoleConfig::Trader(trader) => trader.has_peers(),
     }
 }
 

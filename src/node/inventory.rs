@@ -17,6 +17,8 @@ use crate::units::ObjectName;
 /// Objects that were found new or changed.
 pub(super) type Batch = Vec<(ObjectName, Stamp)>;
 
+/// What an object is known by that is to be hashed again at the next look.
+pub(super) const UNSETTLED: u64 = 0;
 /// What was hashed is offered after this time, however little it is.
 const OFFER_AFTER: Duration = Duration::from_millis(10);
 /// Whether the node still lives is looked at this often.
@@ -187,7 +189,7 @@ fn open_cache(site: &Site) -> Option<HashCache> {
 /// What an object was found to hold.
 struct Hashed {
     hashes: Hashes,
-    /// What to know it by at the next look; 0 where it is to be hashed again then.
+    /// What to know it by at the next look, or [`UNSETTLED`].
     mark: u64,
 }
 
@@ -199,7 +201,7 @@ fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCa
     let hashes = hash_source(&source)?;
     // It may be written to again without another stamp.
     if !source.is_settled() {
-        return Ok(Hashed { hashes, mark: 0 });
+        return Ok(Hashed { hashes, mark: UNSETTLED });
     }
     if let Some(cache) = cache {
         cache.insert(name, stamp, &hashes);
@@ -221,6 +223,10 @@ fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashed)>) {
                 root: hashes.root,
                 block_crcs: hashes.block_crcs,
             };
+            let is_other = |known: &Content| known.root != content.root;
+            if flow.find(&name).and_then(|id| flow.content(id)).is_some_and(is_other) {
+                flow.withdraw(&name);
+            }
             flow.offer(name.clone(), content.size);
             if let Some(id) = flow.know(Entry { name, content }) {
                 flow.set_mark(id, mark);

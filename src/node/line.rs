@@ -220,6 +220,16 @@ impl Caller {
         }
     }
 
+    /// A connection is closed, and not expected back.
+    pub(super) fn forget(&mut self, link: LinkId) {
+        if let Some(at) = self.places.iter().position(|place| place.link == Some(link)) {
+            let mut place = self.places.remove(at);
+            place.history.end(link, false);
+            self.left.absorb(place.history);
+            (self.up, self.most_up) = (self.up - 1, self.most_up - 1);
+        }
+    }
+
     /// What is not up is not expected back.
     pub(super) fn forget_gone(&mut self) {
         while let Some(at) = self.places.iter().position(|place| place.link.is_none()) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::inventory::Batch;
+use super::inventory::{Batch, UNSETTLED};
 use super::site::{NAMED, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
@@ -77,10 +77,12 @@ impl Site {
             for (name, stamp) in part {
                 if let Some(id) = flow.find(&name) {
                     look.seen.insert(id);
-                    if flow.mark(id) == Some(stamp.print()) {
-                        continue;
+                    match flow.mark(id) {
+                        Some(mark) if mark == stamp.print() => continue,
+                        // To be hashed once more, and served meanwhile as it was.
+                        Some(UNSETTLED) => {}
+                        _ => flow.withdraw(&name),
                     }
-                    flow.withdraw(&name);
                 }
                 match &self.hasher {
                     // Offered once it has been hashed.

@@ -60,6 +60,7 @@ impl Site {
             let mut listeners = trader.listen.iter().filter(|listen| listen.protocol == protocol);
             if !listeners.any(|listen| listen.allow.iter().any(|network| network.contains(address.ip()))) {
                 self.engine().close_link(link, "its address is no longer in `allow`");
+                lock(&self.callers).values_mut().for_each(|caller| caller.forget(link));
             }
         }
         lock(&self.callers).retain(|name, caller| {

@@ -681,7 +681,13 @@ fn open_journal(root: &Root, unmarked: Unmarked, flow: &mut Flow) -> Result<Jour
     let (mut journal, resumed) = Journal::open(root, unmarked)?;
     let (mut objects, mut bytes) = (0, ByteCount(0));
     for Resumed { name, size, root: hash, .. } in resumed {
-        let part = root.open_part(&name, size, hash)?;
+        let part = match root.open_part(&name, size, hash) {
+            Ok(part) => part,
+            Err(error) => {
+                tracing::warn!("what is here of an object is fetched again: {error}");
+                continue;
+            }
+        };
         match journal.left(&part) {
             Ok(left) => {
                 (objects, bytes) = (objects + 1, bytes + left.ranges.total());

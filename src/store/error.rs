@@ -216,8 +216,14 @@ impl StoreError {
         }
     }
 
-    /// Whether it is about the place of one object, and others may well be stored.
+    /// Whether it is about one object's name, and others may well be stored.
     pub fn is_of_name(&self) -> bool {
+        use StoreError::{BadName, NotFound, NotRegular, Outside};
+        matches!(self, NotFound { .. } | Outside { .. } | NotRegular { .. } | BadName { .. })
+    }
+
+    /// Of an object that was to get its name: whether it is about the place where that leads, and others may well get theirs.
+    pub fn is_of_place(&self) -> bool {
         match self {
             Self::Io { object: Some(_), cause, .. } => matches!(
                 Errno::from_raw(cause.raw_os_error().unwrap_or(0)),
@@ -233,8 +239,7 @@ impl StoreError {
                     | Errno::EINVAL
                     | Errno::EILSEQ
             ),
-            Self::NotFound { .. } | Self::Outside { .. } | Self::NotRegular { .. } | Self::BadName { .. } => true,
-            _ => false,
+            _ => self.is_of_name(),
         }
     }
 

@@ -438,8 +438,9 @@ impl Lasting {
             Some(file) => file,
             None => match PrivateFile::open(shared, PartId { stem, number: self.number }) {
                 Ok(file) => Arc::new(file),
-                Err(Errno::ENOENT) => return Ok(None),
-                Err(errno) => return Err(errno),
+                // It may well be there.
+                Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
+                Err(_) => return Ok(None),
             },
         };
         let found = Stamp::of(&fstat(&file.fd)?).size;

@@ -88,7 +88,11 @@ impl Spool {
         let root = Root::create(path)?;
         let private = path.join(limits::PRIVATE_DIR);
         let id_file = private.join("boot_id");
-        let listed = Listed::read(&private)?;
+        let mut listed = match Listed::read(&private)? {
+            // Of a version that kept no list.
+            None if id_file.exists() => Listed(peers.iter().cloned().collect()),
+            listed => listed.unwrap_or_default(),
+        };
         let same_boot = fs::read_to_string(&id_file).is_ok_and(|text| BootId::new(&text) == *boot);
         if !same_boot {
             let io = |operation| move |error: io::Error| StoreError::io(path, None, operation, errno_of(&error));
@@ -101,6 +105,7 @@ impl Spool {
             }
             let wiped = listed.0.iter().try_for_each(|peer| empty(&path.join(peer)));
             wiped.map_err(io("empty the spool of an earlier boot"))?;
+            listed = Listed::default();
             fs::write(&id_file, format!("{}\n", boot.0)).map_err(io("write the boot id of the spool"))?;
         }
         listed.extend(path, peers)?.write(&private)?;
@@ -148,17 +153,19 @@ fn open_peer(path: &Path, peer: &str) -> Result<SpoolPeer, StoreError> {
 }
 
 /// The directories that a spool has made, by their peers' names.
+#[derive(Default)]
 struct Listed(BTreeSet<String>);
 
 impl Listed {
     const FILE: &'static str = "peers";
 
-    fn read(private: &Path) -> Result<Self, StoreError> {
+    fn read(private: &Path) -> Result<Option<Self>, StoreError> {
         match fs::read_to_string(private.join(Self::FILE)) {
             Ok(text) => {
-                Ok(Self(text.lines().filter(|peer| check_peer(private, peer).is_ok()).map(Into::into).collect()))
+                let peers = text.lines().filter(|peer| check_peer(private, peer).is_ok());
+                Ok(Some(Self(peers.map(Into::into).collect())))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(BTreeSet::new())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 Err(StoreError::io(private, None, "read the list of the spool's directories", errno_of(&error)))
             }

@@ -94,6 +94,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
+    /// Nothing comes in by ranges, and has not for so long that it will not soon.
+    pub(super) fn is_deserted(&self, now: Time) -> bool {
+        self.carriers.is_empty() && now.since(self.left_at) >= limits::UPSTREAM_PATIENCE
+    }
+
     pub(super) fn open(&mut self, id: ObjectId) {
         if !self.ranks.contains_key(&id) {
             self.next_rank += 1;

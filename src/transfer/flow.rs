@@ -200,6 +200,9 @@ impl Flow {
         let Some(id) = self.id_of(name).filter(|&id| self.at(id).state() == ObjectState::Present { size }) else {
             return false;
         };
+        if self.lose_kept(id) {
+            return true;
+        }
         self.totals.present -= 1;
         self.totals.present_bytes -= size;
         let object = self.at_mut(id);
@@ -554,6 +557,10 @@ impl Flow {
             object.rest();
         }
         self.totals.failed -= u64::from(had_problem);
+        if let Some((name, left)) = self.blocks.resumable.remove_entry(&self.objects[id.0 as usize].name) {
+            // It has come another way.
+            self.actions.push_back(Action::Discard { name, size: left.size, root: left.root });
+        }
         self.longest = self.longest.max(size);
         self.totals.present += 1;
         self.totals.present_bytes += size;

@@ -84,6 +84,7 @@ impl Flow {
         self.discard_left(id);
         self.wake_readers(id);
         if self.kind != Kind::Fetch {
+            self.clear_problem(id);
             self.forget_if_idle(id);
             return;
         }

@@ -41,6 +41,8 @@ pub(super) struct Asks {
     pub(super) due: BTreeSet<LinkId>,
     /// Something is here that may be gone at its origin.
     doubt: bool,
+    /// A peer has told all there was.
+    was_told: bool,
     /// Of a flow that offers: all that is in its root is told.
     told_all: bool,
     /// Of a flow that offers: what its entries' origin is called on the wire.
@@ -99,9 +101,28 @@ impl Flow {
         self.asks.kept_back.as_ref().map(|(peer, count)| (peer, *count))
     }
 
-    /// Whether a peer has told all there was since this flow began. It need not be there any more.
+    /// Whether a peer has told all there was, at some time since this flow began.
     pub fn was_told_whole(&self) -> bool {
-        self.ledger.cursors.values().any(|cursor| cursor.answered > 0 && !cursor.lossy)
+        self.asks.was_told
+    }
+
+    /// An object that was kept though its origin has it no more is not here any more either: nobody wants it. `false`: it was not
+    /// one of those.
+    pub(super) fn lose_kept(&mut self, id: ObjectId) -> bool {
+        if self.at(id).told_at != KEPT {
+            return false;
+        }
+        if let Some((_, count)) = &mut self.asks.kept_back {
+            *count = count.saturating_sub(1);
+        }
+        self.asks.kept_back.take_if(|(_, count)| *count == 0);
+        let name = self.at(id).name.clone();
+        if self.at(id).content.is_some() {
+            self.forget(&name);
+        } else {
+            self.drop_from_table(id);
+        }
+        true
     }
 
     /// Whether a peer whose log is read now has told all there was since this flow began.
@@ -213,6 +234,7 @@ impl Flow {
             self.wakes.insert(link);
         }
         if !cursor.lossy {
+            self.asks.was_told = true;
             self.discard_unnamed(origin);
         }
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
@@ -260,7 +282,7 @@ impl Flow {
         let others = self.ledger.cursors.values().filter(|cursor| cursor.origin != Some(origin));
         let others = others.fold(0, |masks, cursor| masks | cursor.mask);
         let is_mirror = self.asks.mirror && self.kind == Kind::Fetch;
-        let (mut gone, mut kept, mut stay) = (Vec::new(), 0, 0);
+        let (mut gone, mut kept, mut stay, mut here) = (Vec::new(), 0, 0, 0);
         for id in (0..self.objects.len() as u32).map(ObjectId) {
             let object = &self.objects[id.0 as usize];
             if object.is_gone {
@@ -274,12 +296,21 @@ impl Flow {
                 _ if object.told_at == KEPT => kept += 1,
                 _ if object.told_at >= ask => self.asks.doubt = true,
                 ObjectState::Present { .. } if !is_mirror && self.kind == Kind::Fetch => {}
-                _ => gone.push(id),
+                state => {
+                    here += usize::from(matches!(state, ObjectState::Present { .. }));
+                    gone.push(id);
+                }
             }
         }
-        if is_mirror && (stay == 0 || gone.len() > stay.max(limits::MIRROR_REMOVED_MAX)) {
-            kept += gone.len() as u64;
-            gone.drain(..).for_each(|id| self.at_mut(id).told_at = KEPT);
+        if is_mirror && (stay == 0 || here > stay.max(limits::MIRROR_REMOVED_MAX)) {
+            kept += here as u64;
+            gone.retain(|&id| {
+                let is_here = matches!(self.at(id).state(), ObjectState::Present { .. });
+                if is_here {
+                    self.at_mut(id).told_at = KEPT;
+                }
+                !is_here
+            });
         }
         self.asks.kept_back = (kept > 0).then(|| (peer.clone(), kept));
         gone.into_iter().for_each(|id| self.remove(id, is_mirror));
@@ -433,6 +464,24 @@ mod tests {
             assert_eq!(removed(&mut flow).len(), expected);
             assert_eq!(flow.kept_back().is_some(), expected == 0);
         }
+    }
+
+    #[test]
+    fn what_was_kept_and_is_removed_by_hand_is_wanted_no_more() {
+        let mut flow = mirroring(&["a", "b"]);
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["absent"]);
+        tell(&mut flow, L1, "e1", 8, &[]);
+        flow.handle_whole(L1, &peer("e1"), 8, 0, HERE);
+        ask(&mut flow, L1, "e1");
+        flow.handle_whole(L1, &peer("e1"), 8, 0, HERE);
+        assert_eq!(removed(&mut flow), ["absent"], "it is not here: there is nothing to keep");
+        assert_eq!(flow.kept_back(), Some((&peer("e1"), 2)));
+        for (text, left) in [("a", Some(1)), ("b", None)] {
+            assert!(flow.want_again(&name(text), ByteCount(9)));
+            assert_eq!(flow.kept_back().map(|(_, count)| count), left);
+        }
+        assert!(flow.is_complete() && flow.totals().objects == 0);
     }
 
     #[test]

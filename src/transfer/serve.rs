@@ -137,13 +137,13 @@ impl Flow {
             ObjectState::Arriving { size, written, created: true, .. } => {
                 Availability::Ready { size, ready: written, generation }
             }
-            ObjectState::Gathering { .. } if self.blocks.carriers.is_empty() => Availability::Pending,
-            ObjectState::Gathering { size, prefix, created: true, .. } => {
+            ObjectState::Gathering { size, prefix, created: true, .. } if !self.blocks.is_deserted(now) => {
                 Availability::Ready { size, ready: prefix, generation }
             }
             ObjectState::Arriving { .. } | ObjectState::Growing { .. } | ObjectState::Requested { .. } => {
                 Availability::Awaited
             }
+            ObjectState::Gathering { .. } if self.blocks.carriers.is_empty() => Availability::Pending,
             ObjectState::Gathering { .. } => Availability::Awaited,
             ObjectState::Absent if object.queued && object.retry_at <= now && self.can_fetch(id, now) => {
                 Availability::Awaited

@@ -110,7 +110,7 @@ impl Server {
         Outcome::of(self, self.push_to(self.address, source, to, options))
     }
 
-    fn pull(&self, from: &str, destination: &Path, options: &[&str]) -> Outcome {
+    pub(super) fn pull(&self, from: &str, destination: &Path, options: &[&str]) -> Outcome {
         Outcome::of(self, self.pull_from(self.address, from, destination, options))
     }
 }
@@ -129,7 +129,7 @@ fn ctl() -> Command {
 
 /// What a client said and exited with.
 pub(super) struct Outcome {
-    status: Option<i32>,
+    pub(super) status: Option<i32>,
     events: Vec<Value>,
     pub(super) errors: String,
     log: String,
@@ -162,7 +162,7 @@ impl Outcome {
         self.events.iter().filter(|event| event["event"] == kind).collect()
     }
 
-    fn paths(&self, kind: &str) -> Vec<&str> {
+    pub(super) fn paths(&self, kind: &str) -> Vec<&str> {
         let mut paths: Vec<_> = self.of_kind(kind).iter().filter_map(|event| event["path"].as_str()).collect();
         paths.sort_unstable();
         paths

@@ -100,7 +100,10 @@ fn what_is_here_stays_when_the_config_asks_for_another_size() {
     let sent = site.tells("t2", "/payload_sent");
     fs::write(site.config("t1"), right).expect("written");
     site.run("t1");
-    site.until_converged();
+    site.until("the links are back", |site| {
+        let peers = site.tells("t1", "/peers").as_array().cloned().unwrap_or_default();
+        peers.len() == 2 && peers.iter().all(|peer| peer["links_up"] == 2) && site.tells("t1", "/state") == "SYNCED"
+    });
     assert_eq!(site.tells("t2", "/payload_sent"), sent, "nothing of it had to come again");
 }
 

@@ -93,7 +93,9 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     let mut asks = limits::SESSION_ASKS_MAX;
     let mut joins = 2 * job.connections;
     let mut next_dial = Instant::now();
-    let answered_by = next_dial + limits::SESSION_SILENCE_MAX;
+    let answered_by = next_dial + limits::SESSION_ANSWER_WITHIN;
+    // Why there is no connection, if there is none for that.
+    let mut refused = None;
     let mut core = session.lock();
     while core.ended.is_none() {
         drop(core);
@@ -107,18 +109,23 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
         if feed.is_stopped() {
             session.stop();
         } else if session.id.get().is_none() && Instant::now() >= answered_by {
-            let what = format!("the server has not answered for {} s", limits::SESSION_SILENCE_MAX.as_secs());
-            session.give_up(Ending::Protocol(what));
+            let what = format!("the server has not answered for {} s", limits::SESSION_ANSWER_WITHIN.as_secs());
+            session.give_up(unanswered(refused.take(), what));
         } else if let Some(role) = role.filter(|_| is_time) {
             let left = if links == 0 { &mut asks } else { &mut joins };
             match connect(job.address) {
-                Ok(_) if *left == 0 => {
-                    let what = "the server closes the connection and does not answer";
-                    session.give_up(Ending::Protocol(what.into()));
+                _ if *left == 0 => {
+                    let what = "the server closes the connection and does not answer".to_owned();
+                    session.give_up(unanswered(refused.take(), what));
                 }
-                Err(error) if *left == 0 => session.give_up(Ending::Lost(error.to_string())),
-                Ok(socket) => add(&engine.shared, session, socket, job.address, role),
-                Err(error) => tracing::warn!("a connection cannot be made: {error}"),
+                Ok(socket) => {
+                    refused = None;
+                    add(&engine.shared, session, socket, job.address, role);
+                }
+                Err(error) => {
+                    tracing::warn!("a connection cannot be made: {error}");
+                    refused = Some(error.to_string());
+                }
             }
             *left = left.saturating_sub(1);
             if links + 1 < job.connections && links > 0 {
@@ -158,6 +165,11 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     engine.drain(limits::DRAIN_WITHIN);
     feed.set_progress(session.progress());
     feed.report(Report::Ended(result));
+}
+
+/// Why a session ends that was never made: nobody was there, or somebody who does not know of such.
+fn unanswered(refused: Option<String>, what: String) -> Ending {
+    refused.map_or(Ending::Protocol(what), Ending::Lost)
 }
 
 fn joins_as(session: &Arc<Running>, id: SessionId) -> Role {
