@@ -135,13 +135,15 @@ pub enum FetchError {
     Engine(#[from] EngineError),
     /// The server cannot be reached any more.
     #[error(
-        "{address}: given up after {tries} tries in a row: {reason}; {missing} are still missing, and the same command goes on with these"
+        "{address}: given up after {tries} tries in a row: {reason}{hint}; {missing} are still missing, and the same command goes on with these"
     )]
     Lost {
         /// The server.
         address: String,
         /// Why the last connection ended, or could not be made.
         reason: String,
+        /// What else may be wrong, where nobody ever answered.
+        hint: &'static str,
         /// Connections in a row that brought nothing whole.
         tries: u32,
         /// What is not here.
@@ -215,7 +217,7 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let root = Arc::new(Root::create(&job.destination.join("remote"))?);
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
-    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, deaf: 0, answered: false };
+    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, answered: false };
     let mut run = Run { line, driver: job.driver, failed: Vec::new(), reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
@@ -227,14 +229,16 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     Ok(FetchSummary { fetched, bytes, skipped, failed, reconnects, elapsed: began.elapsed() })
 }
 
+/// What may be wrong where a server never says a word of the protocol.
+const HINT: &str = " (is it a listener with protocol = \"named\" and the same packet_bytes?)";
+
 /// The way to the server.
 struct Line {
     address: String,
     packet_len: PacketLen,
     /// Tries in a row that brought nothing whole.
     tries: u32,
-    /// Connections over which nothing came, before the first one over which something did.
-    deaf: u32,
+    /// Something that can be understood has come over one.
     answered: bool,
 }
 
@@ -251,22 +255,13 @@ impl Line {
         Err(last)
     }
 
-    /// A connection has ended. An error: whoever has never said anything that can be understood will not do so the next time.
-    fn handle_ended(&mut self, brought_something: bool, reason: &str) -> Result<(), FetchError> {
-        self.answered |= brought_something;
-        self.deaf += u32::from(!self.answered);
-        if self.answered || self.deaf < limits::FETCH_UNANSWERED_MAX {
-            return Ok(());
-        }
-        Err(FetchError::Protocol { address: self.address.clone(), reason: reason.to_owned() })
-    }
-
     /// A connection brought nothing: how long to wait for the next try, if there is one.
     fn next_try(&mut self, reason: &str, missing: Missing) -> Result<Duration, FetchError> {
         self.tries += 1;
         if self.tries >= limits::FETCH_TRIES_MAX {
             let (address, reason) = (self.address.clone(), reason.to_owned());
-            return Err(FetchError::Lost { address, reason, tries: self.tries, missing });
+            let hint = if self.answered { "" } else { HINT };
+            return Err(FetchError::Lost { address, reason, hint, tries: self.tries, missing });
         }
         let delay = limits::REDIAL_MIN * 2_u32.pow(self.tries.min(16) - 1);
         Ok(delay.min(limits::FETCH_RETRY_MAX).mul_f64(rand::rng().random_range(0.5..1.0)))
@@ -285,8 +280,6 @@ struct Run<P> {
 
 /// Why a listing did not come.
 enum ListError {
-    /// Nobody is there now.
-    Unreached(String),
     /// It may come over another connection.
     Lost(String),
     Final(FetchError),
@@ -308,11 +301,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                     return Ok(names);
                 }
                 Err(ListError::Final(error)) => return Err(error),
-                Err(ListError::Unreached(reason)) => reason,
-                Err(ListError::Lost(reason)) => {
-                    self.line.handle_ended(false, &reason)?;
-                    reason
-                }
+                Err(ListError::Lost(reason)) => reason,
             };
             let delay = self.line.next_try(&reason, Missing::All)?;
             self.reconnects += 1;
@@ -330,7 +319,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             std::io::ErrorKind::WouldBlock => ListError::Lost("it does not answer".into()),
             _ => ListError::Lost(error.to_string()),
         };
-        let mut stream = self.line.connect().map_err(ListError::Unreached)?;
+        let mut stream = self.line.connect().map_err(ListError::Lost)?;
         stream.set_read_timeout(Some(limits::NAMED_SILENCE_MAX)).map_err(lost)?;
         stream.set_write_timeout(Some(limits::NAMED_SILENCE_MAX)).map_err(lost)?;
         let mut packet = Listing::request();
@@ -425,11 +414,9 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                     self.add_link(engine, LinkId(link), stream);
                     match self.follow(engine, inbox, LinkId(link))? {
                         None => return Ok(()),
-                        Some((reason, damaged)) => {
-                            if !damaged {
-                                self.line.handle_ended(engine.traffic().payload_in > 0, &reason)?;
-                            }
-                            (reason, damaged)
+                        Some(end) => {
+                            self.line.answered |= engine.traffic().payload_in > 0;
+                            end
                         }
                     }
                 }

@@ -211,6 +211,12 @@ impl Journal {
         part.id().and_then(|id| self.parts.get(&id)).map(|tracked| tracked.recorded.clone()).unwrap_or_default()
     }
 
+    /// Parts of other versions of the object: their sizes and roots.
+    pub fn others(&self, name: &ObjectName, root: &Root256) -> Vec<(ByteCount, Root256)> {
+        let of_name = self.parts.values().filter(|tracked| tracked.name == *name && tracked.root != *root);
+        of_name.map(|tracked| (tracked.size, tracked.root)).collect()
+    }
+
     /// Whether all of a part is there.
     pub fn is_whole(&self, part: &Part) -> bool {
         let tracked = part.id().and_then(|id| self.parts.get(&id));

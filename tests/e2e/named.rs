@@ -551,13 +551,3 @@ fn a_listing_cannot_lead_out_of_the_directory() {
     assert!(summary.failed.iter().all(|(name, _)| !name.chars().any(char::is_control)), "{:?}", summary.failed);
     check(home.path(), &Files::new());
 }
-
-#[test]
-fn a_server_that_never_says_a_word_of_it_is_the_wrong_one() {
-    let (_site, address) = serving(&some_files());
-    let directory = tempfile::tempdir().expect("a directory");
-    let other =
-        FetchJob { packet_len: PacketLen::new(1000).expect("in bounds"), ..job(address, directory.path(), &[]) };
-    let error = fetch(other, |_| {}).expect_err("its packets have another length");
-    assert!(matches!(error, FetchError::Protocol { .. }) && error.to_string().contains("packet_bytes"), "{error}");
-}

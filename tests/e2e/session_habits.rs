@@ -1,16 +1,186 @@
 //! What people who know rsync and its like expect of `supersyncctl push` and `pull`, where a mistake costs them.
 
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::session::{Outcome, Server};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::session::{Outcome, PATIENCE, Server};
+use super::site::random_bytes;
 
 #[test]
-fn a_server_that_closes_every_connection_is_another_one() {
+fn a_server_that_closes_every_connection_may_be_another_one() {
     let server = Server::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let outcome = Outcome::of(&server, server.pull_from(address, "open", &server.path("there"), &[]));
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    assert!(outcome.errors.contains("is that the port of a [[listen]]"), "{}", outcome.errors);
+}
+
+/// `touch -d @SECONDS`.
+fn set_time(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    fs::File::options().write(true).open(path).expect("opened").set_modified(time).expect("set");
+}
+
+fn tree(server: &Server, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
+    let root = server.path("here").join(name);
+    for (path, bytes) in files {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("below the root")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    root
+}
+
+/// `path/`: what is in it.
+fn contents(path: &Path) -> PathBuf {
+    path.join("")
+}
+
+fn parts(server: &Server) -> usize {
+    fs::read_dir(server.path("open/.supersync/parts")).map_or(0, Iterator::count)
+}
+
+/// Begins to push `source`, and is killed when some of it is there.
+fn begin(server: &Server, source: &Path, to: &str) {
+    let before = parts(server);
+    let mut command = server.push_to(server.address, source, to, &["--bwlimit", "4MB"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    let by = Instant::now() + PATIENCE;
+    while parts(server) == before {
+        assert!(Instant::now() < by, "nothing comes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ended");
+}
+
+#[test]
+fn a_file_of_the_same_size_and_time_is_another_one_where_a_transfer_goes_on() {
+    let server = Server::start();
+    let (one, two) = (random_bytes(16 << 20), random_bytes(16 << 20));
+    let first = tree(&server, "one", &[("img", &one)]);
+    let second = tree(&server, "two", &[("img", &two)]);
+    set_time(&first.join("img"), 1);
+    let changed = |tree: &Path| {
+        let meta = fs::metadata(tree.join("img")).expect("there");
+        (meta.ctime(), meta.ctime_nsec())
+    };
+    // The kernel's clock has ticks.
+    while changed(&first) >= changed(&second) || fs::metadata(second.join("img")).expect("there").mtime() != 1 {
+        set_time(&second.join("img"), 1);
+    }
+    begin(&server, &first.join("img"), "open/there");
+    server.push(&second.join("img"), "open/there", &[]).ok();
+    assert!(fs::read(server.path("open/there/img")).expect("there") == two, "it is a mix");
+    assert_eq!(parts(&server), 0, "what was there of the other one is gone");
+}
+
+#[test]
+fn what_is_in_the_way_of_the_top_is_not_replaced() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("a", b"a")]);
+    fs::write(server.path("open/file"), "precious").expect("written");
+    fs::create_dir(server.path("open/release1")).expect("made");
+    symlink("release1", server.path("open/current")).expect("linked");
+    for to in ["open/file", "open/current", "open/file/below"] {
+        for options in [&[][..], &["--dry-run"]] {
+            let outcome = server.push(&contents(&source), to, options);
+            assert_eq!(outcome.status, Some(1), "{to} {options:?}: {}", outcome.errors);
+        }
+    }
+    assert_eq!(fs::read(server.path("open/file")).expect("there"), b"precious");
+    assert!(fs::symlink_metadata(server.path("open/current")).expect("there").is_symlink());
+}
+
+#[test]
+fn a_directory_of_a_module_that_is_gone_is_not_made() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("a", b"a")]);
+    fs::remove_dir(server.path("open")).expect("empty");
+    let outcome = server.push(&source, "open/there", &[]);
     assert_eq!(outcome.status, Some(1), "{}", outcome.errors);
-    assert!(outcome.errors.contains("does not keep to the protocol"), "{}", outcome.errors);
+    assert!(outcome.errors.contains("the directory of module open is not there"), "{}", outcome.errors);
+    assert!(!server.path("open").exists());
+}
+
+#[test]
+fn one_file_that_fails_keeps_nothing_from_being_deleted() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("a", b"new"), ("b/c", b"file")]);
+    fs::create_dir_all(server.path("open/there/a/in/the/way")).expect("made");
+    fs::create_dir_all(server.path("open/there/b")).expect("made");
+    fs::write(server.path("open/there/b/old"), "old").expect("written");
+    fs::write(server.path("open/there/a/in/keep.log"), "kept").expect("written");
+    let outcome = server.push(&contents(&source), "open/there", &["--delete", "--exclude", "*.log"]);
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    assert!(!server.path("open/there/b/old").exists() && server.path("open/there/b/c").exists());
+}
+
+#[test]
+fn a_dry_run_tells_what_goes_out_of_the_way_and_pipes_stay() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("b", b"a file now")]);
+    fs::create_dir_all(server.path("open/there/b/deep")).expect("made");
+    fs::write(server.path("open/there/b/deep/precious"), "x").expect("written");
+    fs::create_dir(server.path("open/there/run")).expect("made");
+    for pipe in ["pipe", "run/pipe"] {
+        mkfifo(&server.path("open/there").join(pipe), Mode::S_IRWXU).expect("made");
+    }
+    let told = |options: &[&str]| {
+        let outcome = server.push(&contents(&source), "open/there", options);
+        outcome.ok();
+        outcome.paths("deleted").into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let dry = told(&["--delete", "--dry-run"]);
+    assert!(server.path("open/there/b/deep/precious").exists());
+    assert_eq!(dry, told(&["--delete"]));
+    assert!(dry.contains(&"b/deep/precious".to_owned()), "{dry:?}");
+    assert!(server.path("open/there/pipe").exists() && server.path("open/there/run/pipe").exists());
+}
+
+#[test]
+fn of_several_sources_the_first_one_that_has_a_path_counts() {
+    let server = Server::start();
+    let first = tree(&server, "one", &[("f", &random_bytes(3 << 20)), ("g", b"x"), ("d/a", b"1")]);
+    let second = tree(&server, "two", &[("f", b"second"), ("h", b"other"), ("d/b", b"2")]);
+    fs::hard_link(first.join("g"), first.join("h")).expect("linked");
+    for _ in 0..3 {
+        let mut command = server.push_to(server.address, &contents(&first), "open/there", &[]);
+        let to = command.get_args().last().expect("where to").to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let program = command.get_program().to_owned();
+        command = Command::new(program);
+        command.args(&arguments[..arguments.len() - 1]).arg(contents(&second)).arg(to);
+        let outcome = Outcome::of(&server, command);
+        outcome.ok();
+        assert_eq!(outcome.paths("skipped"), ["f", "h"]);
+        let there = |name: &str| fs::read(server.path("open/there").join(name)).expect("there");
+        assert_eq!(there("f").len(), 3 << 20);
+        assert_eq!((there("h"), there("d/a"), there("d/b")), (b"x".to_vec(), b"1".to_vec(), b"2".to_vec()));
+        fs::remove_dir_all(server.path("open/there")).expect("removed");
+    }
+}
+
+#[test]
+fn what_an_ignore_file_leaves_out_is_not_deleted_though_the_file_leaves_out_itself() {
+    let server = Server::start();
+    let source =
+        tree(&server, "tree", &[(".supersyncignore", b"*.log\n.supersyncignore\n"), ("a", b"a"), ("b.log", b"b")]);
+    fs::create_dir(server.path("open/there")).expect("made");
+    for name in ["prod.log", "old"] {
+        fs::write(server.path("open/there").join(name), name).expect("written");
+    }
+    let outcome = server.push(&contents(&source), "open/there", &["--delete"]);
+    outcome.ok();
+    assert_eq!(outcome.paths("deleted"), ["old"]);
+    assert!(server.path("open/there/prod.log").exists() && !server.path("open/there/b.log").exists());
 }

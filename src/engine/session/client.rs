@@ -110,12 +110,12 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
             session.stop();
         } else if session.id.get().is_none() && Instant::now() >= answered_by {
             let what = format!("the server has not answered for {} s", limits::SESSION_ANSWER_WITHIN.as_secs());
-            session.give_up(unanswered(refused.take(), what));
+            session.give_up(unanswered(refused.take(), &what));
         } else if let Some(role) = role.filter(|_| is_time) {
             let left = if links == 0 { &mut asks } else { &mut joins };
             match connect(job.address) {
                 _ if *left == 0 => {
-                    let what = "the server closes the connection and does not answer".to_owned();
+                    let what = "the server closes the connection and does not answer";
                     session.give_up(unanswered(refused.take(), what));
                 }
                 Ok(socket) => {
@@ -167,9 +167,10 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     feed.report(Report::Ended(result));
 }
 
-/// Why a session ends that was never made: nobody was there, or somebody who does not know of such.
-fn unanswered(refused: Option<String>, what: String) -> Ending {
-    refused.map_or(Ending::Protocol(what), Ending::Lost)
+/// Why a session ends that was never made: nobody was there, or somebody who does not say a word of it.
+fn unanswered(refused: Option<String>, what: &str) -> Ending {
+    const HINT: &str = "is that the port of a [[listen]] with protocol = \"session\"? Another goes with --port";
+    Ending::Lost(refused.unwrap_or_else(|| format!("{what}; {HINT}")))
 }
 
 fn joins_as(session: &Arc<Running>, id: SessionId) -> Role {

@@ -36,7 +36,7 @@ struct Writer {
     lacking: BTreeMap<FileId, u64>,
     /// Another session has a file that is needed here: until when that is waited for, in all.
     busy_until: Option<Instant>,
-    /// The sender told of something that it could not send.
+    /// The sender told of all that it has: what it could not list may be anything.
     is_complete: bool,
 }
 
@@ -135,7 +135,6 @@ impl Writer {
     fn give_up(&mut self, file: FileId, reason: &str) {
         self.lacking.remove(&file);
         self.landing.give_up(file.0);
-        self.is_complete = false;
         let mut core = self.session.lock();
         let path = core.path_of(file);
         let mut received = Vec::new();
@@ -158,7 +157,6 @@ impl Writer {
             }
             Received::Write { .. } | Received::Hole { .. } => {}
             Received::GiveUp { file } => {
-                self.is_complete = false;
                 if self.lacking.remove(&file).is_some() {
                     self.landing.give_up(file.0);
                 }
@@ -248,12 +246,15 @@ impl Writer {
 
     fn end(&mut self) {
         let Ended { deleted, failed } = self.landing.end(self.is_complete);
+        let spares = self.landing.deletes() && !self.is_complete;
+        let spared = spares.then(|| "nothing is deleted, as the sender could not list all that it has".to_owned());
+        let failed: Vec<String> = failed.iter().map(ToString::to_string).chain(spared).collect();
         for error in &failed {
-            self.session.handle_failed(TreePath::top(), error.to_string());
+            self.session.handle_failed(TreePath::top(), error.clone());
         }
         deleted.iter().for_each(|path| self.session.handle_deleted(path.clone()));
         let mut core = self.session.lock();
-        failed.iter().for_each(|error| core.protocol.note(&error.to_string()));
+        failed.iter().for_each(|error| core.protocol.note(error));
         core.protocol.handle_ended(&deleted);
         self.session.finish(&mut core);
         self.session.drain(core, None);

@@ -425,7 +425,8 @@ impl Running {
                     if Arc::ptr_eq(&batch, &core.batch) {
                         core.protocol.handle_unreadable(run.file, &reason);
                     }
-                    self.drain(core, Some(link));
+                    // What is to be said of it may be the last thing that this connection has to say.
+                    self.drain(core, None);
                     self.handle_failed(path, reason);
                 }
             }

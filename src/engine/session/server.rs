@@ -295,11 +295,17 @@ impl Caller {
         }
         let peer = self.address.to_string();
         let session = if is_push {
+            // Its file system may not be mounted.
+            if !module.path.is_dir() {
+                let text = format!("the directory of module {} is not there", module.name);
+                return Err(Refused::new(ErrorCode::NOT_FOUND, text));
+            }
             let tree = match options.dry_run {
                 true => Tree::look(&module.path)?,
                 false => shared.sessions.tree(&module.path)?,
             };
-            let landing = Landing::new(tree, path, landing_options(&options, rules));
+            let mut landing = Landing::new(tree, path, landing_options(&options, rules));
+            landing.check_base()?;
             receive(shared, peer, Side::Server, &options, landing, None)
         } else {
             let is_contents = command.path.ends_with(b"/") || path.is_top();

@@ -30,6 +30,7 @@ pub(super) struct Dresser {
     /// Groups that an unprivileged process may give its files to.
     groups: BTreeSet<u32>,
     numbers: Numbers,
+    made: Made,
     /// What extended attributes were refused for, the first time.
     pub(super) refused: Option<io::Error>,
 }
@@ -39,6 +40,7 @@ pub(super) struct Dresser {
 pub(super) struct Difference {
     owner: Option<(Option<Uid>, Option<Gid>)>,
     mode: bool,
+    wanted_mode: u16,
     mtime: bool,
     /// Those that are there, where they are not the right ones.
     xattrs: Option<Vec<Xattr>>,
@@ -51,10 +53,10 @@ impl Difference {
 }
 
 impl Dresser {
-    pub(super) fn new(owner: bool, numeric_ids: bool, xattrs: bool) -> Self {
+    pub(super) fn new(owner: bool, numeric_ids: bool, xattrs: bool, made: Made) -> Self {
         let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw).collect();
         let (is_privileged, numbers) = (geteuid().is_root(), Numbers::default());
-        Self { owner, numeric_ids, xattrs, is_privileged, groups, numbers, refused: None }
+        Self { owner, numeric_ids, xattrs, is_privileged, groups, numbers, made, refused: None }
     }
 
     /// Dresses a new file that was made with `created` permissions; `None` where these are not known.
@@ -73,8 +75,9 @@ impl Dresser {
             let file = File::from(file.as_fd().try_clone_to_owned().map_err(|error| errno(&error))?);
             self.replace_xattrs(&file, &[], entry);
         }
-        if created != Some(entry.mode) || owner.is_some() && entry.mode & 0o6000 != 0 {
-            fchmod(&file, Mode::from_bits_truncate(entry.mode.into()))?;
+        let mode = self.mode_of(entry, made.uid, made.gid);
+        if created != Some(mode) || owner.is_some() && mode & 0o6000 != 0 {
+            fchmod(&file, Mode::from_bits_truncate(mode.into()))?;
         }
         futimens(&file, &time(entry.atime), &time(entry.mtime))
     }
@@ -89,10 +92,12 @@ impl Dresser {
     ) -> Difference {
         let is_link = matches!(entry.kind, Kind::Symlink(_));
         let have = if self.xattrs && !is_link { self.read_xattrs(directory, name) } else { None };
+        let wanted_mode = self.mode_of(entry, stat.st_uid, stat.st_gid);
         Difference {
             owner: self.owner_of(entry, stat.st_uid, stat.st_gid),
-            mode: !is_link && stat.st_mode & 0o7777 != u32::from(entry.mode),
-            mtime: FileTime::new(stat.st_mtime, stat.st_mtime_nsec) != entry.mtime,
+            mode: !is_link && stat.st_mode & 0o7777 != u32::from(wanted_mode),
+            wanted_mode,
+            mtime: !self.made.is_time(FileTime::new(stat.st_mtime, stat.st_mtime_nsec), entry.mtime),
             xattrs: have.filter(|have| !xattrs::are_same(have, &entry.xattrs, self.is_privileged)),
         }
     }
@@ -105,6 +110,7 @@ impl Dresser {
         difference: &Difference,
         entry: &Entry,
     ) -> nix::Result<()> {
+        let mode = difference.wanted_mode;
         if let Some((uid, gid)) = difference.owner {
             fchownat(directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         }
@@ -113,8 +119,8 @@ impl Dresser {
             self.replace_xattrs(&file, have, entry);
         }
         let is_link = matches!(entry.kind, Kind::Symlink(_));
-        if difference.mode || !is_link && difference.owner.is_some() && entry.mode & 0o6000 != 0 {
-            let mode = Mode::from_bits_truncate(entry.mode.into());
+        if difference.mode || !is_link && difference.owner.is_some() && mode & 0o6000 != 0 {
+            let mode = Mode::from_bits_truncate(mode.into());
             fchmodat(directory, name, mode, FchmodatFlags::NoFollowSymlink)?;
         }
         if difference.mtime {
@@ -132,6 +138,22 @@ impl Dresser {
         let may_give = self.is_privileged || self.groups.contains(&to_gid);
         let to_gid = (to_gid != gid && may_give).then(|| Gid::from_raw(to_gid));
         (to_uid.is_some() || to_gid.is_some()).then_some((to_uid, to_gid))
+    }
+
+    /// The permissions of an entry that belongs to `uid` and `gid` now. To run as its owner or group is only allowed where these
+    /// are those that the sender told: else it would run as somebody whom nobody meant.
+    fn mode_of(&mut self, entry: &Entry, uid: u32, gid: u32) -> u16 {
+        let is_plain = entry.mode & 0o6000 == 0 || entry.kind == Kind::Directory;
+        if is_plain {
+            return entry.mode;
+        }
+        let (to_uid, to_gid) = self.owner_of(entry, uid, gid).unwrap_or((None, None));
+        let (has_uid, has_gid) = (to_uid.map_or(uid, Uid::as_raw), to_gid.map_or(gid, Gid::as_raw));
+        let told = entry.owner.as_ref().filter(|_| self.owner);
+        let told = told.map(|told| if self.numeric_ids { (told.uid, told.gid) } else { self.numbers.of(told) });
+        let is_uid = told.is_some_and(|(uid, _)| uid == has_uid);
+        let is_gid = told.is_some_and(|(_, gid)| gid == has_gid);
+        entry.mode & !(if is_uid { 0 } else { 0o4000 }) & !(if is_gid { 0 } else { 0o2000 })
     }
 
     /// `None` where they cannot be read.

@@ -134,7 +134,7 @@ impl Landing {
     /// Begins to land entries below `base`, which is made with the first of them where it is missing.
     pub fn new(tree: Arc<Tree>, base: TreePath, options: LandingOptions) -> Self {
         Self {
-            dresser: Dresser::new(options.owner, options.numeric_ids, options.xattrs),
+            dresser: Dresser::new(options.owner, options.numeric_ids, options.xattrs, tree.made()),
             directories: Directories::new(Arc::clone(&tree)),
             base,
             options,
@@ -151,6 +151,26 @@ impl Landing {
             unjournaled: 0,
             tree,
         }
+    }
+
+    /// Whether what comes may land at the base: nothing stands there, or a directory.
+    pub fn check_base(&mut self) -> Result<(), TreeError> {
+        let base = self.base.clone();
+        let (above, name) = base.split();
+        match self.look_in(above, name) {
+            Ok(stat) if kind_of(&stat) == SFlag::S_IFDIR => Ok(()),
+            Ok(_) => {
+                let root = self.tree.path().to_path_buf();
+                Err(TreeError::InTheWay { root, path: base, wanted: "directory" })
+            }
+            Err(Errno::ENOENT | Errno::EACCES) => Ok(()),
+            Err(errno) => Err(self.fail(&base, "look at", errno)),
+        }
+    }
+
+    /// Whether what was not sent is to be removed.
+    pub fn deletes(&self) -> bool {
+        self.options.delete
     }
 
     /// Holds an entry against what stands in its place, and makes what needs no bytes: directories, symbolic links, empty
@@ -333,7 +353,9 @@ impl Landing {
         if stamp.size != entry.size {
             return Ok(false);
         }
-        let (true, Some(hash)) = (self.options.checksum, entry.hash) else { return Ok(stamp.mtime == entry.mtime) };
+        let (true, Some(hash)) = (self.options.checksum, entry.hash) else {
+            return Ok(self.tree.made().is_time(stamp.mtime, entry.mtime));
+        };
         let (above, name) = path.split();
         let directory = self.directories.open(above).map_err(|errno| self.fail(path, "open", errno))?;
         let file = match open_to_read(std::os::fd::AsFd::as_fd(&directory), name) {
@@ -420,6 +442,8 @@ impl Landing {
         let size = wanted.entry.size;
         let of_store = |error| TreeError::of_store(&wanted.path, error);
         if let Some(claim) = claimed {
+            // What cannot be removed now is removed the next time.
+            let _ = self.tree.discard_others(&claim);
             let room = if wanted.entry.is_sparse { Room::AsWritten } else { Room::Looked };
             let part = self.tree.open_part(&claim, size, room).map_err(of_store)?;
             wanted.state = State::Part { claim, part: Some(part) };
@@ -510,7 +534,7 @@ impl Landing {
 
     /// Whether a directory that stands at `path` can be put out of the way.
     pub(super) fn check_way(&mut self, path: &TreePath, wanted: &'static str) -> Result<(), TreeError> {
-        if self.options.delete {
+        if self.options.delete && !self.options.dry_run {
             return Ok(());
         }
         let mut is_empty = true;
@@ -525,6 +549,9 @@ impl Landing {
         listed.map_err(|errno| self.fail(path, "list", errno))?;
         if is_empty {
             return Ok(());
+        }
+        if self.options.delete {
+            return self.remove_in_way(path);
         }
         Err(TreeError::InTheWay { root: self.tree.path().to_path_buf(), path: path.clone(), wanted })
     }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::dir::Type;
 use nix::errno::Errno;
@@ -119,12 +119,7 @@ impl Landing {
         };
         let (mut doomed, mut failed) = (Vec::new(), None);
         let listed = resolve::list(directory, |directory, name, kind| {
-            let is_dir = match kind {
-                Some(kind) => kind == Type::Directory,
-                // A file system need not tell the type in its listing.
-                None => fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-                    .is_ok_and(|stat| kind_of(&stat) == SFlag::S_IFDIR),
-            };
+            let Some(is_dir) = is_directory(directory, name, kind) else { return ControlFlow::Continue(()) };
             match path.join(name) {
                 Ok(path) if self.is_kept(&path, is_dir, &scope) || self.is_seen(path.as_bytes()) => {}
                 Ok(path) => doomed.push(Doomed { path, is_dir, is_emptied: false }),
@@ -184,10 +179,9 @@ impl Landing {
         let directory = self.open_to_list(&full)?;
         let (mut children, mut keeps) = (Vec::new(), false);
         let listed = resolve::list(directory, |directory, name, kind| {
-            let is_dir = match kind {
-                Some(kind) => kind == Type::Directory,
-                None => fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-                    .is_ok_and(|stat| kind_of(&stat) == SFlag::S_IFDIR),
+            let Some(is_dir) = is_directory(directory, name, kind) else {
+                keeps = true;
+                return ControlFlow::Continue(());
             };
             match path.join(name) {
                 Ok(path) if !self.is_kept(&path, is_dir, scope) => {
@@ -246,4 +240,19 @@ impl Landing {
     fn refused(&self, path: &TreePath, reason: RefusedPath) -> TreeError {
         TreeError::Refused { root: self.tree.path().to_path_buf(), path: path.clone(), reason }
     }
+}
+
+/// Whether an entry is a directory; `None` for a device, a socket or a pipe: such is never sent, and so never deleted.
+fn is_directory(directory: BorrowedFd<'_>, name: &[u8], kind: Option<Type>) -> Option<bool> {
+    let kind = match kind {
+        Some(kind) => kind,
+        // A file system need not tell the type in its listing.
+        None => match kind_of(&fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?) {
+            SFlag::S_IFDIR => Type::Directory,
+            SFlag::S_IFREG => Type::File,
+            SFlag::S_IFLNK => Type::Symlink,
+            _ => return None,
+        },
+    };
+    matches!(kind, Type::Directory | Type::File | Type::Symlink).then_some(kind == Type::Directory)
 }

@@ -18,7 +18,7 @@ use super::super::journal::{self, Journal, Unmarked};
 use super::super::part::{Part, PrivateFile, Room};
 use super::super::root::{Root, Shared};
 use super::error::TreeError;
-use crate::units::{ByteCount, Entry, ObjectName, RangeSet, Root256, TreePath};
+use crate::units::{ByteCount, Entry, FileTime, ObjectName, RangeSet, Root256, TreePath};
 
 /// A directory that trees land in. Shared by the sessions that write below it.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Tree {
     /// Opened when the first part is made, or when an earlier run left one.
     journal: Mutex<Option<Journal>>,
     /// The versions that are arriving, so that no two sessions write to one.
-    arriving: Mutex<BTreeSet<Root256>>,
+    arriving: Mutex<BTreeSet<Version>>,
     made: Made,
     /// `None` when there is no such directory, and nothing is to be written.
     root: Option<Root>,
@@ -40,6 +40,26 @@ pub(super) struct Made {
     pub(super) masked: u16,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Its times are multiples of this, in nanoseconds.
+    pub(super) tick: i64,
+}
+
+impl Made {
+    /// Whether a time that was set to `wanted` is `found` here.
+    pub(super) fn is_time(&self, found: FileTime, wanted: FileTime) -> bool {
+        found == wanted || found.0 == wanted.0 - wanted.0.rem_euclid(self.tick.max(1))
+    }
+}
+
+/// The unit of the times of `file`'s file system: from a nanosecond to the two seconds of FAT.
+fn tick_of(file: &PrivateFile) -> nix::Result<i64> {
+    const ODD: i64 = 1_000_000_001_123_456_789;
+    const UNITS: [i64; 6] = [1, 100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000];
+    let odd = TimeSpec::new(ODD / 1_000_000_000, ODD % 1_000_000_000);
+    futimens(file, &odd, &odd)?;
+    let stat = fstat(file)?;
+    let found = FileTime::new(stat.st_mtime, stat.st_mtime_nsec);
+    Ok(UNITS.into_iter().find(|unit| found.0 == ODD - ODD % unit).unwrap_or(1))
 }
 
 impl Tree {
@@ -53,7 +73,8 @@ impl Tree {
         let all = Mode::from_bits_truncate(0o777);
         let probe = PrivateFile::create_plain(shared, all).map_err(io("make a file in the private directory of"))?;
         let stat = fstat(&probe).map_err(io("look at"))?;
-        let made = Made { masked: !(stat.st_mode as u16) & 0o777, uid: stat.st_uid, gid: stat.st_gid };
+        let tick = tick_of(&probe).map_err(io("set the time of a file in"))?;
+        let made = Made { masked: !(stat.st_mode as u16) & 0o777, uid: stat.st_uid, gid: stat.st_gid, tick };
         drop(probe);
         let journal = if journal::stands_in(shared.writer()?.private.as_fd()) {
             Some(Journal::open(&root, Unmarked::Keep)?.0)
@@ -103,7 +124,7 @@ impl Tree {
 
     /// Notes that a version is arriving, until the claim is dropped; `None` while another session has it.
     pub(super) fn claim(self: &Arc<Self>, version: Version) -> Option<Claim> {
-        let claimed = self.lock_arriving().insert(version.0);
+        let claimed = self.lock_arriving().insert(version);
         claimed.then(|| Claim { tree: Arc::clone(self), version })
     }
 
@@ -112,10 +133,10 @@ impl Tree {
         let mut journal = self.lock_journal();
         let (Some(root), Some(journal)) = (&self.root, &mut *journal) else { return Ok(None) };
         let name = version.name();
-        if !root.shared().writer()?.lasting().contains_key(&super::super::part::PartStem::of(&name, &version.0)) {
+        if !root.shared().writer()?.lasting().contains_key(&super::super::part::PartStem::of(&name, &version.content)) {
             return Ok(None);
         }
-        let part = Part::open(root.shared(), &name, size, version.0, Room::AsWritten)?;
+        let part = Part::open(root.shared(), &name, size, version.content, Room::AsWritten)?;
         Ok(Some(journal.ranges(&part)))
     }
 
@@ -123,13 +144,13 @@ impl Tree {
     pub(super) fn open_part(&self, claim: &Claim, size: ByteCount, room: Room) -> Result<Part, StoreError> {
         // Parts are only made when there is a journal.
         self.with_journal(|_| Ok(()))?;
-        Part::open(self.shared()?, &claim.version.name(), size, claim.version.0, room)
+        Part::open(self.shared()?, &claim.version.name(), size, claim.version.content, room)
     }
 
     /// Finds the part of a version, which there should be.
     pub(super) fn find_part(&self, claim: &Claim, size: ByteCount) -> Result<Part, StoreError> {
         let (shared, name) = (self.shared()?, claim.version.name());
-        let found = Part::find(shared, &name, size, claim.version.0, Room::AsWritten)?;
+        let found = Part::find(shared, &name, size, claim.version.content, Room::AsWritten)?;
         found.ok_or_else(|| StoreError::io(&shared.path, Some(&name), "find what was here of", Errno::ENOENT))
     }
 
@@ -141,6 +162,18 @@ impl Tree {
             journal.forget(&part);
             Ok(())
         })
+    }
+
+    /// Removes what is here of other versions of a file, but for those that are arriving now: nobody will go on with them.
+    pub(super) fn discard_others(self: &Arc<Self>, claim: &Claim) -> Result<(), StoreError> {
+        let Version { path, content } = claim.version;
+        let others = self.with_journal(|journal| Ok(journal.others(&claim.version.name(), &content)))?;
+        for (size, content) in others {
+            if let Some(other) = self.claim(Version { path, content }) {
+                self.discard(&other, size)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does `step` with the journal, which is opened where it is not yet.
@@ -167,7 +200,7 @@ impl Tree {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_arriving(&self) -> MutexGuard<'_, BTreeSet<Root256>> {
+    fn lock_arriving(&self) -> MutexGuard<'_, BTreeSet<Version>> {
         // Each change is one insertion or removal.
         self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,21 +223,26 @@ impl Drop for Tree {
     }
 }
 
-/// One version of one file of a tree: a digest of where it lies, its size, its time and, where that is told, its content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version(Root256);
+/// One version of one file of a tree: digests of where it lies, and of its size, its times and, where that is told, its content.
+/// Nobody can set a ctime: two files of one size and mtime are two versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version {
+    path: Root256,
+    content: Root256,
+}
 
 impl Version {
     pub(super) fn of(path: &TreePath, entry: &Entry) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&entry.size.0.to_le_bytes()).update(&entry.mtime.0.to_le_bytes());
-        hasher.update(entry.hash.as_ref().map_or(&[], |hash| &hash.0[..])).update(b"/").update(path.as_bytes());
-        Self(Root256(*hasher.finalize().as_bytes()))
+        hasher.update(&entry.ctime.0.to_le_bytes()).update(entry.hash.as_ref().map_or(&[], |hash| &hash.0[..]));
+        let path = Root256(*blake3::hash(path.as_bytes()).as_bytes());
+        Self { path, content: Root256(*hasher.finalize().as_bytes()) }
     }
 
     /// What its part is called: any byte may be in a path, and few in an object's name.
     fn name(self) -> ObjectName {
-        ObjectName::new(self.0.to_string().as_bytes()).expect("hexadecimal digits are a name")
+        ObjectName::new(self.path.to_string().as_bytes()).expect("hexadecimal digits are a name")
     }
 }
 
@@ -217,7 +255,7 @@ pub(super) struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.tree.lock_arriving().remove(&self.version.0);
+        self.tree.lock_arriving().remove(&self.version);
     }
 }
 
@@ -228,5 +266,26 @@ fn put_time_back(dir: BorrowedFd<'_>, before: &FileStat) {
         // Of another user's directory it stays as it is.
         let mtime = TimeSpec::new(before.st_mtime, before.st_mtime_nsec);
         let _ = futimens(dir, &TimeSpec::UTIME_OMIT, &mtime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_was_cut_to_the_units_of_the_file_system_is_the_same() {
+        let check = |tick: i64, found: i64, wanted: i64, expected: bool| {
+            let made = Made { tick, ..Made::default() };
+            assert_eq!(made.is_time(FileTime(found), FileTime(wanted)), expected, "{tick} {found} {wanted}");
+        };
+        check(1, 5, 5, true);
+        check(1, 5, 6, false);
+        check(1_000_000_000, 7_000_000_000, 7_999_999_999, true);
+        check(1_000_000_000, 7_000_000_000, 8_000_000_000, false);
+        check(1_000_000_000, 7_000_000_001, 7_000_000_001, true);
+        check(2_000_000_000, 6_000_000_000, 7_999_999_999, true);
+        check(100, -200, -101, true);
+        check(0, 5, 5, true);
     }
 }

@@ -4,9 +4,10 @@
 //! its directory. Within one they are in the order of their inodes, which is the order that a disk reads them in fastest.
 //! Names are resolved in the directory that is open; no symbolic link is followed anywhere.
 
-use std::collections::HashMap;
 use std::collections::hash_map;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -69,6 +70,9 @@ pub enum SkipReason {
     /// A device, a socket or a pipe.
     #[error("it is a {0}")]
     Special(&'static str),
+    /// A source before this one has something of that path.
+    #[error("a source before has it, too")]
+    Twice,
     /// It, or all below it, cannot be read.
     #[error("cannot {operation} it: {cause}")]
     Unreadable {
@@ -94,7 +98,7 @@ pub enum SkipReason {
 impl SkipReason {
     /// Whether something that should have been sent was not: nothing may then be deleted for not having been listed.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Special(_) | Self::Xattrs(_))
+        !matches!(self, Self::Special(_) | Self::Twice | Self::Xattrs(_))
     }
 }
 
@@ -112,6 +116,9 @@ pub struct Walk {
     /// Regular files of which other names are still to come, and how many.
     linked: HashMap<(u64, u64), (TreePath, u64)>,
     names: Names,
+    /// Digests of the paths that were sent, but for those of directories; where there are several sources.
+    sent: Option<HashSet<u64>>,
+    digest: RandomState,
     skipped: Vec<Skipped>,
     skipped_count: u64,
 }
@@ -156,6 +163,7 @@ impl Walk {
             })?;
             Ok((Arc::new(Top::new(&source.root, dir)), source))
         };
+        let is_several = sources.len() > 1;
         let sources = sources.into_iter().rev().map(open).collect::<Result<_, TreeError>>()?;
         Ok(Self {
             options,
@@ -166,6 +174,8 @@ impl Walk {
             current: None,
             linked: HashMap::new(),
             names: Names::default(),
+            sent: is_several.then(HashSet::new),
+            digest: RandomState::new(),
             skipped: Vec::new(),
             skipped_count: 0,
         })
@@ -274,7 +284,12 @@ impl Walk {
             }
         };
         let is_dir = kind_of(&stat) == SFlag::S_IFDIR;
-        if is_dir && name == limits::PRIVATE_DIR.as_bytes() || listing.scope.excludes(path.as_bytes(), is_dir) {
+        if is_dir && name == limits::PRIVATE_DIR.as_bytes() {
+            return Ok(None);
+        }
+        // The receiver must know what the directory leaves out, so that it does not delete that.
+        let is_told = !is_dir && name == limits::IGNORE_FILE.as_bytes();
+        if !is_told && listing.scope.excludes(path.as_bytes(), is_dir) {
             return Ok(None);
         }
         self.found(&listing.place, listing.directory.as_fd(), path, None, &listing.scope, &stat)
@@ -290,6 +305,13 @@ impl Walk {
         stat: &FileStat,
     ) -> Result<Option<Found>, TreeError> {
         let name = other.as_deref().unwrap_or_else(|| path.name());
+        if kind_of(stat) != SFlag::S_IFDIR
+            && let Some(sent) = &mut self.sent
+            && !sent.insert(self.digest.hash_one(path.as_bytes()))
+        {
+            self.skip(&path, SkipReason::Twice);
+            return Ok(None);
+        }
         let kind = match kind_of(stat) {
             SFlag::S_IFREG => match self.link(stat, &path, &place.top)? {
                 Some(first) => Kind::HardLink(first),

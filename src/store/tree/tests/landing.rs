@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 
 use super::*;
+use crate::units::Owner;
 
 fn owning() -> LandingOptions {
     LandingOptions { owner: true, xattrs: true, resume: true, ..LandingOptions::default() }
@@ -226,6 +227,28 @@ fn a_file_gets_no_name_before_it_is_whole() {
     landing.finish(0).expect("whole");
     assert_eq!(fs::read(site.to().join("file")).expect("stands"), b"abcdefghij");
     assert!(matches!(landing.finish(0), Err(TreeError::UnknownFile(0))));
+}
+
+#[test]
+fn nobody_is_made_to_run_as_somebody_whom_the_sender_did_not_tell() {
+    let site = Site::new();
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let told = |uid, gid| Some(Owner { uid, gid, user: None, group: None });
+    let check = |owner: Option<Owner>, options: LandingOptions, expected: u32| {
+        let mut landing = site.landing(options);
+        let entry = Entry { mode: 0o6755, owner, ..Entry::new(path("program"), Kind::File) };
+        // Made, then found as it should be.
+        for examined in [Examined::Made(Change::New), Examined::Same] {
+            assert_eq!(landing.examine(0, entry.clone()).expect("examined"), examined);
+            let found = fs::metadata(site.to().join("program")).expect("stands").mode();
+            assert_eq!(found & 0o7777, expected, "{:?}", entry.owner);
+        }
+        fs::remove_file(site.to().join("program")).expect("removed");
+    };
+    let numbers = LandingOptions { owner: true, numeric_ids: true, ..LandingOptions::default() };
+    check(None, numbers.clone(), 0o755);
+    check(told(uid, gid), LandingOptions::default(), 0o755);
+    check(told(uid, gid), numbers, 0o6755);
 }
 
 #[test]
