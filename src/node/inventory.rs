@@ -17,8 +17,6 @@ use crate::units::ObjectName;
 /// Objects that were found new or changed.
 pub(super) type Batch = Vec<(ObjectName, Stamp)>;
 
-/// What an object is known by that is to be hashed again at the next look.
-pub(super) const UNSETTLED: u64 = 0;
 /// What was hashed is offered after this time, however little it is.
 const OFFER_AFTER: Duration = Duration::from_millis(10);
 /// Whether the node still lives is looked at this often.
@@ -189,8 +187,13 @@ fn open_cache(site: &Site) -> Option<HashCache> {
 /// What an object was found to hold.
 struct Hashed {
     hashes: Hashes,
-    /// What to know it by at the next look, or [`UNSETTLED`].
+    /// What to know it by at the next look: the print of its stamp; or [`unsettled`].
     mark: u64,
+}
+
+/// What an object of this stamp is known by that is to be hashed again at the next look.
+pub(super) fn unsettled(stamp: &Stamp) -> u64 {
+    !stamp.print()
 }
 
 fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCache>) -> Result<Hashed, Missed> {
@@ -201,7 +204,7 @@ fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCa
     let hashes = hash_source(&source)?;
     // It may be written to again without another stamp.
     if !source.is_settled() {
-        return Ok(Hashed { hashes, mark: UNSETTLED });
+        return Ok(Hashed { hashes, mark: unsettled(stamp) });
     }
     if let Some(cache) = cache {
         cache.insert(name, stamp, &hashes);

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::inventory::{Batch, UNSETTLED};
+use super::inventory::{Batch, unsettled};
 use super::site::{NAMED, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
@@ -80,7 +80,7 @@ impl Site {
                     match flow.mark(id) {
                         Some(mark) if mark == stamp.print() => continue,
                         // To be hashed once more, and served meanwhile as it was.
-                        Some(UNSETTLED) => {}
+                        Some(mark) if mark == unsettled(&stamp) => {}
                         _ => flow.withdraw(&name),
                     }
                 }

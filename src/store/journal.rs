@@ -211,9 +211,9 @@ impl Journal {
         part.id().and_then(|id| self.parts.get(&id)).map(|tracked| tracked.recorded.clone()).unwrap_or_default()
     }
 
-    /// Parts of other versions of the object: their sizes and roots.
-    pub fn others(&self, name: &ObjectName, root: &Root256) -> Vec<(ByteCount, Root256)> {
-        let of_name = self.parts.values().filter(|tracked| tracked.name == *name && tracked.root != *root);
+    /// The parts of all versions of an object: their sizes and roots.
+    pub fn parts_of(&self, name: &ObjectName) -> Vec<(ByteCount, Root256)> {
+        let of_name = self.parts.values().filter(|tracked| tracked.name == *name);
         of_name.map(|tracked| (tracked.size, tracked.root)).collect()
     }
 

@@ -438,9 +438,9 @@ impl Lasting {
             Some(file) => file,
             None => match PrivateFile::open(shared, PartId { stem, number: self.number }) {
                 Ok(file) => Arc::new(file),
+                Err(Errno::ENOENT | Errno::EACCES | Errno::EPERM | Errno::ELOOP) => return Ok(None),
                 // It may well be there.
-                Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
-                Err(_) => return Ok(None),
+                Err(errno) => return Err(errno),
             },
         };
         let found = Stamp::of(&fstat(&file.fd)?).size;

@@ -90,7 +90,11 @@ impl Spool {
         let id_file = private.join("boot_id");
         let mut listed = match Listed::read(&private)? {
             // Of a version that kept no list.
-            None if id_file.exists() => Listed(peers.iter().cloned().collect()),
+            None if id_file.exists() => {
+                let listed = Listed(peers.iter().cloned().collect());
+                listed.write(&private)?;
+                listed
+            }
             listed => listed.unwrap_or_default(),
         };
         let same_boot = fs::read_to_string(&id_file).is_ok_and(|text| BootId::new(&text) == *boot);

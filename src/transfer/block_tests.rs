@@ -339,6 +339,16 @@ fn what_an_earlier_run_left_whole_is_committed_and_not_ordered() {
 }
 
 #[test]
+fn what_is_left_of_a_new_version_is_gone_on_with_beside_the_one_that_is_here() {
+    let mut flow = Flow::fetch();
+    let have = [(Offset(0), ByteCount(2048 * K))].into_iter().collect();
+    flow.resume(name("a"), (ByteCount(3000 * K), Root256([2; 32])), have, Vec::new());
+    flow.have(name("a"), ByteCount(2100 * K), Root256([1; 32]));
+    flow.know(entry("a", 3000 * K, 2)).expect("room");
+    assert!(actions(&mut flow).is_empty(), "nothing of it is thrown away");
+}
+
+#[test]
 fn what_is_whole_and_could_not_be_committed_is_committed_later_and_not_fetched_again() {
     let mut flow = fetching(&[("a", 32 * K)], &[(L1, "e1")]);
     let range = flow.next_range(L1, Time::ZERO).expect("work");

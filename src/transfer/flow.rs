@@ -557,10 +557,6 @@ impl Flow {
             object.rest();
         }
         self.totals.failed -= u64::from(had_problem);
-        if let Some((name, left)) = self.blocks.resumable.remove_entry(&self.objects[id.0 as usize].name) {
-            // It has come another way.
-            self.actions.push_back(Action::Discard { name, size: left.size, root: left.root });
-        }
         self.longest = self.longest.max(size);
         self.totals.present += 1;
         self.totals.present_bytes += size;

@@ -113,11 +113,13 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
             session.give_up(unanswered(refused.take(), &what));
         } else if let Some(role) = role.filter(|_| is_time) {
             let left = if links == 0 { &mut asks } else { &mut joins };
+            if *left == 0 {
+                let what = "the server closes the connection and does not answer";
+                session.give_up(unanswered(refused.take(), what));
+                core = session.lock();
+                continue;
+            }
             match connect(job.address) {
-                _ if *left == 0 => {
-                    let what = "the server closes the connection and does not answer";
-                    session.give_up(unanswered(refused.take(), what));
-                }
                 Ok(socket) => {
                     refused = None;
                     add(&engine.shared, session, socket, job.address, role);

@@ -137,6 +137,8 @@ impl Writer {
         self.landing.give_up(file.0);
         let mut core = self.session.lock();
         let path = core.path_of(file);
+        // What it would have left out is not known here.
+        self.is_complete &= path.name() != limits::IGNORE_FILE.as_bytes();
         let mut received = Vec::new();
         core.protocol.handle_unwritable(file, reason, &mut received);
         self.session.follow(None, received);
@@ -157,6 +159,7 @@ impl Writer {
             }
             Received::Write { .. } | Received::Hole { .. } => {}
             Received::GiveUp { file } => {
+                self.is_complete &= self.session.lock().path_of(file).name() != limits::IGNORE_FILE.as_bytes();
                 if self.lacking.remove(&file).is_some() {
                     self.landing.give_up(file.0);
                 }
@@ -191,6 +194,8 @@ impl Writer {
                 self.examined.push((file, Some(what(change)), Some(have)));
             }
             Err(error) => {
+                // It is not among those that are known to be there.
+                self.is_complete &= !matches!(error, TreeError::TooMany { .. } | TreeError::Refused { .. });
                 self.session.lock().paths.clone_from(&self.paths);
                 self.give_up(file, &error.to_string());
             }

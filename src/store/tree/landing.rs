@@ -302,6 +302,7 @@ impl Landing {
             None => Change::New,
             Some(stat) => match kind_of(stat) {
                 SFlag::S_IFREG if self.is_same_content(&path, &entry, stat)? => {
+                    let _ = self.tree.discard_left(&path);
                     return self.correct(&path, &entry, stat);
                 }
                 SFlag::S_IFREG => Change::Content,
@@ -332,9 +333,13 @@ impl Landing {
     fn left(&self, path: &TreePath, entry: &Entry) -> Result<(RangeSet, State), TreeError> {
         let version = Version::of(path, entry);
         let of_store = |error| TreeError::of_store(path, error);
-        let left = if entry.size.0 > 0 { self.tree.left(version, entry.size).map_err(of_store)? } else { None };
-        let Some(left) = left else { return Ok((RangeSet::new(), State::Waiting)) };
+        let left = || if entry.size.0 > 0 { self.tree.left(version, entry.size).map_err(of_store) } else { Ok(None) };
+        if left()?.is_none() {
+            return Ok((RangeSet::new(), State::Waiting));
+        }
         let claim = self.claim(version, path)?;
+        // Until now another session may have thrown it away.
+        let Some(left) = left()? else { return Ok((RangeSet::new(), State::Waiting)) };
         if self.options.resume {
             return Ok((left, State::Part { claim, part: None }));
         }
@@ -443,7 +448,7 @@ impl Landing {
         let of_store = |error| TreeError::of_store(&wanted.path, error);
         if let Some(claim) = claimed {
             // What cannot be removed now is removed the next time.
-            let _ = self.tree.discard_others(&claim);
+            let _ = self.tree.discard_left(&wanted.path);
             let room = if wanted.entry.is_sparse { Room::AsWritten } else { Room::Looked };
             let part = self.tree.open_part(&claim, size, room).map_err(of_store)?;
             wanted.state = State::Part { claim, part: Some(part) };
@@ -550,8 +555,8 @@ impl Landing {
         if is_empty {
             return Ok(());
         }
-        if self.options.delete {
-            return self.remove_in_way(path);
+        if self.options.delete && self.remove_in_way(path)? {
+            return Ok(());
         }
         Err(TreeError::InTheWay { root: self.tree.path().to_path_buf(), path: path.clone(), wanted })
     }

@@ -63,6 +63,8 @@ impl Landing {
                     journal.forget(&part);
                     Ok(())
                 })?;
+                drop(claim);
+                let _ = self.tree.discard_left(&path);
                 Ok(())
             }
         }
@@ -116,6 +118,8 @@ impl Landing {
     /// others: to flush many at once costs little more than one.
     fn finish_plain(&mut self, id: u16, file: PrivateFile, path: TreePath, entry: &Entry) -> Result<(), TreeError> {
         self.dress(&file, &path, entry, true)?;
+        // What cannot be removed now is removed the next time.
+        let _ = self.tree.discard_left(&path);
         if !self.options.fsync {
             return self.rename(&file, &path);
         }
@@ -189,7 +193,7 @@ impl Landing {
         let (directory, name) = self.parent_of(path).map_err(|errno| self.fail(path, "open", errno))?;
         match unlinkat(&directory, name, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.options.delete => self.remove_in_way(path)?,
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.options.delete => drop(self.remove_in_way(path)?),
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
             Err(errno) => return Err(self.fail(path, "remove", errno)),
         }

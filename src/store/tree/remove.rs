@@ -1,7 +1,7 @@
 //! The end of a session: what the sender does not have goes, then directories get their attributes.
 //!
 //! Only directories that the sender told of are looked into; what the rules leave out stays, and so do the
-//! directories that it is in. When the sender could not send all that it should have, nothing goes: what was not listed may be
+//! directories that it is in. When the sender could not list all that it has, nothing goes: what was not listed may be
 //! there all the same.
 
 use std::collections::{HashMap, HashSet};
@@ -67,17 +67,19 @@ impl Landing {
         ended
     }
 
-    /// Removes the directory at `path`, which is in the way of a file, with all that no rule keeps.
-    pub(super) fn remove_in_way(&mut self, path: &TreePath) -> Result<(), TreeError> {
+    /// Removes the directory at `path`, which is in the way of a file, with all that no rule keeps; whether it is gone.
+    pub(super) fn remove_in_way(&mut self, path: &TreePath) -> Result<bool, TreeError> {
         let below_base = path.as_bytes().strip_prefix(self.base.as_bytes()).unwrap_or(path.as_bytes());
         let below_base = below_base.strip_prefix(b"/").unwrap_or(below_base);
         let scope = Scope::new(&self.options.rules);
         let mut ended = Ended::default();
+        let mut is_gone = false;
         if let Ok(path) = TreePath::new(below_base) {
-            self.remove(Doomed { path, is_dir: true, is_emptied: false }, &scope, &mut ended);
+            self.remove(Doomed { path: path.clone(), is_dir: true, is_emptied: false }, &scope, &mut ended);
+            is_gone = ended.deleted.last() == Some(&path);
         }
         self.deleted.append(&mut ended.deleted);
-        ended.failed.pop().map_or(Ok(()), Err)
+        ended.failed.pop().map_or(Ok(is_gone), Err)
     }
 
     fn delete(&mut self, ended: &mut Ended) {

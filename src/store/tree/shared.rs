@@ -40,21 +40,28 @@ pub(super) struct Made {
     pub(super) masked: u16,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Its times are multiples of this, in nanoseconds.
+    /// Its times are multiples of this, in nanoseconds; 0 where that is not known.
     pub(super) tick: i64,
 }
 
 impl Made {
     /// Whether a time that was set to `wanted` is `found` here.
     pub(super) fn is_time(&self, found: FileTime, wanted: FileTime) -> bool {
-        found == wanted || found.0 == wanted.0 - wanted.0.rem_euclid(self.tick.max(1))
+        let is_cut_to = |unit: i64| found == wanted || found.0 == wanted.0 - wanted.0.rem_euclid(unit);
+        match self.tick {
+            // Nothing was tried here.
+            0 => UNITS.into_iter().any(is_cut_to),
+            tick => is_cut_to(tick),
+        }
     }
 }
+
+/// The units that file systems have of time, in nanoseconds: from those of Linux to the two seconds of FAT.
+const UNITS: [i64; 7] = [1, 100, 1000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000];
 
 /// The unit of the times of `file`'s file system: from a nanosecond to the two seconds of FAT.
 fn tick_of(file: &PrivateFile) -> nix::Result<i64> {
     const ODD: i64 = 1_000_000_001_123_456_789;
-    const UNITS: [i64; 6] = [1, 100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000];
     let odd = TimeSpec::new(ODD / 1_000_000_000, ODD % 1_000_000_000);
     futimens(file, &odd, &odd)?;
     let stat = fstat(file)?;
@@ -164,13 +171,13 @@ impl Tree {
         })
     }
 
-    /// Removes what is here of other versions of a file, but for those that are arriving now: nobody will go on with them.
-    pub(super) fn discard_others(self: &Arc<Self>, claim: &Claim) -> Result<(), StoreError> {
-        let Version { path, content } = claim.version;
-        let others = self.with_journal(|journal| Ok(journal.others(&claim.version.name(), &content)))?;
-        for (size, content) in others {
-            if let Some(other) = self.claim(Version { path, content }) {
-                self.discard(&other, size)?;
+    /// Removes what earlier runs left of the file at `path`, but for what is arriving now: nobody will go on with it.
+    pub(super) fn discard_left(self: &Arc<Self>, path: &TreePath) -> Result<(), StoreError> {
+        let path = digest_of(path);
+        let left = self.lock_journal().as_ref().map(|journal| journal.parts_of(&name_of(path))).unwrap_or_default();
+        for (size, content) in left {
+            if let Some(claim) = self.claim(Version { path, content }) {
+                self.discard(&claim, size)?;
             }
         }
         Ok(())
@@ -236,14 +243,22 @@ impl Version {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&entry.size.0.to_le_bytes()).update(&entry.mtime.0.to_le_bytes());
         hasher.update(&entry.ctime.0.to_le_bytes()).update(entry.hash.as_ref().map_or(&[], |hash| &hash.0[..]));
-        let path = Root256(*blake3::hash(path.as_bytes()).as_bytes());
+        let path = digest_of(path);
         Self { path, content: Root256(*hasher.finalize().as_bytes()) }
     }
 
     /// What its part is called: any byte may be in a path, and few in an object's name.
     fn name(self) -> ObjectName {
-        ObjectName::new(self.path.to_string().as_bytes()).expect("hexadecimal digits are a name")
+        name_of(self.path)
     }
+}
+
+fn digest_of(path: &TreePath) -> Root256 {
+    Root256(*blake3::hash(path.as_bytes()).as_bytes())
+}
+
+fn name_of(path: Root256) -> ObjectName {
+    ObjectName::new(path.to_string().as_bytes()).expect("hexadecimal digits are a name")
 }
 
 /// A version that one session has to itself.
@@ -287,5 +302,7 @@ mod tests {
         check(2_000_000_000, 6_000_000_000, 7_999_999_999, true);
         check(100, -200, -101, true);
         check(0, 5, 5, true);
+        check(0, 8_000_000_000, 8_765_432_100, true);
+        check(0, 8_000_000_001, 8_765_432_100, false);
     }
 }

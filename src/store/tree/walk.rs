@@ -4,8 +4,8 @@
 //! its directory. Within one they are in the order of their inodes, which is the order that a disk reads them in fastest.
 //! Names are resolved in the directory that is open; no symbolic link is followed anywhere.
 
+use std::collections::HashMap;
 use std::collections::hash_map;
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -116,8 +116,8 @@ pub struct Walk {
     /// Regular files of which other names are still to come, and how many.
     linked: HashMap<(u64, u64), (TreePath, u64)>,
     names: Names,
-    /// Digests of the paths that were sent, but for those of directories; where there are several sources.
-    sent: Option<HashSet<u64>>,
+    /// Digests of the paths that were sent, and whether they are directories; where there are several sources.
+    sent: Option<HashMap<u64, bool>>,
     digest: RandomState,
     skipped: Vec<Skipped>,
     skipped_count: u64,
@@ -174,7 +174,7 @@ impl Walk {
             current: None,
             linked: HashMap::new(),
             names: Names::default(),
-            sent: is_several.then(HashSet::new),
+            sent: is_several.then(HashMap::new),
             digest: RandomState::new(),
             skipped: Vec::new(),
             skipped_count: 0,
@@ -227,6 +227,10 @@ impl Walk {
             let entry = self.entry(source.lands.clone(), Kind::Directory, &stat);
             let place = place(b"");
             self.pending.push(Pending { place: Arc::clone(&place), path: source.lands.clone(), scope });
+            if self.sent_before(&source.lands).is_some() {
+                return Ok(None);
+            }
+            self.note_sent(&source.lands, true);
             let mut found = Found { entry, place, name: None, stamp: Stamp::of(&stat) };
             let dir = top.dir.try_clone().map_err(|error| io(errno_of(&error)))?;
             self.add_xattrs(&mut found, || Ok(dir));
@@ -305,10 +309,9 @@ impl Walk {
         stat: &FileStat,
     ) -> Result<Option<Found>, TreeError> {
         let name = other.as_deref().unwrap_or_else(|| path.name());
-        if kind_of(stat) != SFlag::S_IFDIR
-            && let Some(sent) = &mut self.sent
-            && !sent.insert(self.digest.hash_one(path.as_bytes()))
-        {
+        let is_dir = kind_of(stat) == SFlag::S_IFDIR;
+        let before = self.sent_before(&path);
+        if before.is_some_and(|was_dir| !was_dir || !is_dir) {
             self.skip(&path, SkipReason::Twice);
             return Ok(None);
         }
@@ -337,6 +340,10 @@ impl Walk {
                 return Ok(None);
             }
         };
+        if before.is_some() {
+            // A directory is as the first source has it, with what all have in it.
+            return Ok(None);
+        }
         let entry = self.entry(path, kind, stat);
         let mut found = Found { entry, place: Arc::clone(place), name: other, stamp: Stamp::of(stat) };
         if self.options.xattrs && matches!(found.entry.kind, Kind::File | Kind::Directory) {
@@ -354,7 +361,19 @@ impl Walk {
                 }
             }
         }
+        self.note_sent(&found.entry.path, is_dir);
         Ok(Some(found))
+    }
+
+    /// Whether an entry of that path was sent for a source before: `Some(true)` for a directory.
+    fn sent_before(&self, path: &TreePath) -> Option<bool> {
+        self.sent.as_ref()?.get(&self.digest.hash_one(path.as_bytes())).copied()
+    }
+
+    fn note_sent(&mut self, path: &TreePath, is_dir: bool) {
+        if let Some(sent) = &mut self.sent {
+            sent.insert(self.digest.hash_one(path.as_bytes()), is_dir);
+        }
     }
 
     /// The path that a regular file was found under before; where it has more names, this one is remembered.
