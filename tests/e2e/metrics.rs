@@ -106,5 +106,8 @@ fn counters_go_on_over_reconnects_and_lag_ends_with_the_last_object() {
     assert!(sum(&samples, "supersync_sent_bytes_total") >= sum(&samples, "supersync_padding_bytes_total"));
     let samples = scrape(&site, "e1").expect("it answers");
     assert!(samples["supersync_spool_bytes"] <= samples["supersync_spool_max_bytes"]);
-    assert_eq!(sum(&samples, "supersync_link_up"), 4.0);
+    site.until("all links are up", |site| {
+        let samples = scrape(site, "e1").unwrap_or_default();
+        sum(&samples, "supersync_link_up{") == 4.0 && samples.get("supersync_links_up") == Some(&4.0)
+    });
 }
