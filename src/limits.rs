@@ -377,9 +377,7 @@ pub const QUIET_AFTER: Duration = Duration::from_secs(1);
 pub const HOLD_MIN: Duration = Duration::from_secs(1);
 /// ... up to this.
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
-/// An object whose place takes nothing is tried again after this time, the double each time ...
-pub const PLACE_RETRY_MIN: Duration = Duration::from_secs(1);
-/// ... up to this.
+/// ... and up to this for an object whose own place takes nothing.
 pub const PLACE_RETRY_MAX: Duration = Duration::from_secs(300);
 /// A packet that is owed to a seed-only peer only to keep its loop turning is sent after this time, doubling with each
 /// idle turn ...

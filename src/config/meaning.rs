@@ -87,9 +87,8 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
         let what = "`store.delete` is \"mirror\", and without `blocks` the far trader does not tell what it has";
         report.add(top.key_span("store"), what, "write delete = \"keep\", or blocks = true at every node");
     }
-    if let (Some(false), Some(RoleConfig::Trader(trader @ Trader { store: Some(store), .. }))) = (blocks, &role)
-        && store.segments.is_none()
-        && trader.has_peers()
+    if let (Some(false), Some(RoleConfig::Trader(trader))) = (blocks, &role)
+        && trader.goes_by_what_is_told()
     {
         let what = "without `blocks` and `store.segments` nothing is fetched: nobody tells what there is";
         report.add(top.key_span("blocks"), what, "write `segments` under [store], or blocks = true at every node");

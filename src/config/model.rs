@@ -156,6 +156,11 @@ impl Trader {
     pub fn has_peers(&self) -> bool {
         self.listen.iter().any(|listen| listen.protocol == Protocol::Duplex)
     }
+
+    /// Whether it is to fetch whatever these tell of, for want of a list.
+    pub fn goes_by_what_is_told(&self) -> bool {
+        self.has_peers() && self.store.as_ref().is_some_and(|store| store.segments.is_none())
+    }
 }
 
 /// What a trader replicates.
@@ -240,6 +245,13 @@ pub struct Listen {
     pub allow: Vec<Cidr>,
     /// Who connects here, for seed-only peers, which do not say who they are.
     pub peer: Option<String>,
+}
+
+impl Listen {
+    /// Whether who has this address may connect.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        self.allow.iter().any(|network| network.contains(address))
+    }
 }
 
 /// What is spoken on a link.

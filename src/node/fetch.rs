@@ -297,7 +297,6 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                     let why = "the listing has it, and it is no object's name";
                     self.failed.extend(unnamed.into_iter().map(|line| (line, why.to_owned())));
                     self.line.tries = 0;
-                    self.line.answered = true;
                     return Ok(names);
                 }
                 Err(ListError::Final(error)) => return Err(error),
@@ -312,8 +311,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
 
     /// Names, and the first of the lines that are none.
     fn list_once(&mut self) -> Result<(BTreeSet<ObjectName>, Vec<String>), ListError> {
-        let address = self.line.address.clone();
-        let address = || address.clone();
+        let address = || self.line.address.clone();
         let lost = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => ListError::Lost("the peer closed the connection".into()),
             std::io::ErrorKind::WouldBlock => ListError::Lost("it does not answer".into()),

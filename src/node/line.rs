@@ -214,10 +214,7 @@ impl Caller {
                 self.places.push(Place { number, ip, link: Some(link), ended: None, connects: 1, history });
             }
         }
-        while self.places.len() as u64 > self.most_up {
-            let Some(at) = self.places.iter().position(|place| place.link.is_none()) else { break };
-            self.left.absorb(self.places.remove(at).history);
-        }
+        self.drop_free_places();
     }
 
     /// A connection is closed, and not expected back.
@@ -232,10 +229,16 @@ impl Caller {
 
     /// What is not up is not expected back.
     pub(super) fn forget_gone(&mut self) {
-        while let Some(at) = self.places.iter().position(|place| place.link.is_none()) {
+        self.most_up = self.up;
+        self.drop_free_places();
+    }
+
+    /// There are no more places than connections ever were up.
+    fn drop_free_places(&mut self) {
+        while self.places.len() as u64 > self.most_up {
+            let Some(at) = self.places.iter().position(|place| place.link.is_none()) else { break };
             self.left.absorb(self.places.remove(at).history);
         }
-        self.most_up = self.up;
     }
 
     /// A connection of it is gone.

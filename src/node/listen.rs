@@ -102,7 +102,7 @@ pub(super) fn start(site: Arc<Site>, listener: Listener, index: usize) {
 
 fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
     let Some(listen) = site.listen(index) else { return };
-    if !listen.allow.iter().any(|network| network.contains(address.ip())) {
+    if !listen.admits(address.ip()) {
         let refused = format!("refused: not in `allow` of [[listen]] {}", listen.address);
         site.tell((String::new(), address.ip().to_string(), None), Change::Refusal(refused));
         return;

@@ -58,7 +58,7 @@ impl Site {
             let protocol = if clients.contains(&link) { Protocol::Named } else { Protocol::Duplex };
             let Ok(address) = view.address.parse::<SocketAddr>() else { continue };
             let mut listeners = trader.listen.iter().filter(|listen| listen.protocol == protocol);
-            if !listeners.any(|listen| listen.allow.iter().any(|network| network.contains(address.ip()))) {
+            if !listeners.any(|listen| listen.admits(address.ip())) {
                 self.engine().close_link(link, "its address is no longer in `allow`");
                 lock(&self.callers).values_mut().for_each(|caller| caller.forget(link));
             }

@@ -231,9 +231,7 @@ pub(super) fn spool_status(parts: [Option<(ByteCount, ByteCount)>; 2], objects: 
 
 /// Whether a node fetches whatever the far trader has.
 fn wants_what_is_told(config: &Config) -> bool {
-    let RoleConfig::Trader(trader) = &config.role else { return false };
-    let is_listed = trader.store.as_ref().is_none_or(|store| store.segments.is_some());
-    config.blocks && trader.has_peers() && !is_listed
+    config.blocks && matches!(&config.role, RoleConfig::Trader(trader) if trader.goes_by_what_is_told())
 }
 
 /// What the links that bring something in are measured to carry in all.

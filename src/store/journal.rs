@@ -211,6 +211,11 @@ impl Journal {
         part.id().and_then(|id| self.parts.get(&id)).map(|tracked| tracked.recorded.clone()).unwrap_or_default()
     }
 
+    /// Whether no part is there at all.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// The parts of all versions of an object: their sizes and roots.
     pub fn parts_of(&self, name: &ObjectName) -> Vec<(ByteCount, Root256)> {
         let of_name = self.parts.values().filter(|tracked| tracked.name == *name);

@@ -567,9 +567,14 @@ impl Flow {
     }
 
     pub(super) fn fail(&mut self, id: ObjectId, problem: Problem, now: Time) {
+        self.fail_for(id, problem, limits::HOLD_MAX, now);
+    }
+
+    /// The next try is put off for twice as long as before, `most` at most.
+    pub(super) fn fail_for(&mut self, id: ObjectId, problem: Problem, most: Duration, now: Time) {
         let object = self.at_mut(id);
         object.failures += 1;
-        object.retry_delay = (object.retry_delay * 2).clamp(limits::HOLD_MIN, limits::HOLD_MAX);
+        object.retry_delay = (object.retry_delay * 2).clamp(limits::HOLD_MIN, most);
         object.retry_at = now + object.retry_delay;
         self.tell_problem(id, problem);
     }

@@ -71,14 +71,9 @@ impl Flow {
             _ => false,
         };
         self.give_back(id);
-        self.fail(id, Problem::Store(why), now);
-        if fault == Fault::Name {
-            // An operator has to make room for it: until then every try may cost all its bytes.
-            let object = self.at_mut(id);
-            object.retry_delay = limits::PLACE_RETRY_MIN * 2_u32.pow(object.failures.clamp(1, 16) - 1);
-            object.retry_delay = object.retry_delay.min(limits::PLACE_RETRY_MAX);
-            object.retry_at = now + object.retry_delay;
-        }
+        // For one name an operator has to make room: until then every try may cost all its bytes.
+        let most = if fault == Fault::Name { limits::PLACE_RETRY_MAX } else { limits::HOLD_MAX };
+        self.fail_for(id, Problem::Store(why), most, now);
         // What still comes in is thrown away first.
         if !is_coming_in {
             self.enqueue_later(id, now);

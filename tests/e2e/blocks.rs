@@ -90,12 +90,7 @@ fn flipped_bits_are_seen_and_only_what_they_hit_is_sent_again() {
 #[test]
 fn without_a_specification_whatever_the_peer_has_comes() {
     let mut site = Site::new(Plan { segments: 3, ..plan() });
-    for trader in ["t1", "t2"] {
-        let text = fs::read_to_string(site.config(trader)).expect("there");
-        let text: String =
-            text.lines().filter(|line| !line.starts_with("segments")).map(|line| format!("{line}\n")).collect();
-        fs::write(site.config(trader), text).expect("written");
-    }
+    ["t1", "t2"].iter().for_each(|trader| site.unlist(trader, ""));
     let local = site.path("t1").join("local");
     fs::create_dir_all(local.join("2026/11")).expect("made");
     fs::write(local.join("2026/11/day: 20%"), b"nested").expect("written");

@@ -42,9 +42,7 @@ fn told(site: &Site, node: &str, args: &[&str], status: i32) -> Value {
 #[test]
 fn who_has_not_been_told_what_there_is_is_not_synced() {
     let mut site = Site::new(Plan { segments: 2, exchanges: 1, blocks: true, ..Plan::default() });
-    let text = fs::read_to_string(site.config("t1")).expect("there");
-    let lines = text.lines().filter(|line| !line.starts_with("segments"));
-    fs::write(site.config("t1"), lines.flat_map(|line| [line, "\n"]).collect::<String>()).expect("written");
+    site.unlist("t1", "");
     site.run("t1");
     site.run("e1");
     site.until("they are linked", |site| links_up(site, "e1", "t1") == 2);

@@ -13,9 +13,7 @@ fn plan() -> Plan {
 fn site(plan: Plan, delete: &str) -> Site {
     let site = Site::new(plan);
     for trader in ["t1", "t2"] {
-        let text = fs::read_to_string(site.config(trader)).expect("there");
-        let lines = text.lines().map(|line| if line.starts_with("segments") { delete } else { line });
-        fs::write(site.config(trader), lines.flat_map(|line| [line, "\n"]).collect::<String>()).expect("written");
+        site.unlist(trader, delete);
     }
     site
 }

@@ -181,6 +181,13 @@ impl Site {
         fs::write(self.config(name), text).expect("written");
     }
 
+    /// Has a trader want whatever its peers have, and not the segments of the plan. `delete`: a line of its store, or nothing.
+    pub(crate) fn unlist(&self, trader: &str, delete: &str) {
+        let text = fs::read_to_string(self.config(trader)).expect("there");
+        let lines = text.lines().map(|line| if line.starts_with("segments") { delete } else { line });
+        fs::write(self.config(trader), lines.flat_map(|line| [line, "\n"]).collect::<String>()).expect("written");
+    }
+
     /// Says of one node alone whether it carries blocks.
     pub(crate) fn set_blocks(&self, node: &str, blocks: bool) {
         let text = fs::read_to_string(self.config(node)).expect("there");

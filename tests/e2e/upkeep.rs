@@ -70,6 +70,15 @@ fn the_same_segment_is_not_sent_twice_to_a_trader_that_has_it() {
     check_nothing_is_sent_twice(Plan { segments: 6, ..Plan::default() });
 }
 
+/// Both exchanges have both links to a trader, and it has everything.
+fn until_back(site: &mut Site, trader: &str) {
+    site.until("the links are back", |site| {
+        let peers = site.tells(trader, "/peers").as_array().cloned().unwrap_or_default();
+        let are_up = peers.len() == 2 && peers.iter().all(|peer| peer["links_up"] == 2);
+        are_up && site.tells(trader, "/state") == "SYNCED"
+    });
+}
+
 /// A trader that has everything is restarted.
 pub(crate) fn check_nothing_is_sent_twice(plan: Plan) {
     let mut site = Site::start(plan);
@@ -78,10 +87,7 @@ pub(crate) fn check_nothing_is_sent_twice(plan: Plan) {
     let before = sent(&site);
     site.kill("t2");
     site.run("t2");
-    site.until("the links are back", |site| {
-        let peers = site.tells("t2", "/peers").as_array().cloned().unwrap_or_default();
-        peers.len() == 2 && peers.iter().all(|peer| peer["links_up"] == 2) && site.tells("t2", "/state") == "SYNCED"
-    });
+    until_back(&mut site, "t2");
     assert_eq!(sent(&site), before);
 }
 
@@ -100,21 +106,14 @@ fn what_is_here_stays_when_the_config_asks_for_another_size() {
     let sent = site.tells("t2", "/payload_sent");
     fs::write(site.config("t1"), right).expect("written");
     site.run("t1");
-    site.until("the links are back", |site| {
-        let peers = site.tells("t1", "/peers").as_array().cloned().unwrap_or_default();
-        peers.len() == 2 && peers.iter().all(|peer| peer["links_up"] == 2) && site.tells("t1", "/state") == "SYNCED"
-    });
+    until_back(&mut site, "t1");
     assert_eq!(site.tells("t2", "/payload_sent"), sent, "nothing of it had to come again");
 }
 
 #[test]
 fn what_has_no_place_keeps_nothing_else_up_and_comes_once() {
     let mut site = Site::new(Plan { segments: 1, exchanges: 1, blocks: true, ..Plan::default() });
-    for trader in ["t1", "t2"] {
-        let text = fs::read_to_string(site.config(trader)).expect("there");
-        let lines = text.lines().filter(|line| !line.starts_with("segments"));
-        fs::write(site.config(trader), lines.flat_map(|line| [line, "\n"]).collect::<String>()).expect("written");
-    }
+    ["t1", "t2"].iter().for_each(|trader| site.unlist(trader, ""));
     let (local, remote) = (site.path("t1").join("local"), site.path("t2").join("remote"));
     fs::write(local.join("x"), random_bytes(100)).expect("written");
     for node in site.all() {

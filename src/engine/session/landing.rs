@@ -137,8 +137,7 @@ impl Writer {
         self.landing.give_up(file.0);
         let mut core = self.session.lock();
         let path = core.path_of(file);
-        // What it would have left out is not known here.
-        self.is_complete &= path.name() != limits::IGNORE_FILE.as_bytes();
+        self.is_complete &= !is_ignore_file(&path);
         let mut received = Vec::new();
         core.protocol.handle_unwritable(file, reason, &mut received);
         self.session.follow(None, received);
@@ -159,7 +158,7 @@ impl Writer {
             }
             Received::Write { .. } | Received::Hole { .. } => {}
             Received::GiveUp { file } => {
-                self.is_complete &= self.session.lock().path_of(file).name() != limits::IGNORE_FILE.as_bytes();
+                self.is_complete &= !is_ignore_file(&self.session.lock().path_of(file));
                 if self.lacking.remove(&file).is_some() {
                     self.landing.give_up(file.0);
                 }
@@ -264,6 +263,11 @@ impl Writer {
         self.session.finish(&mut core);
         self.session.drain(core, None);
     }
+}
+
+/// What such a file leaves out is not known where it does not come.
+fn is_ignore_file(path: &TreePath) -> bool {
+    path.name() == limits::IGNORE_FILE.as_bytes()
 }
 
 fn what(change: tree::Change) -> What {

@@ -47,12 +47,13 @@ pub(super) struct Made {
 impl Made {
     /// Whether a time that was set to `wanted` is `found` here.
     pub(super) fn is_time(&self, found: FileTime, wanted: FileTime) -> bool {
-        let is_cut_to = |unit: i64| found == wanted || found.0 == wanted.0 - wanted.0.rem_euclid(unit);
-        match self.tick {
+        let is_cut_to = |unit: i64| found.0 == wanted.0 - wanted.0.rem_euclid(unit);
+        let is_cut = match self.tick {
             // Nothing was tried here.
             0 => UNITS.into_iter().any(is_cut_to),
             tick => is_cut_to(tick),
-        }
+        };
+        found == wanted || is_cut
     }
 }
 
@@ -173,10 +174,13 @@ impl Tree {
 
     /// Removes what earlier runs left of the file at `path`, but for what is arriving now: nobody will go on with it.
     pub(super) fn discard_left(self: &Arc<Self>, path: &TreePath) -> Result<(), StoreError> {
-        let path = digest_of(path);
-        let left = self.lock_journal().as_ref().map(|journal| journal.parts_of(&name_of(path))).unwrap_or_default();
+        let left = match &*self.lock_journal() {
+            Some(journal) if !journal.is_empty() => journal.parts_of(&name_of(digest_of(path))),
+            // As a rule; it is asked for every file.
+            _ => return Ok(()),
+        };
         for (size, content) in left {
-            if let Some(claim) = self.claim(Version { path, content }) {
+            if let Some(claim) = self.claim(Version { path: digest_of(path), content }) {
                 self.discard(&claim, size)?;
             }
         }
