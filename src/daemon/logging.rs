@@ -72,7 +72,7 @@ fn has_colour() -> bool {
 
 /// Whether standard error is the journal's: JOURNAL_STREAM names it by device and inode (systemd.exec(5)). A child
 /// that was given another one inherits the variable all the same.
-fn is_journal() -> bool {
+pub(super) fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

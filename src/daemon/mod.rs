@@ -176,8 +176,14 @@ fn complain(error: &DaemonError) {
         }
         _ => format!("supersyncd: {error}\n"),
     };
+    let said = if logging::is_journal() { at_error_level(&said) } else { said };
     // There is nowhere left to say that this failed.
     let _ = io::stderr().write_all(said.as_bytes());
+}
+
+/// The journal takes each line for an entry of its own, and one without a level for a notice (sd-daemon(3)).
+fn at_error_level(text: &str) -> String {
+    text.lines().map(|line| format!("<3>{line}\n")).collect()
 }
 
 fn run(cli: Cli) -> Result<u8, DaemonError> {

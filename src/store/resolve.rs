@@ -21,13 +21,17 @@ pub(super) enum Links {
     Follow,
     /// Refused anywhere in the path (ELOOP): the private directory, and the walk of a scan.
     Refuse,
+    /// Refused, and so is whatever is mounted beneath the root (EXDEV): nothing can be renamed into that.
+    RefuseMounts,
 }
 
 /// Opens `path` beneath `root`; EXDEV where it would lead out.
 pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlag, links: Links) -> nix::Result<OwnedFd> {
     let mut resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    if links == Links::Refuse {
-        resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
+    match links {
+        Links::Follow => {}
+        Links::Refuse => resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS,
+        Links::RefuseMounts => resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
     }
     let makes = flags.contains(OFlag::O_CREAT) || flags.contains(OFlag::O_TMPFILE);
     let mode = if makes { Mode::from_bits_truncate(0o666) } else { Mode::empty() };

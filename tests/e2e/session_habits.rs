@@ -195,3 +195,66 @@ fn what_an_ignore_file_leaves_out_is_not_deleted_though_the_file_leaves_out_itse
     assert_eq!(outcome.paths("deleted"), ["old"]);
     assert!(server.path("open/there/prod.log").exists() && !server.path("open/there/b.log").exists());
 }
+
+#[test]
+fn a_link_to_a_directory_is_followed_where_a_pull_begins_and_no_further_than_the_module() {
+    let server = Server::start();
+    tree(&server, "../closed/release1", &[("a", b"a"), ("deep/b", b"b")]);
+    symlink("release1", server.path("closed/current")).expect("linked");
+    symlink(server.path("here"), server.path("closed/out")).expect("linked");
+    tree(&server, "secret", &[("c", b"c")]);
+    let places = [("closed/current/", "deep/b"), ("closed/current/deep", "deep/b"), ("closed/current/deep/b", "b")];
+    for (number, (from, landed)) in places.into_iter().enumerate() {
+        let there = server.path(format!("there{number}"));
+        server.pull(from, &there, &[]).ok();
+        assert_eq!(fs::read(there.join(landed)).expect("landed"), b"b", "{from}");
+    }
+    let there = server.path("link");
+    server.pull("closed/current", &there, &[]).ok();
+    assert_eq!(fs::read_link(there.join("current")).expect("a link"), Path::new("release1"));
+    for from in ["closed/out/", "closed/out/secret", "closed/out/secret/c"] {
+        let outcome = server.pull(from, &server.path("none"), &[]);
+        assert_eq!(outcome.status, Some(1), "{from}: {}", outcome.errors);
+        assert!(outcome.errors.contains("leads out of it"), "{from}: {}", outcome.errors);
+    }
+}
+
+#[test]
+fn a_pull_that_is_refused_leaves_no_directory() {
+    let server = Server::start();
+    let there = server.path("there");
+    for from in ["closed/none", "closed/none/", "other/x"] {
+        let outcome = server.pull(from, &there, &[]);
+        assert_eq!(outcome.status, Some(1), "{from}: {}", outcome.errors);
+        assert!(!there.exists(), "{from}");
+    }
+    fs::create_dir(&there).expect("made");
+    assert_eq!(server.pull("closed/none", &there, &[]).status, Some(1));
+    assert!(there.exists(), "it was there before");
+    fs::remove_dir(&there).expect("empty");
+    server.pull("closed/", &there, &[]).ok();
+    assert!(there.exists(), "what was pulled is an empty directory");
+}
+
+/// Needs root, to mount something.
+#[test]
+fn what_is_mounted_in_the_way_is_told_before_anything_comes() {
+    let server = Server::start();
+    tree(&server, "../closed/data", &[("mounted/below/a", &random_bytes(1 << 20)), ("b", b"b")]);
+    let there = server.path("there");
+    fs::create_dir_all(there.join("data/mounted")).expect("made");
+    let pull = server.pull_from(server.address, "closed/data", &there, &[]);
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", "mount -t tmpfs tmpfs \"$0\" && exec \"$@\""]).arg(there.join("data/mounted"));
+    command.arg(pull.get_program()).args(pull.get_args());
+    let outcome = Outcome::of(&server, command);
+    if outcome.errors.contains("unshare") || outcome.errors.contains("mount:") {
+        eprintln!("skipped: a mount needs root and unshare(1); run it as root");
+        return;
+    }
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    let failed = outcome.of_kind("failed");
+    assert!(failed[0]["reason"].as_str().expect("text").contains("another file system"), "{failed:?}");
+    assert!(there.join("data/b").exists());
+    assert_eq!(outcome.of_kind("summary")[0]["bytes_data"], 1);
+}

@@ -24,12 +24,14 @@ pub(super) struct Directories {
     open: VecDeque<(Box<[u8]>, Arc<OwnedFd>)>,
     /// The modes that directories had before they were opened up.
     loosened: BTreeMap<Vec<u8>, u32>,
+    /// The one that was last seen to be on the tree's own file system.
+    reachable: Option<Box<[u8]>>,
     tree: Arc<Tree>,
 }
 
 impl Directories {
     pub(super) fn new(tree: Arc<Tree>) -> Self {
-        Self { open: VecDeque::new(), loosened: BTreeMap::new(), tree }
+        Self { open: VecDeque::new(), loosened: BTreeMap::new(), reachable: None, tree }
     }
 
     /// The directory `path`, to resolve names in it; it cannot be listed through this.
@@ -64,6 +66,18 @@ impl Directories {
         let directory = Arc::new(made);
         self.hold(path, &directory);
         Ok(directory)
+    }
+
+    /// Whether something else is mounted on the way to the directory `path`, which files cannot be renamed into.
+    pub(super) fn is_mounted(&mut self, path: &[u8]) -> nix::Result<bool> {
+        if self.reachable.as_deref() == Some(path) {
+            return Ok(false);
+        }
+        let opened = resolve::open_beneath(self.tree.dir()?, path, OFlag::O_PATH, Links::RefuseMounts);
+        if opened.is_ok() {
+            self.reachable = Some(path.into());
+        }
+        Ok(opened.is_err_and(|errno| errno == Errno::EXDEV))
     }
 
     fn hold(&mut self, path: &[u8], directory: &Arc<OwnedFd>) {

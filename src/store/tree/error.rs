@@ -56,6 +56,14 @@ pub enum TreeError {
         /// The entry.
         path: TreePath,
     },
+    /// A symbolic link on the way leads out of the directory.
+    #[error("{root}: a symbolic link on the way to '{path}' leads out of it")]
+    LeadsOut {
+        /// The directory that the path is relative to.
+        root: PathBuf,
+        /// What was to be sent.
+        path: TreePath,
+    },
     /// A directory that is not empty stands where something else is to be.
     #[error(
         "{root}: '{path}' is a directory that is not empty, where a {wanted} is to be; remove it, or let extraneous entries be deleted"

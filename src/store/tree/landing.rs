@@ -176,6 +176,7 @@ impl Landing {
     /// Holds an entry against what stands in its place, and makes what needs no bytes: directories, symbolic links, empty
     /// files, attributes. `id` names the entry in what follows, within its batch.
     pub fn examine(&mut self, id: u16, mut entry: Entry) -> Result<Examined, TreeError> {
+        self.tree.keep();
         entry.mode &= 0o7777;
         let path = self.place_of(&entry)?;
         if self.options.delete {
@@ -313,6 +314,10 @@ impl Landing {
                 _ => Change::New,
             },
         };
+        // Before all of it has come for nothing.
+        if self.directories.is_mounted(path.split().0).unwrap_or(false) {
+            return Err(self.fail(&path, "put in place", Errno::EXDEV));
+        }
         if self.options.dry_run {
             return Ok(Examined::Wanted { change, have: RangeSet::new() });
         }

@@ -5,7 +5,8 @@
 //! - [`Rules`] leave entries out, on both sides.
 //!
 //! A name never leads out of the directory that it is relative to: its path cannot (see
-//! [`TreePath`](crate::units::TreePath)), and no symbolic link is followed.
+//! [`TreePath`](crate::units::TreePath)), and no symbolic link is followed but
+//! on the way to where a walk begins, which stays below the directory.
 
 mod attributes;
 mod directories;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -29,6 +30,8 @@ pub struct Tree {
     /// The versions that are arriving, so that no two sessions write to one.
     arriving: Mutex<BTreeSet<Version>>,
     made: Made,
+    /// It was made for what is to land, and nothing has yet.
+    unused: AtomicBool,
     /// `None` when there is no such directory, and nothing is to be written.
     root: Option<Root>,
 }
@@ -89,11 +92,12 @@ impl Tree {
         } else {
             None
         };
-        if let Some(before) = before {
-            put_time_back(shared.dir.as_fd(), &before);
+        if let Some(before) = &before {
+            put_time_back(shared.dir.as_fd(), before);
         }
         let (journal, arriving) = (Mutex::new(journal), Mutex::new(BTreeSet::new()));
-        Ok(Arc::new(Self { path: path.into(), journal, arriving, made, root: Some(root) }))
+        let unused = AtomicBool::new(before.is_none());
+        Ok(Arc::new(Self { path: path.into(), journal, arriving, made, unused, root: Some(root) }))
     }
 
     /// Opens a directory to look at what would be done in it, whether or not it exists; nothing can land there.
@@ -104,7 +108,8 @@ impl Tree {
             Err(error) => return Err(error.into()),
         };
         let (journal, arriving) = (Mutex::new(None), Mutex::new(BTreeSet::new()));
-        Ok(Arc::new(Self { path: path.into(), journal, arriving, made: Made::default(), root }))
+        let unused = AtomicBool::new(false);
+        Ok(Arc::new(Self { path: path.into(), journal, arriving, made: Made::default(), unused, root }))
     }
 
     /// Where it was opened; for messages only.
@@ -115,6 +120,11 @@ impl Tree {
     /// What this process may still write to the file system.
     pub fn free_bytes(&self) -> Result<ByteCount, TreeError> {
         Ok(self.shared()?.free()?)
+    }
+
+    /// Something lands in it: it stays.
+    pub(super) fn keep(&self) {
+        self.unused.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn made(&self) -> Made {
@@ -229,6 +239,10 @@ impl Drop for Tree {
             let _ = shared.remove_private();
             if let Ok(before) = before {
                 put_time_back(shared.dir.as_fd(), &before);
+            }
+            if self.unused.load(Ordering::Relaxed) {
+                // Somebody else may have put something in it.
+                let _ = std::fs::remove_dir(&self.path);
             }
         }
     }

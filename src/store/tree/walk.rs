@@ -2,10 +2,11 @@
 //!
 //! A directory is listed, then those in it, one at a time, so that entries of a directory come together and each after
 //! its directory. Within one they are in the order of their inodes, which is the order that a disk reads them in fastest.
-//! Names are resolved in the directory that is open; no symbolic link is followed anywhere.
+//! Names are resolved in the directory that is open; no symbolic link is followed, but on the way to where a walk begins.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -36,7 +37,8 @@ use crate::units::{ByteCount, Entry, Kind, PathError, TreePath};
 pub struct WalkSource {
     /// A directory that exists; symbolic links in its path are followed.
     pub root: PathBuf,
-    /// What below it is sent; the empty path is the directory itself, which is to say its contents.
+    /// What below it is sent; the empty path is the directory itself, which is to say its contents. Symbolic links on the
+    /// way are followed as long as they stay below the root, and at its end where it is contents that are sent.
     pub start: TreePath,
     /// What `start` is called in the transfer; for contents that land at the top, the empty path.
     pub lands: TreePath,
@@ -123,6 +125,26 @@ pub struct Walk {
     skipped_count: u64,
 }
 
+/// Opens the directory that a source lies in, or whose contents it is; the source as it is called there.
+fn open(source: WalkSource) -> Result<(Arc<Top>, WalkSource), TreeError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let not_directory = |root| TreeError::Store(StoreError::NotDirectory { root });
+    let root = nix::fcntl::open(&source.root, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::ENOTDIR => not_directory(source.root.clone()),
+        _ => StoreError::io(&source.root, None, "open the directory", errno).into(),
+    })?;
+    let (above, name) = if source.lands.is_top() { (source.start.as_bytes(), &[][..]) } else { source.start.split() };
+    let below = source.root.join(OsStr::from_bytes(above));
+    let dir = resolve::open_directory(root.as_fd(), above, Links::Follow).map_err(|errno| match errno {
+        Errno::EXDEV => TreeError::LeadsOut { root: source.root.clone(), path: source.start.clone() },
+        Errno::ENOTDIR => not_directory(below.clone()),
+        _ => TreeError::of(&source.root, &source.start, "open", errno),
+    })?;
+    let start = TreePath::new(name).expect("a component of a path is a path");
+    let top = Arc::new(Top::new(if above.is_empty() { &source.root } else { &below }, dir));
+    Ok((top, WalkSource { start, ..source }))
+}
+
 /// A directory to be listed.
 #[derive(Debug)]
 struct Pending {
@@ -154,15 +176,6 @@ impl std::fmt::Debug for Entries {
 impl Walk {
     /// Opens the roots of `sources`, which are walked one after the other.
     pub fn new(sources: Vec<WalkSource>, rules: Rules, options: WalkOptions) -> Result<Self, TreeError> {
-        let open = |source: WalkSource| {
-            let io = |operation, errno| StoreError::io(&source.root, None, operation, errno);
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let dir = nix::fcntl::open(&source.root, flags, Mode::empty()).map_err(|errno| match errno {
-                Errno::ENOTDIR => StoreError::NotDirectory { root: source.root.clone() },
-                _ => io("open the directory", errno),
-            })?;
-            Ok((Arc::new(Top::new(&source.root, dir)), source))
-        };
         let is_several = sources.len() > 1;
         let sources = sources.into_iter().rev().map(open).collect::<Result<_, TreeError>>()?;
         Ok(Self {
@@ -219,13 +232,11 @@ impl Walk {
     /// The first entry of a source.
     fn begin(&mut self, top: &Arc<Top>, source: &WalkSource) -> Result<Option<Found>, TreeError> {
         let scope = Scope::new(&self.rules);
-        let (above, name) = source.start.split();
-        let place = |path: &[u8]| Arc::new(Place { top: Arc::clone(top), path: path.into() });
+        let place = Arc::new(Place { top: Arc::clone(top), path: Box::default() });
         let io = |errno| TreeError::of(&top.path, &source.start, "look at", errno);
         if source.start.is_top() {
             let stat = fstat(&top.dir).map_err(io)?;
             let entry = self.entry(source.lands.clone(), Kind::Directory, &stat);
-            let place = place(b"");
             self.pending.push(Pending { place: Arc::clone(&place), path: source.lands.clone(), scope });
             if self.sent_before(&source.lands).is_some() {
                 return Ok(None);
@@ -236,14 +247,13 @@ impl Walk {
             self.add_xattrs(&mut found, || Ok(dir));
             return Ok(Some(found));
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let directory = resolve::open_beneath(top.dir.as_fd(), above, flags, Links::Refuse).map_err(io)?;
-        let stat = fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io)?;
+        let name = source.start.as_bytes();
+        let stat = fstatat(&top.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io)?;
         let other = (source.lands.name() != name).then(|| name.into());
         if scope.excludes(source.lands.as_bytes(), kind_of(&stat) == SFlag::S_IFDIR) {
             return Ok(None);
         }
-        self.found(&place(above), directory.as_fd(), source.lands.clone(), other, &scope, &stat)
+        self.found(&place, top.dir.as_fd(), source.lands.clone(), other, &scope, &stat)
     }
 
     /// Makes a directory the one that is listed.
