@@ -236,6 +236,19 @@ fn a_pull_that_is_refused_leaves_no_directory() {
     assert!(there.exists(), "what was pulled is an empty directory");
 }
 
+/// What a client comes to that finds a new file system of `kind` mounted on a directory; `None` where that cannot be.
+fn with_mount(server: &Server, kind: &str, on: &Path, client: &Command) -> Option<Outcome> {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", "mount -t \"$0\" none \"$1\" && shift && exec \"$@\"", kind]).arg(on);
+    command.arg(client.get_program()).args(client.get_args());
+    let outcome = Outcome::of(server, command);
+    if outcome.errors.contains("unshare") || outcome.errors.contains("mount:") {
+        eprintln!("skipped: a mount needs root and unshare(1); run it as root");
+        return None;
+    }
+    Some(outcome)
+}
+
 /// Needs root, to mount something.
 #[test]
 fn what_is_mounted_in_the_way_is_told_before_anything_comes() {
@@ -244,17 +257,31 @@ fn what_is_mounted_in_the_way_is_told_before_anything_comes() {
     let there = server.path("there");
     fs::create_dir_all(there.join("data/mounted")).expect("made");
     let pull = server.pull_from(server.address, "closed/data", &there, &[]);
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", "mount -t tmpfs tmpfs \"$0\" && exec \"$@\""]).arg(there.join("data/mounted"));
-    command.arg(pull.get_program()).args(pull.get_args());
-    let outcome = Outcome::of(&server, command);
-    if outcome.errors.contains("unshare") || outcome.errors.contains("mount:") {
-        eprintln!("skipped: a mount needs root and unshare(1); run it as root");
-        return;
-    }
+    let Some(outcome) = with_mount(&server, "tmpfs", &there.join("data/mounted"), &pull) else { return };
     assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
     let failed = outcome.of_kind("failed");
     assert!(failed[0]["reason"].as_str().expect("text").contains("another file system"), "{failed:?}");
     assert!(there.join("data/b").exists());
     assert_eq!(outcome.of_kind("summary")[0]["bytes_data"], 1);
+}
+
+/// Needs root, to mount a file system that has none.
+#[test]
+fn extended_attributes_that_the_receiver_cannot_keep_are_told() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("a", b"a")]);
+    if xattr::set(source.join("a"), "user.note", b"x").is_err() {
+        eprintln!("skipped: the directory for temporary files has no extended attributes");
+        return;
+    }
+    let there = server.path("there");
+    fs::create_dir(&there).expect("made");
+    fs::create_dir(server.path("closed/tree")).expect("made");
+    let copied = Command::new("cp").arg("-a").arg(source.join("a")).arg(server.path("closed/tree")).status();
+    assert!(copied.expect("cp(1)").success());
+    let pull = server.pull_from(server.address, "closed/tree", &there, &["--xattrs"]);
+    let Some(outcome) = with_mount(&server, "ramfs", &there, &pull) else { return };
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    let reason = outcome.of_kind("failed")[0]["reason"].as_str().expect("text");
+    assert!(reason.contains("'user.note' of 'tree/a'"), "{reason}");
 }

@@ -12,6 +12,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchm
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid, getgroups};
 
+use super::error::TreeError;
 use super::found::open_to_read;
 use super::owners::Numbers;
 use super::shared::Made;
@@ -31,8 +32,8 @@ pub(super) struct Dresser {
     groups: BTreeSet<u32>,
     numbers: Numbers,
     made: Made,
-    /// What extended attributes were refused for, the first time.
-    pub(super) refused: Option<io::Error>,
+    /// The first extended attribute that could not be set or removed.
+    pub(super) refused: Option<TreeError>,
 }
 
 /// What of an entry's attributes is not as it should be.
@@ -164,8 +165,9 @@ impl Dresser {
 
     fn replace_xattrs(&mut self, file: &File, have: &[Xattr], entry: &Entry) {
         let refused = &mut self.refused;
-        xattrs::replace(file, have, &entry.xattrs, self.is_privileged, |error| {
-            refused.get_or_insert(error);
+        xattrs::replace(file, have, &entry.xattrs, self.is_privileged, |name, cause| {
+            let name = name.escape_ascii().to_string();
+            refused.get_or_insert_with(|| TreeError::Xattr { path: entry.path.clone(), name, cause });
         });
     }
 }

@@ -96,6 +96,17 @@ pub enum TreeError {
         /// What it is to be a link to.
         target: TreePath,
     },
+    /// The file system, or what this process may do, has no place for an extended attribute.
+    #[error("not all extended attributes could be set, the first of them '{name}' of '{path}': {cause}")]
+    Xattr {
+        /// The entry, in the transfer.
+        path: TreePath,
+        /// The attribute.
+        name: String,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
     /// A write would go beyond the file's size.
     #[error("{root}: a write beyond the {size} of '{path}'")]
     BeyondEnd {

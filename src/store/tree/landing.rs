@@ -250,11 +250,6 @@ impl Landing {
         }
     }
 
-    /// What was refused of extended attributes, for the first entry that it was; once.
-    pub fn take_xattrs_refused(&mut self) -> Option<std::io::Error> {
-        self.dresser.refused.take()
-    }
-
     /// Where an entry lies below the tree.
     fn place_of(&self, entry: &Entry) -> Result<TreePath, TreeError> {
         let refuse =

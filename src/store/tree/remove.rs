@@ -29,7 +29,7 @@ use crate::units::TreePath;
 pub struct Ended {
     /// What was removed, or in a dry run would be; the deepest first. Paths are those of the transfer.
     pub deleted: Vec<TreePath>,
-    /// What could not be removed, or given its attributes.
+    /// What could not be removed, or given its attributes; of extended attributes the first.
     pub failed: Vec<TreeError>,
 }
 
@@ -57,6 +57,7 @@ impl Landing {
                 ended.failed.extend(self.dress_directory(path, entry).err());
             }
             self.directories.tighten();
+            ended.failed.extend(self.dresser.refused.take());
             ended.failed.extend(self.flush().err());
             if self.options.fsync
                 && let Err(errno) = self.tree.dir().and_then(sync_all)

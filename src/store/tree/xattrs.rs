@@ -35,16 +35,16 @@ pub(super) fn replace(
     have: &[Xattr],
     wanted: &[Xattr],
     is_privileged: bool,
-    mut refused: impl FnMut(io::Error),
+    mut refused: impl FnMut(&[u8], io::Error),
 ) {
     for (name, _) in have {
         if !wanted.iter().any(|(other, _)| other == name) {
-            let _ = file.remove_xattr(OsStr::from_bytes(name)).map_err(&mut refused);
+            let _ = file.remove_xattr(OsStr::from_bytes(name)).map_err(|error| refused(name, error));
         }
     }
     for (name, value) in wanted.iter().filter(|(name, _)| travels(name, is_privileged)) {
         if !have.iter().any(|(other, held)| other == name && held == value) {
-            let _ = file.set_xattr(OsStr::from_bytes(name), value).map_err(&mut refused);
+            let _ = file.set_xattr(OsStr::from_bytes(name), value).map_err(|error| refused(name, error));
         }
     }
 }
