@@ -484,8 +484,12 @@ fn the_journal_is_not_taken_for_another_standard_error() {
 #[test]
 fn the_log_can_be_json_or_off() {
     let log = warned(|command| command.args(["--log-format", "json"]));
-    let first: serde_json::Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
-    assert_eq!(first["level"], "WARN");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    let levels: Vec<_> = lines.iter().filter_map(|line| line["level"].as_str()).collect();
+    assert_eq!(levels, ["WARN", "ERROR"], "{log}");
+    let last = lines[1]["message"].as_str().expect("text");
+    assert!(last.starts_with("/no/such.toml: cannot read"), "{log}");
     let log = warned(|command| command.args(["--log-level", "off"]));
     assert!(log.starts_with("/no/such.toml: cannot read"), "{log}");
 }

@@ -40,8 +40,8 @@ pub(super) fn levels(text: &str) -> Result<Targets, String> {
 }
 
 /// Starts the log of this process: as `asked`, or else as the environment says, or else from `default` on.
-/// Where one was started before, that one stays.
-pub(super) fn start(format: Format, asked: Option<Targets>, default: LevelFilter) {
+/// Where one was started before, that one stays. Whether it is text for people on standard error.
+pub(super) fn start(format: Format, asked: Option<Targets>, default: LevelFilter) -> bool {
     let default = Targets::new().with_default(default);
     let (filter, refused) = match (asked, std::env::var(LEVEL_VARIABLE)) {
         (Some(asked), _) => (asked, None),
@@ -53,6 +53,7 @@ pub(super) fn start(format: Format, asked: Option<Targets>, default: LevelFilter
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let journal = if format == Format::Text && is_journal() { Journal::connect().ok() } else { None };
+    let is_for_people = format == Format::Text && journal.is_none();
     let layer = match (format, journal) {
         (Format::Json, _) => lines.json().flatten_event(true).boxed(),
         (Format::Text, Some(journal)) => journal.boxed(),
@@ -64,6 +65,7 @@ pub(super) fn start(format: Format, asked: Option<Targets>, default: LevelFilter
     if let Some(why) = refused {
         tracing::warn!("{LEVEL_VARIABLE} is ignored: {why}");
     }
+    is_for_people
 }
 
 fn has_colour() -> bool {
@@ -72,7 +74,7 @@ fn has_colour() -> bool {
 
 /// Whether standard error is the journal's: JOURNAL_STREAM names it by device and inode (systemd.exec(5)). A child
 /// that was given another one inherits the variable all the same.
-pub(super) fn is_journal() -> bool {
+fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

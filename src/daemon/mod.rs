@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::config::{self, ConfigError};
@@ -176,23 +177,23 @@ fn complain(error: &DaemonError) {
         }
         _ => format!("supersyncd: {error}\n"),
     };
-    let said = if logging::is_journal() { at_error_level(&said) } else { said };
     // There is nowhere left to say that this failed.
     let _ = io::stderr().write_all(said.as_bytes());
-}
-
-/// The journal takes each line for an entry of its own, and one without a level for a notice (sd-daemon(3)).
-fn at_error_level(text: &str) -> String {
-    text.lines().map(|line| format!("<3>{line}\n")).collect()
 }
 
 fn run(cli: Cli) -> Result<u8, DaemonError> {
     let log = |default| logging::start(cli.log.log_format, cli.log.log_level.clone(), default);
     match cli.command {
         Command::Run { file } => {
-            log(LevelFilter::INFO);
-            node::run(config::load(&file)?, file)?;
-            Ok(exit::OK)
+            let is_for_people = log(LevelFilter::INFO);
+            match run_node(file) {
+                // As all other lines.
+                Err(error) if !is_for_people && tracing::enabled!(Level::ERROR) => {
+                    tracing::error!("{error}");
+                    Ok(error.exit_status())
+                }
+                ended => ended.map(|()| exit::OK),
+            }
         }
         Command::Check { file, no_environment } => check::run(&file, !no_environment),
         Command::Demo(options) => {
@@ -206,6 +207,10 @@ fn run(cli: Cli) -> Result<u8, DaemonError> {
         Command::Config(ConfigCommand::Dropin { file }) => dropin::run(&file),
         Command::Gen(what) => generate::run(&what),
     }
+}
+
+fn run_node(file: PathBuf) -> Result<(), DaemonError> {
+    Ok(node::run(config::load(&file)?, file)?)
 }
 
 fn show(file: &Path) -> Result<u8, DaemonError> {

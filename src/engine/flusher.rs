@@ -15,7 +15,7 @@ use crate::store::{Part, StoreError};
 use crate::transfer::FlowId;
 
 pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("ss-flusher".into()).spawn(move || {
+    super::spawn("ss-flusher", move || {
         let mut failed = false;
         while !shared.dead.load(Ordering::Acquire) {
             let is_last = shared.ending.load(Ordering::Acquire);

@@ -280,6 +280,15 @@ impl Engine {
     }
 }
 
+/// Starts a thread whose log lines are of the same node as those of whoever starts it.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: impl Into<String>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    let span = tracing::Span::current();
+    std::thread::Builder::new().name(name.into()).spawn(move || span.in_scope(work))
+}
+
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     for thread in threads {
         if let Err(panic) = thread.join() {

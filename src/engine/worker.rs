@@ -72,14 +72,12 @@ struct Worker {
 /// Starts worker `index`. Fails where the kernel does not give what its driver needs.
 pub(super) fn spawn(index: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>, EngineError> {
     let (ready, started) = mpsc::channel();
-    let thread = std::thread::Builder::new().name(format!("ss-worker-{index}")).spawn(move || {
-        match Worker::new(index, shared) {
-            Ok(mut worker) => {
-                let _ = ready.send(Ok(()));
-                worker.run();
-            }
-            Err(error) => drop(ready.send(Err(error))),
+    let thread = super::spawn(format!("ss-worker-{index}"), move || match Worker::new(index, shared) {
+        Ok(mut worker) => {
+            let _ = ready.send(Ok(()));
+            worker.run();
         }
+        Err(error) => drop(ready.send(Err(error))),
     })?;
     match started.recv() {
         Ok(Ok(())) => Ok(thread),

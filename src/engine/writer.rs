@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use super::Notice;
 use super::arriving::{Arrived, Arriving, Version};
 use super::shared::{PartKey, Shared, Store, lock};
+use super::{Notice, spawn};
 use crate::limits;
 use crate::proto::duplex::Write;
 use crate::store::{Committer, Part, StoreError, hash_part, hash_source};
@@ -101,7 +101,7 @@ pub(super) enum CommitJob {
 }
 
 pub(super) fn spawn_writer(shared: Arc<Shared>, jobs: Receiver<WriteJob>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("ss-writer".into()).spawn(move || {
+    spawn("ss-writer", move || {
         let mut journals = Journals { shared: &shared, unwritten: 0, failed: false };
         let mut arriving = Arriving::new(&shared);
         while let Some(job) = journals.write_before_next(&mut arriving, &jobs) {
@@ -326,7 +326,7 @@ fn put_off(shared: &Shared, key: PartKey, error: &StoreError) {
 }
 
 pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("ss-committer".into()).spawn(move || {
+    spawn("ss-committer", move || {
         while let Ok(first) = jobs.recv() {
             let mut batch = BTreeMap::<FlowId, Vec<(PartKey, Arc<Part>)>>::new();
             let mut gone = BTreeMap::<FlowId, Vec<ObjectName>>::new();

@@ -87,6 +87,9 @@ impl Site {
         if self.is_ending() {
             return Some("the node is stopping".into());
         }
+        if !self.has_begun() {
+            return Some("the node is looking through its store".into());
+        }
         let config = self.config();
         let replicates = matches!(config.role, RoleConfig::Trader(Trader { store: Some(_), .. }));
         let is_scanned = self.scanned.load(Ordering::Relaxed);

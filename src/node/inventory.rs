@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::site::{SECOND, Site, lock};
+use crate::engine;
 use crate::limits;
 use crate::store::{HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_source};
 use crate::transfer::{Content, Entry};
@@ -122,7 +123,7 @@ impl From<SourceError> for Missed {
 pub(super) fn start(site: &Arc<Site>) -> std::io::Result<()> {
     let root = Arc::clone(site.stores[usize::from(SECOND.0)].root());
     let site = Arc::downgrade(site);
-    std::thread::Builder::new().name("ss-hasher".into()).spawn(move || run(&site, &root)).map(drop)
+    engine::spawn("ss-hasher", move || run(&site, &root)).map(drop)
 }
 
 fn run(site: &Weak<Site>, root: &Root) {

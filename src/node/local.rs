@@ -31,8 +31,9 @@ impl Site {
             // What was not hashed yet is found again.
             queue.clear();
         }
-        match scan_by_parts(root, |part| self.take_part(&mut look, part)) {
-            Ok(report) => {
+        match scan_by_parts(root, || self.is_ending(), |part| self.take_part(&mut look, part)) {
+            Ok(None) => {}
+            Ok(Some(report)) => {
                 self.scanned.store(true, Ordering::Relaxed);
                 let mut problems = look.problems(&report);
                 let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);

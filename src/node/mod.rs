@@ -14,6 +14,7 @@ mod dial;
 pub mod fetch;
 mod figures;
 mod flaps;
+mod flows;
 mod inventory;
 mod line;
 mod links;
@@ -21,7 +22,9 @@ mod listen;
 mod local;
 mod pause;
 mod reload;
+mod remote;
 mod report;
+mod signals;
 mod site;
 mod watch;
 mod why;
@@ -131,9 +134,11 @@ impl Node {
 /// Runs a node until SIGTERM, SIGINT or a request to drain, then drains it. SIGHUP reloads. Tells the service manager, where there is one,
 /// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
+    let _entered = tracing::info_span!("node", node = %config.name).entered();
     raise_open_files();
+    let signals = signals::Signals::new()?;
     let node = Node::start_with(config, Some(file), listen::Kept::take())?;
-    site::serve_signals(&node.site, &node.commands)?;
+    signals.serve(&node.site, &node.commands)?;
     node.drain();
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use sd_notify::NotifyState;
 
-use super::site::{Site, lock, notify};
+use super::signals::notify;
+use super::site::{Site, lock};
 use crate::config::{self, Change, Config, Protocol, RoleConfig};
 use crate::control::ReloadReport;
 use crate::units::ByteCount;

@@ -40,7 +40,7 @@ impl Site {
             (totals, spool, complete, flows.at(FIRST).was_told_whole())
         });
         let ([first, second], spool, complete, told_whole) = facts;
-        let want_known = told_whole || !wants_what_is_told(&config);
+        let want_known = self.has_begun() && (told_whole || !wants_what_is_told(&config));
         let is_trader = matches!(config.role, RoleConfig::Trader(_));
         let (want, have, serving, arriving) = if is_trader {
             let want = Totals { objects: first.objects, bytes: first.bytes.0 };

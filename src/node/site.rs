@@ -1,39 +1,35 @@
 //! A node's state, and the thread that runs its control plane.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch as signal};
 use tokio::time::{Instant, interval};
 
 use super::flaps::{self, Change, Flaps};
+use super::flows::{exchange_flows, trader_flows};
 use super::line::{Caller, Slot, Tally, free_number};
 use super::links::Rates;
 use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
-use crate::config::{
-    self, Config, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, RoleConfig, StoreConfig, Trader,
-};
-use crate::control::{ControlSocket, HttpDoor, ReloadReport};
+use crate::config::{Config, EngineChoice, HttpAddress, LinkAddress, Listen, RoleConfig, Trader};
+use crate::control::{ControlError, ControlSocket, HttpDoor, ReloadReport};
 use crate::engine::session::{Module, Modules};
-use crate::engine::{Engine, EngineConfig, EngineError, NewLink, Notice, Store};
+use crate::engine::{self, Engine, EngineConfig, EngineError, NewLink, Notice, Store};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::{Protocol, extended, named};
-use crate::store::{Done, Journal, Resumed, Root, SegmentSpec, Spool, Unmarked, hash_source, scan};
-use crate::transfer::{Flow, FlowId, Flows, ObjectState};
-use crate::units::{ByteCount, LinkId, NodeName, ObjectName};
+use crate::transfer::{Flow, FlowId, Flows};
+use crate::units::{LinkId, NodeName};
 use crate::uring::control::{self, Listener};
 use crate::uring::socket::{self, Options};
 use crate::uring::{DriverKind, RingError};
-use crate::wire::checksum::crc32c;
-use crate::wire::duplex::check_name_fits;
 use crate::wire::hello::{Hello, Role};
 
 /// The flow of a trader's `remote/`, and of what an exchange fetches from its first peer.
@@ -82,6 +78,8 @@ pub(super) struct Site {
     pub(super) reload_problem: Mutex<Option<String>>,
     /// The config was refused when it was read last.
     pub(super) reload_failed: AtomicBool,
+    /// It listens or dials: what there is to fetch is known.
+    begun: AtomicBool,
     /// All of `local/` was looked through at least once.
     pub(super) scanned: AtomicBool,
     pub(super) rates: Mutex<Rates>,
@@ -100,7 +98,7 @@ pub(super) struct Site {
     pub(super) drain_wanted: Notify,
     draining: AtomicBool,
     /// The node has begun to end.
-    ending: Notify,
+    pub(super) ending: Notify,
 }
 
 /// The node's thread: starts everything, says so, then serves until it is told to end.
@@ -119,12 +117,33 @@ pub(super) fn main(
         Err(error) => return drop(ready.send(Err(EngineError::from(error).into()))),
     };
     let ended = control::block_on(driver, async {
-        match Site::start(config, file, kept, driver, commands.clone()) {
-            Ok((site, doors)) => {
+        let (site, (socket, http)) = match Site::new(config, file, driver, commands.clone()) {
+            Ok(made) => made,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let handle = Arc::new(Handle(Arc::clone(&site), commands));
+        let (stop, stopped) = signal::channel(false);
+        let end = async |mut stopped: signal::Receiver<bool>| drop(stopped.wait_for(|stopped| *stopped).await);
+        // To look through the store may take minutes: until then whoever asks for its health is told so, and whoever asks for
+        // more waits.
+        let looking = http.map(|http| http.serve(Arc::clone(&handle) as _, end(stopped.clone())));
+        let looking = looking.map(|looking| tokio::task::spawn_local(log_failure(looking)));
+        match site.begin(kept).await {
+            Ok(()) => {
+                let answering = tokio::task::spawn_local(log_failure(socket.serve(handle, end(stopped))));
                 let _ = ready.send(Ok(Arc::clone(&site)));
-                site.serve(doors, commands, inbox).await;
+                site.serve(inbox).await;
+                let _ = stop.send(true);
+                let _ = answering.await;
             }
-            Err(error) => drop(ready.send(Err(error))),
+            Err(error) => {
+                drop(socket);
+                let _ = stop.send(true);
+                let _ = ready.send(Err(error));
+            }
+        }
+        if let Some(looking) = looking {
+            let _ = looking.await;
         }
     });
     if let Err(error) = ended {
@@ -142,11 +161,17 @@ fn choose_driver(wanted: EngineChoice) -> Result<DriverKind, RingError> {
     Ok(driver)
 }
 
+async fn log_failure(serving: impl Future<Output = Result<(), ControlError>>) {
+    if let Err(error) = serving.await {
+        tracing::error!("the control plane failed: {error}");
+    }
+}
+
 impl Site {
-    fn start(
+    /// A node that has not begun: nothing was looked at, nobody comes in.
+    fn new(
         config: Config,
         file: Option<PathBuf>,
-        kept: listen::Kept,
         driver: DriverKind,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Result<(Arc<Self>, Doors), NodeError> {
@@ -182,6 +207,7 @@ impl Site {
             unreadable: Mutex::default(),
             reload_problem: Mutex::default(),
             reload_failed: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             scanned: AtomicBool::new(false),
             rates: Mutex::default(),
             flaps: Mutex::default(),
@@ -199,15 +225,14 @@ impl Site {
         let seed = rand::rng().random();
         let engine = Engine::start(EngineConfig { flows, stores, journals, driver, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
-        site.begin(kept)?;
         if let Some(http) = &http {
             tracing::info!("page, metrics and health: {http}");
         }
         Ok((site, (socket, http)))
     }
 
-    /// Looks at the store, then opens the doors.
-    fn begin(self: &Arc<Self>, mut kept: listen::Kept) -> Result<(), NodeError> {
+    /// Looks at the store, then listens or dials.
+    async fn begin(self: &Arc<Self>, mut kept: listen::Kept) -> Result<(), NodeError> {
         let config = self.config();
         match &config.role {
             RoleConfig::Trader(trader) => {
@@ -217,12 +242,13 @@ impl Site {
                 // Whoever knows the names beforehand asks at once; others wait until they are told.
                 let specified = trader.store.as_ref().is_some_and(|store| store.segments.is_some());
                 let looks_later = self.hasher.is_some() && !specified && !self.serves_by_name();
-                if !looks_later {
-                    self.look_at_local();
-                }
-                if let Some(store) = &trader.store {
-                    self.want_objects(store)?;
-                }
+                let looked = self.aside(move |site| {
+                    if !looks_later {
+                        site.look_at_local();
+                    }
+                    site.want_objects()
+                });
+                looked.await.map_err(NodeError::Runtime)??;
                 let mut listeners = Vec::new();
                 for Listen { address, protocol, .. } in &trader.listen {
                     let listener = kept.listener(self.engine().driver(), *address);
@@ -249,26 +275,11 @@ impl Site {
                 }
             }
         }
+        self.begun.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn serve(
-        self: Arc<Self>,
-        (socket, http): Doors,
-        commands: mpsc::UnboundedSender<Command>,
-        mut inbox: mpsc::UnboundedReceiver<Command>,
-    ) {
-        let (stop, stopped) = signal::channel(false);
-        let answering = Arc::new(Handle(Arc::clone(&self), commands));
-        let end = async |mut stopped: signal::Receiver<bool>| drop(stopped.wait_for(|stopped| *stopped).await);
-        let looking = http.map(|http| http.serve(Arc::clone(&answering) as _, end(stopped.clone())));
-        let serving = tokio::task::spawn_local(async move {
-            let looking = async { if let Some(looking) = looking { looking.await } else { Ok(()) } };
-            let (answered, looked) = tokio::join!(socket.serve(answering, end(stopped)), looking);
-            for error in [answered, looked].into_iter().filter_map(Result::err) {
-                tracing::error!("the control plane failed: {error}");
-            }
-        });
+    async fn serve(self: &Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Command>) {
         let mut tick = interval(super::report::SAMPLE_EVERY);
         let kill = loop {
             tokio::select! {
@@ -296,14 +307,22 @@ impl Site {
         // Nobody reads it any more: who has asked for a reload is told so.
         drop(inbox);
         // The engine may take seconds to end; the control socket answers meanwhile.
-        let engine = Arc::clone(&self);
-        let ended = tokio::task::spawn_blocking(move || {
-            let engine = engine.engine();
+        let ended = self.aside(move |site| {
+            let engine = site.engine();
             if kill { engine.kill() } else { engine.drain(limits::DRAIN_WITHIN) }
         });
         let _ = ended.await;
-        let _ = stop.send(true);
-        let _ = serving.await;
+    }
+
+    /// Does what waits for the disk on a thread of its own, which the runtime's end does not wait for: `work` stops by itself
+    /// when the node is ending.
+    pub(super) async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (site, (done, ended)) = (Arc::clone(self), oneshot::channel());
+        engine::spawn("ss-aside", move || drop(done.send(work(&site))))?;
+        ended.await.map_err(|_| io::Error::other("the thread for it died"))
     }
 
     fn handle_notice(&self, notice: Notice) {
@@ -426,6 +445,11 @@ impl Site {
         self.stores.len() > usize::from(NAMED.0)
     }
 
+    /// Whether it listens or dials, and knows what there is to fetch.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -531,85 +555,9 @@ impl Site {
 
     // -- the store ---------------------------------------------------------------------------------------------------
 
-    /// Puts on the list what is to be fetched: the segments of the specification, or else whatever the peer has. What is here
-    /// from earlier is told, marked and whole.
-    fn want_objects(&self, store: &StoreConfig) -> Result<(), NodeError> {
-        let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return Ok(()) };
-        let packet_len = self.config().packet_len;
-        let (names, size) = match &store.segments {
-            Some(segments) => {
-                let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
-                (spec.names, Some(spec.size))
-            }
-            None if self.config().blocks => (scan(root)?.objects.into_iter().map(|(name, _)| name).collect(), None),
-            None => {
-                tracing::warn!("no store.segments in the config and no blocks: nothing is fetched, local/ is served");
-                return Ok(());
-            }
-        };
-        let mut wants = Vec::with_capacity(names.len());
-        for name in names {
-            if let Err(error) = check_name_fits(&name, packet_len) {
-                lock(&self.store_problems).push(error.to_string());
-                continue;
-            }
-            let found = root.size_of(&name).ok().flatten();
-            let whole = size.or(found).filter(|&size| match look(root, &name, size) {
-                Looked::Whole => true,
-                Looked::Lie(lie) => {
-                    take_back(root, &name, &lie);
-                    false
-                }
-                Looked::Unmarked | Looked::Other | Looked::Unknown => false,
-            });
-            let marked = whole.and_then(|size| Some((size, root.marked_root(&name).ok().flatten()?)));
-            wants.push((name, whole.is_some(), marked));
-        }
-        self.engine().with_flows(|flows, now| {
-            let flow = flows.at(FIRST);
-            flow.fetch_listed_only(size.is_some());
-            for (name, present, marked) in wants {
-                if size.is_some() {
-                    flow.want(name.clone(), size, present);
-                }
-                if let Some((size, root)) = marked {
-                    flow.have(name, size, root);
-                }
-            }
-            flow.share_out(now);
-        });
-        Ok(())
-    }
-
     /// The root should be looked at again.
     pub(super) fn look_again(&self) {
         self.look_again.notify_one();
-    }
-
-    /// Fetches again what was marked and is no longer there, whole and marked.
-    pub(super) fn check_remote(&self) {
-        let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return };
-        let present: Vec<(ObjectName, ByteCount)> = self.engine().with_flows(|flows, _| {
-            let objects = flows.at(FIRST).objects();
-            let present = objects.filter_map(|(name, state, _, _)| match state {
-                ObjectState::Present { size } => Some((name.clone(), size)),
-                _ => None,
-            });
-            present.collect()
-        });
-        for (name, size) in present {
-            let looked = look(root, &name, size);
-            if matches!(looked, Looked::Whole | Looked::Unknown) {
-                continue;
-            }
-            // What has been replaced meanwhile is not what was looked at.
-            let is_missed = self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name, size));
-            if let Looked::Lie(lie) = looked
-                && is_missed
-            {
-                take_back(root, &name, &lie);
-            }
-        }
     }
 }
 
@@ -622,171 +570,4 @@ pub(super) fn fallback_name(address: IpAddr) -> NodeName {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The flows of a node, where their objects live, and what their journals are.
-type Parts = (Flows, Vec<Store>, Vec<Option<Journal>>);
-
-fn trader_flows(trader: &Trader, store: &StoreConfig, node: &Config) -> Result<Parts, NodeError> {
-    let remote = Arc::new(Root::create(&store.remote)?);
-    let local = Arc::new(Root::open(&store.local)?);
-    if remote.leftovers() > 0 {
-        tracing::info!("removed {} parts of an interrupted run from remote/", remote.leftovers());
-    }
-    let mut fetch = Flow::fetch();
-    fetch.set_key(rand::rng().random());
-    fetch.set_mirror(store.delete == Delete::Mirror);
-    let journal = if node.blocks { Some(open_journal(&remote, Unmarked::TakeBack, &mut fetch)?) } else { None };
-    let mut offer = Flow::offer_only();
-    offer.set_origin(crc32c(node.name.as_str().as_bytes()));
-    offer.start_epoch(rand::rng().random());
-    let (mut flows, mut journals) = (vec![fetch, offer], vec![journal, None]);
-    let mut stores = vec![Store::Remote(remote), Store::Local(Arc::clone(&local))];
-    if trader.listen.iter().any(|listen| listen.protocol == config::Protocol::Named) {
-        let mut named = Flow::offer_only();
-        named.set_key(rand::rng().random());
-        flows.push(named);
-        stores.push(Store::Local(local));
-        journals.push(None);
-    }
-    Ok((Flows::new(flows), stores, journals))
-}
-
-fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts, NodeError> {
-    let names: Vec<String> = exchange.peers.iter().map(|peer| peer.name.to_string()).collect();
-    let spool = Spool::open(&exchange.spool.path, &names)?;
-    let half = ByteCount(exchange.spool.max_bytes.0 / 2);
-    let (mut flows, mut stores, mut journals) = (Vec::new(), Vec::new(), Vec::new());
-    for peer in spool.peers() {
-        let mut flow = Flow::relay(half);
-        flow.set_key(rand::rng().random());
-        flow.start_epoch(rand::rng().random());
-        let mut kept: Vec<_> = peer.kept.iter().collect();
-        kept.sort_by_key(|object| object.last_use);
-        for object in kept {
-            // By its root it can be told whether it is still what the trader has.
-            let source = if blocks { peer.root.open_source(&object.name).ok() } else { None };
-            let hashes = source.and_then(|source| hash_source(&source).ok());
-            flow.keep(object.name.clone(), object.size, hashes.map(|hashes| hashes.root));
-        }
-        journals.push(if blocks { Some(open_journal(&peer.root, Unmarked::Keep, &mut flow)?) } else { None });
-        flows.push(flow);
-        stores.push(Store::Spool(Arc::clone(&peer.root)));
-    }
-    Ok((Flows::new(flows), stores, journals))
-}
-
-/// Tells a flow what an earlier run has left of objects that were arriving.
-fn open_journal(root: &Root, unmarked: Unmarked, flow: &mut Flow) -> Result<Journal, NodeError> {
-    let (mut journal, resumed) = Journal::open(root, unmarked)?;
-    let (mut objects, mut bytes) = (0, ByteCount(0));
-    for Resumed { name, size, root: hash, .. } in resumed {
-        let part = match root.open_part(&name, size, hash) {
-            Ok(part) => part,
-            Err(error) => {
-                tracing::warn!("what is here of an object is fetched again: {error}");
-                continue;
-            }
-        };
-        match journal.left(&part) {
-            Ok(left) => {
-                (objects, bytes) = (objects + 1, bytes + left.ranges.total());
-                flow.resume(name, (size, hash), left.ranges, left.pieces);
-            }
-            Err(error) => {
-                tracing::warn!("what is here of an object is fetched again: {error}");
-                journal.forget(&part);
-                part.abandon();
-            }
-        }
-    }
-    if objects > 0 {
-        tracing::info!(objects, bytes = bytes.0, "going on with what an interrupted run has left");
-    }
-    Ok(journal)
-}
-
-/// What there is of an object that should be here with a certain size.
-enum Looked {
-    /// It is marked and has that size.
-    Whole,
-    /// It has no marker.
-    Unmarked,
-    /// It is marked, rightly, with another size.
-    Other,
-    /// Its marker is not true of what is here.
-    Lie(String),
-    /// That cannot be told now.
-    Unknown,
-}
-
-/// Changes nothing: what is here of an object stays until another version of it takes its place.
-fn look(root: &Root, name: &ObjectName, size: ByteCount) -> Looked {
-    match root.is_done(name) {
-        Ok(Done::Yes(found)) if found == size => Looked::Whole,
-        Ok(Done::Yes(found)) => {
-            tracing::warn!(object = %name, "is here with {found}, which should be {size}: it is fetched again");
-            Looked::Other
-        }
-        Ok(Done::MarkerMissing) => Looked::Unmarked,
-        Ok(Done::MarkerDamaged) => Looked::Lie("has a damaged marker".into()),
-        Ok(Done::FileMissing) => Looked::Lie("is marked, but its file is gone".into()),
-        Ok(Done::SizeDiffers { marked, found }) => Looked::Lie(format!("is marked with {marked}, but has {found}")),
-        Err(error) => {
-            tracing::warn!(object = %name, "cannot be looked at: {error}");
-            Looked::Unknown
-        }
-    }
-}
-
-/// Removes a marker that is not true.
-fn take_back(root: &Root, name: &ObjectName, lie: &str) {
-    tracing::warn!(object = %name, "{lie}: it is fetched again");
-    if let Err(error) = root.unmark(name) {
-        tracing::warn!(object = %name, "{error}");
-    }
-}
-
-/// Waits for signals and obeys them; returns when the node is to end. Feeds the service manager's watchdog meanwhile.
-pub(super) fn serve_signals(site: &Arc<Site>, commands: &mpsc::UnboundedSender<Command>) -> Result<(), NodeError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Runtime)?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Runtime)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Runtime)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(NodeError::Runtime)?;
-        let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |every| every / 3);
-        let mut tick = interval(watchdog.min(Duration::from_secs(5)));
-        notify(&[sd_notify::NotifyState::Ready]);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = site.ending.notified() => break,
-                _ = hangup.recv() => {
-                    // On the node's own thread, where links can be dialed.
-                    let (done, reloaded) = oneshot::channel();
-                    let _ = commands.send(Command::Reload(done));
-                    let _ = reloaded.await;
-                }
-                _ = tick.tick() => {
-                    if let Some(stuck) = site.stuck() {
-                        tracing::error!("{stuck}");
-                    } else {
-                        let text = site.headline();
-                        notify(&[sd_notify::NotifyState::Watchdog, sd_notify::NotifyState::Status(&text)]);
-                    }
-                }
-            }
-        }
-        tracing::info!("stopping: links finish their packets, whole objects are committed");
-        notify(&[sd_notify::NotifyState::Stopping]);
-        Ok(())
-    })
-}
-
-/// Tells the service manager.
-pub(super) fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    // Without a service manager there is nobody to tell.
-    let _ = sd_notify::notify(state);
 }

@@ -50,9 +50,8 @@ pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>, 
 }
 
 async fn look(site: &Arc<Site>) {
-    let looker = Arc::clone(site);
-    if let Err(error) = tokio::task::spawn_blocking(move || looker.look_at_local()).await {
-        tracing::error!("looking at local/ failed: {error}");
+    if let Err(error) = site.aside(Site::look_at_local).await {
+        tracing::error!("cannot look at local/: {error}");
     }
 }
 
@@ -91,9 +90,8 @@ pub(super) fn start_remote(site: Arc<Site>) {
             let _ = timeout(pause, site.checks_wanted.notified()).await;
             let waiters = std::mem::take(&mut *lock(&site.check_waiters));
             let began = Instant::now();
-            let checker = Arc::clone(&site);
-            if let Err(error) = tokio::task::spawn_blocking(move || checker.check_remote()).await {
-                tracing::error!("checking remote/ failed: {error}");
+            if let Err(error) = site.aside(Site::check_remote).await {
+                tracing::error!("cannot look at remote/: {error}");
             }
             for waiter in waiters {
                 let _ = waiter.send(());

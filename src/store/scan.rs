@@ -90,16 +90,22 @@ pub struct ScanReport {
 /// Walks a root. Fails where the root itself cannot be read, and beyond [`limits::OBJECTS_MAX`].
 pub fn scan(root: &Root) -> Result<ScanReport, StoreError> {
     let mut objects = Vec::new();
-    let mut report = scan_by_parts(root, |part| objects.extend(part))?;
+    let report = scan_by_parts(root, || false, |part| objects.extend(part))?;
+    let mut report = report.expect("nobody stops it");
     objects.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     report.objects = objects;
     Ok(report)
 }
 
 /// The same, but gives what it finds to `visit`, about [`limits::SCAN_PART_OBJECTS`] at a time, in no order; the report
-/// names no objects. Half of them may have been visited when it fails.
-pub fn scan_by_parts(root: &Root, mut visit: impl FnMut(Vec<(ObjectName, Stamp)>)) -> Result<ScanReport, StoreError> {
-    let mut walk = Walk::new(&mut visit);
+/// names no objects. Half of them may have been visited when it fails. `None` when `stop` has said that it is to end; it is
+/// asked before each entry, as a cold disk takes its time for each.
+pub fn scan_by_parts(
+    root: &Root,
+    stop: impl Fn() -> bool,
+    mut visit: impl FnMut(Vec<(ObjectName, Stamp)>),
+) -> Result<Option<ScanReport>, StoreError> {
+    let mut walk = Walk::new(&stop, &mut visit);
     while let Some(directory) = walk.pending.pop() {
         if let Err(errno) = walk.directory(root.shared().dir.as_fd(), &directory) {
             if directory.is_empty() {
@@ -107,15 +113,20 @@ pub fn scan_by_parts(root: &Root, mut visit: impl FnMut(Vec<(ObjectName, Stamp)>
             }
             walk.unreadable(&directory, errno);
         }
+        if walk.stopped {
+            return Ok(None);
+        }
         if walk.overflow {
             return Err(StoreError::TooManyObjects { root: root.path().into() });
         }
     }
     walk.hand_over();
-    Ok(walk.report)
+    Ok(Some(walk.report))
 }
 
 struct Walk<'v> {
+    stop: &'v dyn Fn() -> bool,
+    stopped: bool,
     visit: &'v mut dyn FnMut(Vec<(ObjectName, Stamp)>),
     report: ScanReport,
     found: usize,
@@ -125,8 +136,9 @@ struct Walk<'v> {
 }
 
 impl<'v> Walk<'v> {
-    fn new(visit: &'v mut dyn FnMut(Vec<(ObjectName, Stamp)>)) -> Self {
-        Self { visit, report: ScanReport::default(), found: 0, pending: vec![Vec::new()], overflow: false }
+    fn new(stop: &'v dyn Fn() -> bool, visit: &'v mut dyn FnMut(Vec<(ObjectName, Stamp)>)) -> Self {
+        let (report, pending) = (ScanReport::default(), vec![Vec::new()]);
+        Self { stop, stopped: false, visit, report, found: 0, pending, overflow: false }
     }
 
     fn hand_over(&mut self) {
@@ -136,6 +148,10 @@ impl<'v> Walk<'v> {
     fn directory(&mut self, root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<()> {
         let directory = resolve::open_directory(root, path, Links::Refuse)?;
         resolve::list(directory, |directory, entry, kind| {
+            self.stopped = (self.stop)();
+            if self.stopped {
+                return ControlFlow::Break(());
+            }
             if !path.is_empty() || entry != limits::PRIVATE_DIR.as_bytes() {
                 let full = resolve::join(path, entry);
                 match kind {

@@ -11,7 +11,7 @@ use super::job::{Direction, Report, SessionError, SessionFeed, SessionHandle, Se
 use super::running::{Ending, Running};
 use super::server::{landing_options, receive, rules, send, walk_options};
 use crate::engine::shared::Shared;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, spawn};
 use crate::limits;
 use crate::proto::session::Side;
 use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
@@ -39,9 +39,7 @@ pub fn start(job: SessionJob, first: TcpStream) -> Result<SessionHandle, Session
         Ok((session, command)) => {
             let role = Role::Asks { session: Arc::clone(&session), command: command.clone() };
             add(&engine.shared, &session, first, job.address, role);
-            let thread = std::thread::Builder::new().name("ss-client".into());
-            thread
-                .spawn(move || attend(&engine, &session, &job, &command, &feed))
+            spawn("ss-client", move || attend(&engine, &session, &job, &command, &feed))
                 .map_err(|error| SessionError::Engine(error.to_string()))?;
             Ok(handle)
         }

@@ -8,6 +8,7 @@ use super::server::{Answer, Caller};
 use super::source::Opened;
 use crate::engine::flight::Flight;
 use crate::engine::shared::Shared;
+use crate::engine::spawn;
 use crate::limits;
 use crate::proto::session::{Received, Run, words};
 use crate::units::{LinkId, Time};
@@ -170,7 +171,7 @@ impl Connection {
     /// Has somebody who may wait find the answer to a first message.
     fn open(&self, shared: &Arc<Shared>, caller: Caller, message: Vec<u8>) -> Result<(), String> {
         let (id, here) = (self.id, Arc::clone(shared));
-        let thread = std::thread::Builder::new().name("ss-open".into()).spawn(move || {
+        let thread = spawn("ss-open", move || {
             let Ok(Some((Read::Message(message), _))) = session::read(&message) else { return };
             here.answer_session_link(id, caller.answer(&here, &message));
         });

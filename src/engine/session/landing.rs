@@ -48,7 +48,7 @@ pub(super) fn spawn(
     is_dry_run: bool,
     jobs: Receiver<Job>,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("ss-session".into()).spawn(move || {
+    crate::engine::spawn("ss-session", move || {
         let mut writer = Writer {
             session,
             landing,

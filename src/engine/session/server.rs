@@ -16,6 +16,7 @@ use super::modules::Modules;
 use super::running::Running;
 use super::source;
 use crate::engine::shared::{Shared, lock};
+use crate::engine::spawn;
 use crate::limits;
 use crate::proto::session::{Session, Side};
 use crate::store::tree::{Landing, LandingOptions, Rules, Tree, TreeError, Walk, WalkOptions, WalkSource};
@@ -342,8 +343,7 @@ pub(super) fn send(
     let protocol = Session::sender(side, options.block, limit);
     let session = Running::new(Arc::clone(shared), peer, protocol, None, feed);
     let (scanned, block) = (Arc::clone(&session), options.block);
-    let thread =
-        std::thread::Builder::new().name("ss-scanner".into()).spawn(move || source::scan(&scanned, walk, block))?;
+    let thread = spawn("ss-scanner", move || source::scan(&scanned, walk, block))?;
     shared.sessions.keep(thread);
     Ok(session)
 }

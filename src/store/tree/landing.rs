@@ -176,7 +176,6 @@ impl Landing {
     /// Holds an entry against what stands in its place, and makes what needs no bytes: directories, symbolic links, empty
     /// files, attributes. `id` names the entry in what follows, within its batch.
     pub fn examine(&mut self, id: u16, mut entry: Entry) -> Result<Examined, TreeError> {
-        self.tree.keep();
         entry.mode &= 0o7777;
         let path = self.place_of(&entry)?;
         if self.options.delete {
@@ -186,6 +185,7 @@ impl Landing {
             self.seen.insert(self.digest_of(entry.path.as_bytes()));
         }
         let stat = self.look(&path)?;
+        self.tree.keep();
         match &entry.kind {
             Kind::Directory => self.examine_directory(path, entry, stat.as_ref()),
             Kind::Symlink(target) => {
