@@ -1,6 +1,6 @@
 //! Exit statuses of `supersyncd` and `supersyncctl`.
 //!
-//! They are a contract: sites script against them (OPERATIONS, "supersyncctl"), and unit files name them.
+//! They are a contract: sites script against them (`README.md`, "See what it does"), and unit files name them.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};

@@ -23,6 +23,10 @@
 //! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.
 //! `tests/tidy.rs` holds the table above against the imports.
 //!
+//! Three protocols are given from outside, and are called seeds: 000, the plain duplex format ([`wire::duplex`]); 001, files
+//! by name ([`wire::named`]); 002, trees ([`wire::session`]). A peer that speaks nothing but 000 is
+//! *seed-only*.
+//!
 //! # A byte's way
 //!
 //! Out: a file is mapped ([`store::Source`]); [`proto::duplex::Link::poll_transmit`] describes what goes next; the

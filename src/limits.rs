@@ -6,7 +6,7 @@ use std::time::Duration;
 
 // -- packets and names ---------------------------------------------------------------------------------
 
-/// Shortest packet, bytes (PROTOCOLS, "Terms").
+/// Shortest packet, bytes.
 pub const PACKET_BYTES_MIN: u32 = 64;
 /// Longest packet, bytes.
 pub const PACKET_BYTES_MAX: u32 = 1 << 20;
@@ -150,7 +150,7 @@ pub const SESSION_PAYLOAD_BYTES_MAX: usize = 65_535;
 pub const SESSION_MESSAGE_BYTES_MAX: usize = 7 + SESSION_PAYLOAD_BYTES_MAX;
 /// Longest payload of a control message, bytes: it may have to travel, whole and behind its number, as the payload of another.
 pub const SESSION_CONTROL_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 4 - 7;
-/// Most data in one message, bytes: the longest payload less file_id and seq (PROTOCOLS 3).
+/// Most data in one message, bytes: the longest payload less file_id and seq ([`wire::session`](crate::wire::session)).
 pub const SESSION_DATA_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 6;
 /// Shortest block of a session, bytes ...
 pub const SESSION_BLOCK_BYTES_MIN: u32 = 512;

@@ -336,7 +336,7 @@ impl FileTime {
 const NANOSECONDS: i64 = 1_000_000_000;
 
 /// N: the length of every packet of a link, the same at both ends;
-/// [`limits::PACKET_BYTES_MIN`] to [`limits::PACKET_BYTES_MAX`] (seed 000, PROTOCOLS "Terms").
+/// [`limits::PACKET_BYTES_MIN`] to [`limits::PACKET_BYTES_MAX`] (seed 000).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PacketLen(u32);
 

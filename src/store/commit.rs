@@ -1,6 +1,6 @@
 //! Whole parts become objects, durably and in groups.
 //!
-//! The order is ARCHITECTURE's invariant 8. After a crash at any instant a marker stands only beside the object
+//! The order is invariant 8 of the [crate]. After a crash at any instant a marker stands only beside the object
 //! that it speaks of:
 //!
 //! 1. the parts' bytes, their modes and times, and the markers' text under private names or none, are flushed;

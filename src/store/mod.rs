@@ -7,7 +7,7 @@
 //! - [`scan`] lists what is in a root; [`SegmentSpec`] says what should be; [`Watch`] says when to look again.
 //! - [`Source`] is an object being sent: mapped for the kernel, never dereferenced here.
 //! - [`Part`] is an object that is arriving, under a private name; [`Committer`] makes whole parts durable in
-//!   groups and writes their `.success` [`Marker`]s last (ARCHITECTURE, invariant 8).
+//!   groups and writes their `.success` [`Marker`]s last (invariant 8 of the [crate]).
 //! - [`hash_source`] reads an object into its [`Hashes`], and [`HashCache`] remembers them over restarts; a receiver
 //!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] and
 //!   [`Root::verify_all`] hold objects to it.

@@ -1,7 +1,7 @@
 //! An object that is being sent.
 //!
 //! Its file is mapped, and the kernel sends from the map's pages; nobody here looks into them. A file cut short
-//! under us is then a failed send, not a signal (ARCHITECTURE, invariant 5). Whatever must look at bytes
+//! under us is then a failed send, not a signal (invariant 5 of the [crate]). Whatever must look at bytes
 //! reads them with [`Source::read_exact_at`]. Before an object's last bytes are sent, [`Source::verify_unchanged`]
 //! says whether what was sent is one consistent version of it.
 

@@ -326,7 +326,7 @@ fn pop(queue: &mut VecDeque<ObjectId>, from: Side, is_waiting: &impl Fn(ObjectId
 }
 
 /// The link that object `index` of `total` belongs to first: exchange k of K has the k-th K-th, link `index mod W` of
-/// it (PROTOCOLS 1.2).
+/// it.
 fn first_choice(peers: &[Vec<LinkId>], index: u64, total: u64) -> Option<LinkId> {
     if peers.is_empty() || total == 0 {
         return None;

@@ -1,4 +1,4 @@
-//! The hello: how our own nodes know each other without leaving seed 000's format (PROTOCOLS 1.3).
+//! The hello: how our own nodes know each other without leaving seed 000's format.
 //!
 //! Participants: the two ends of a duplex link, each in the first packet that it sends. That packet is `[R:name:]N:`
 //! and padding; the hello is the very end of the padding, so it is found from the packet's end. A seed-only peer drops

@@ -11,12 +11,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`duplex`] | seed 000's packets (PROTOCOLS 1.1) |
-//! | [`hello`] | the block in the first packet's padding by which our own nodes know each other (PROTOCOLS 1.3) |
-//! | [`extended`] | frames between our own nodes (PROTOCOLS 1.4) |
-//! | [`named`] | seed 001's packets (PROTOCOLS 2) |
+//! | [`duplex`] | seed 000's packets |
+//! | [`hello`] | the block in the first packet's padding by which our own nodes know each other |
+//! | [`extended`] | frames between our own nodes |
+//! | [`named`] | seed 001's packets |
 //! | [`inventory`] | entries of an inventory, the data of its news |
-//! | [`session`] | seed 002's messages (PROTOCOLS 3) |
+//! | [`session`] | seed 002's messages |
 //! | [`padding`] | the pool of pseudo-random bytes that fills packets up |
 //! | [`checksum`] | CRC-32C |
 

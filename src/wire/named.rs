@@ -1,4 +1,4 @@
-//! Packets of the named protocol, from seed 001 ("File Sender and Receiver") and PROTOCOLS 2.
+//! Packets of the named protocol, from seed 001 ("File Sender and Receiver").
 //!
 //! Participants: a client, which asks for objects, and a server, which sends them. Each direction of a link is a sequence
 //! of packets of exactly N bytes, and every packet names its object:

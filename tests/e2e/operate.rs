@@ -30,7 +30,7 @@ fn sigterm_drains_within_seconds_and_exits_with_0() {
         site.signal(node, Signal::SIGTERM);
         let status = site.reap(node);
         assert_eq!(status.code(), Some(0), "{node}: {status}\n{}", site.log(node));
-        // Systemd would wait for 90 s; OPERATIONS promises seconds.
+        // Systemd would wait for 90 s; deploy/README.md promises seconds.
         assert!(began.elapsed() < Duration::from_secs(20), "{node} took {:?}", began.elapsed());
     }
     // What stands under a final name is whole, also without a marker; parts stay only where they can be gone on with.

@@ -160,7 +160,7 @@ pub enum SessionError {
     Refused {
         /// Who.
         address: SocketAddr,
-        /// Its code (PROTOCOLS 3, ERROR).
+        /// Its code, an [`ErrorCode`](crate::wire::session::ErrorCode).
         code: u16,
         /// Its words.
         text: String,

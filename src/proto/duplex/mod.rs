@@ -11,7 +11,7 @@
 //!               [R:name:] N: P: E:      nothing, "not here", "I am done"
 //! ```
 //!
-//! Two ways of running, settled by the peer's first packet (PROTOCOLS 1.2, 1.3):
+//! Two ways of running, settled by the peer's first packet ([`hello`](crate::wire::hello)):
 //!
 //! - **ours**: a hello was found. Both run free. Requests queue up at the server and are answered in order; `P:`
 //!   answers the oldest one with "not here now" and drops it. An idle link carries `N:` as keep-alive, and one that is

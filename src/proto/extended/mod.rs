@@ -1,4 +1,4 @@
-//! The extended protocol on one link: what two nodes of our own speak once both hellos have said so (PROTOCOLS 1.4).
+//! The extended protocol on one link: what two nodes of our own speak once both hellos have said so.
 //!
 //! Participants: two nodes, equal on the link; each orders ranges of objects and answers the other's orders, and tells the
 //! other what it has. Goals: many small answers in one packet, many requests on their way at once, no answer that waits

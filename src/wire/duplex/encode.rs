@@ -139,7 +139,7 @@ pub(in crate::wire) fn decimal_len(number: u64) -> usize {
 }
 
 /// Whether `name` can be requested in packets of `packet_bytes`: in front of the longest `B:size:` there must be room
-/// for the request, and behind it for at least one byte of payload (PROTOCOLS 1.1; asked at scan time).
+/// for the request, and behind it for at least one byte of payload (asked at scan time).
 pub fn check_name_fits(name: &ObjectName, packet_bytes: PacketLen) -> Result<(), NameTooLong> {
     let longest_begin = BEGIN.len() + limits::SIZE_DIGITS_MAX + b":".len();
     let needed_bytes = request_len(Some(name)) + longest_begin + 1;

@@ -1,4 +1,4 @@
-//! Packets of the duplex protocol, from seed 000 ("File Sender and Receiver Duplex") and PROTOCOLS 1.1.
+//! Packets of the duplex protocol, from seed 000 ("File Sender and Receiver Duplex").
 //!
 //! Participants: two peers, equal once connected. Each direction of a link is a sequence of packets of exactly N bytes:
 //!
@@ -9,7 +9,7 @@
 //!         | "N:"                                       nil
 //!         | "P:"                                       pending: the requested object is not here yet
 //!         | "E:"                                       nothing left to send and nothing left to request
-//!         | "X:"                                       what follows is the extended grammar (PROTOCOLS 1.3)
+//!         | "X:"                                       what follows is the extended grammar
 //!
 //!   0    2       7   8    10     14  15                 N
 //!   +----+-------+---+----+------+---+------------------+
@@ -338,7 +338,7 @@ mod tests {
         check(b"R:requested_file_name:N:\x00\x01", object(b"requested_file_name"), Inner::Nil);
         check(b"R:requested_file_name:E:", object(b"requested_file_name"), Inner::End);
         check(b"R::M:payload", Some(Request::Nothing), Inner::Middle { payload: 5..12 });
-        // PROTOCOLS' own.
+        // Not the seed's, but ours.
         check(b"P:R:a:N:", None, Inner::Pending);
         check(b"X:R:a:N:", None, Inner::Switch);
         check(b"R:a:P:", object(b"a"), Inner::Pending);

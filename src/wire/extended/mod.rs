@@ -1,4 +1,4 @@
-//! The extended grammar: what our own nodes speak behind an `X:` packet (PROTOCOLS 1.4).
+//! The extended grammar: what our own nodes speak behind an `X:` packet.
 //!
 //! Participants: two nodes whose hellos both say [`EXTENDED`](super::hello::Features::EXTENDED), equal on the link.
 //! Each direction is still a sequence of packets of exactly N bytes. A packet holds frames one after another:

@@ -1,5 +1,5 @@
-//! Messages of the session protocol, from seed 002 and PROTOCOLS 3: directory trees, pushed or pulled over several
-//! connections, with metadata and checksums.
+//! Messages of the session protocol, from seed 002: directory trees, pushed or pulled over several connections, with
+//! metadata and checksums.
 //!
 //! Participants: a client and a server; which of them is the sender of files and which the receiver follows from the
 //! command, `PULL` or `PUSH`. A connection is a sequence of messages in each direction, all integers big-endian:
