@@ -10,15 +10,16 @@
 //! | [`units`], [`limits`] | newtypes for ids and quantities; every bound and default | each other |
 //! | [`wire`] | bytes <-> packets: duplex, hello, extended frames, inventory, session, padding, checksum | units, limits |
 //! | [`transfer`] | what is wanted, where it comes from, what has arrived; knows no packets | units, limits |
-//! | [`proto`] | one state machine a protocol (duplex, extended, named, session): wire x transfer | wire, transfer |
+//! | [`proto`] | one state machine a protocol (duplex, extended, named, session): wire x transfer | wire, transfer, units, limits |
 //! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool; directory trees | units, limits |
 //! | [`uring`] | the only `unsafe`: rings and their twin of plain calls, buffers, trains, socket options, what the kernel allows | limits |
-//! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, store, uring |
-//! | [`config`] | raw TOML -> a config that is valid if it exists | store, wire, uring, limits |
+//! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, transfer, wire, store, uring, units, limits |
+//! | [`exit`] | exit statuses of both programs | nothing |
+//! | [`config`] | raw TOML -> a config that is valid if it exists | store, wire, uring, exit, units, limits |
 //! | [`control`] | the unix socket API and the client side of it; page, metrics and health | limits |
-//! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | engine, config, control |
-//! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node; ctl for its manual |
-//! | [`ctl`] | the command line of `supersyncctl`: asks a daemon, moves trees and files | control, engine, node |
+//! | [`node`] | roles, listening, dialing, watching the store, reload, shutdown; fetching by name | all above |
+//! | [`demo`], [`daemon`] | a whole site in one process; the command line of `supersyncd` | node and all above; ctl for its manual |
+//! | [`ctl`] | the command line of `supersyncctl`: asks a daemon, moves trees and files | node and all above |
 //!
 //! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.
 //! `tests/tidy.rs` holds the table above against the imports.
