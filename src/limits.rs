@@ -26,6 +26,8 @@ pub const REASON_BYTES_MAX: usize = 256;
 pub const SIZE_DIGITS_MAX: usize = 20;
 /// Longest name of a node, bytes.
 pub const NODE_NAME_BYTES_MAX: usize = 64;
+/// Longest name of a thread, bytes: what Linux keeps, less the terminating NUL (PR_SET_NAME(2const)).
+pub const THREAD_NAME_BYTES_MAX: usize = 15;
 /// What stands beside each finished file, after its name.
 pub const SUCCESS_SUFFIX: &str = ".success";
 /// The private directory of a root: parts of objects that are not whole yet.
@@ -41,6 +43,10 @@ pub const BLOCKS_PER_OBJECT_MAX: u64 = 2_000_000;
 pub const NEWS_BYTES: usize = 64 << 10;
 /// ... and are never longer than this.
 pub const NEWS_BYTES_MAX: usize = 8 << 20;
+/// A packet that has less room than this is not worth another frame's head.
+pub const HEAD_ROOM: usize = 64;
+/// No frame's head is longer: the longest name, all of it escaped, and its numbers.
+pub const HEAD_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 128;
 
 // -- clients of sessions -------------------------------------------------------------------------------
 
@@ -77,6 +83,10 @@ pub const RECV_BUFFERS_PER_WORKER: usize = 64;
 pub const IDLE_BUFFER_BYTES: usize = 16 << 10;
 /// Such buffers of one worker in all: one that receives and one on its way to disk for each link.
 pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * LINKS_MAX;
+/// A range of so many bytes takes its memory from the pool.
+pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
+/// Ranges that have memory of the pool at a time, each a block.
+pub const RANGES_POOLED_MAX: usize = 64;
 /// Requests of the named protocol that wait at a server for one client, bytes of their names and what it takes to keep them.
 pub const NAMED_REQUESTS_BYTES_MAX: usize = 1 << 20;
 /// What such a request takes besides its name, bytes, roughly.
@@ -87,8 +97,14 @@ pub const TRAIN_BYTES_MAX: usize = 1 << 20;
 pub const TRAIN_BYTES_MIN: usize = 16 << 10;
 /// Most iovecs in one send (UIO_MAXIOV).
 pub const TRAIN_IOVECS_MAX: usize = 1024;
+/// Pieces of so many bytes are sent from where they are; to copy shorter ones costs no more than to point to them.
+pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 /// An object's last bytes are read and re-checked rather than mapped, up to this many.
 pub const TAIL_BYTES_MAX: usize = 64 << 10;
+/// Bytes of ranges that may wait for the writer before links stop reading.
+pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
+/// Ranges that came in, and objects that are whole, of which the flows are told at once.
+pub const JUDGED_AT_ONCE_MAX: usize = 64;
 /// Links of one node.
 pub const LINKS_MAX: usize = 1024;
 /// Entries of one worker's ring, a send, a receive and a cancel for each link, and its wake-up; operations of its twin.
@@ -102,8 +118,12 @@ pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Components of an object's name: how deep directories nest below a root.
 pub const NAME_DEPTH_MAX: usize = 128;
+/// Objects that one commit takes at once.
+pub const COMMIT_BATCH_MAX: usize = 256;
 /// Parts of one commit that are flushed one by one; a larger batch flushes its whole file system once.
 pub const COMMIT_SYNC_EACH_MAX: usize = 8;
+/// Directories that a root remembers as durable; when there are more it flushes them again.
+pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 /// Bytes of a `.success` marker that are read; further ones say nothing.
 pub const MARKER_BYTES_MAX: usize = 4096;
 /// The kernel is told to read ahead only in objects that are longer, bytes.
@@ -120,6 +140,18 @@ pub const VERIFY_QUEUE_MAX: usize = 1024;
 pub const WATCHED_DIRECTORIES_MAX: usize = 100_000;
 /// Reads of the watch's descriptor in one turn, of some tens of events each.
 pub const WATCH_READS_MAX: usize = 64;
+/// A burst of changes in `local/` is looked at once, this long after its first.
+pub const LOCAL_SETTLE: Duration = Duration::from_millis(50);
+/// `local/` is looked at this often though nothing was seen to change there.
+pub const LOCAL_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Whether `remote/` still has what was marked is looked at this often.
+pub const REMOTE_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// To look at `local/` or `remote/` takes at most one part in this many of the time.
+pub const LOOK_DUTY: u32 = 20;
+/// What was hashed is offered after this time, however little it is.
+pub const OFFER_AFTER: Duration = Duration::from_millis(10);
+/// The thread that hashes looks this often whether its node still lives.
+pub const HASHER_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A journal is written to its file when the writer has nothing else to do, or after so many bytes of ranges: what a
 /// killed process fetches again at most.
 pub const JOURNAL_WRITE_BYTES: usize = 256 << 10;
@@ -183,10 +215,10 @@ pub const SESSION_ANSWER_WITHIN: Duration = Duration::from_secs(45);
 pub const SESSION_ASKS_MAX: usize = 10;
 /// Bytes of a session that wait for its writer; beyond this its connections read nothing.
 pub const SESSION_BACKLOG_MAX: usize = 3 << 20;
-/// A peer whose round trip is shorter is near.
-pub const SESSION_NEAR_RTT: Duration = Duration::from_millis(2);
-/// Bytes that the socket of a session keeps unread of a near peer; the kernel takes twice as much.
-pub const SESSION_NEAR_UNREAD_BYTES: usize = 256 << 10;
+/// A peer whose round trip is shorter is on this host or beside it.
+pub const SESSION_LOCAL_RTT: Duration = Duration::from_millis(2);
+/// Bytes that the socket of a session keeps unread of such a peer; the kernel takes twice as much.
+pub const SESSION_LOCAL_UNREAD_BYTES: usize = 256 << 10;
 /// Bytes that a connection of a session leaves unsent in its socket.
 pub const SESSION_UNSENT_BYTES: u32 = 256 << 10;
 /// Sessions that a node serves at once.
@@ -223,6 +255,7 @@ pub const SESSION_LOOK_EVERY: Duration = Duration::from_millis(100);
 pub const SESSION_LINGER: Duration = Duration::from_millis(1);
 /// Pieces of files that one train of a session is made of.
 pub const RUNS_PER_TRAIN_MAX: usize = 128;
+
 // -- trees ---------------------------------------------------------------------------------------------
 
 /// A file in a directory of a tree that says, like a `.gitignore`, what of it is left out.
@@ -260,6 +293,17 @@ pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
 pub const GATHERS_MAX: usize = 8 * OPEN_PARTS_MAX;
 /// Names that a flow's log tells to be removed; beyond this the log starts over.
 pub const REMOVALS_MAX: usize = 1_000_000;
+/// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of more it is
+/// likelier that a file system is not mounted there.
+pub const MIRROR_REMOVED_MAX: usize = 32;
+/// An exchange passes an object of at most so many bytes on from memory; it is one range at most.
+pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
+/// What such an object costs besides its bytes, roughly.
+pub const KEPT_OBJECT_COST: usize = 256;
+/// Memory for such objects; what does not fit goes to disk.
+pub const KEPT_BYTES_MAX: usize = 64 << 20;
+/// The last bytes that came into spools and are had without reading a file.
+pub const RECENT_BYTES_MAX: usize = 32 << 20;
 /// Ranges that a link may have on order.
 pub const RANGES_ORDERED_MAX: usize = 512;
 /// Ranges that a server queues for one link.
@@ -324,39 +368,10 @@ pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
 pub const KEEP_DELIVERED_SMALL: Duration = Duration::from_millis(100);
 /// ... and one that nobody asked for after this.
 pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
-/// Directories that a root remembers as durable; when there are more it flushes them again.
-pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 /// Requests that wait are looked at this often though nothing happened to their objects: some have waited for too long.
 pub const LOOK_AT_ASKED_EVERY: Duration = Duration::from_millis(250);
-/// An exchange passes an object of at most so many bytes on from memory; it is one range at most.
-pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
-/// What such an object costs besides its bytes, roughly.
-pub const KEPT_OBJECT_COST: usize = 256;
-/// Memory for such objects; what does not fit goes to disk.
-pub const KEPT_BYTES_MAX: usize = 64 << 20;
 /// A packet that is not full waits at most this long for more, while its socket has enough to send.
 pub const HOLD_PACKET: Duration = Duration::from_millis(40);
-/// A packet that has less room than this is not worth another frame's head.
-pub const HEAD_ROOM: usize = 64;
-/// No frame's head is longer: the longest name, all of it escaped, and its numbers.
-pub const HEAD_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 128;
-/// A range of so many bytes takes its memory from the pool.
-pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
-/// Ranges that have memory of the pool at a time, each a block.
-pub const RANGES_POOLED_MAX: usize = 64;
-/// The last bytes that came into spools and are had without reading a file.
-pub const RECENT_BYTES_MAX: usize = 32 << 20;
-/// Pieces of so many bytes are sent from where they are; to copy shorter ones costs no more than to point to them.
-pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
-/// Bytes of ranges that may wait for the writer before links stop reading.
-pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
-/// Ranges that came in, and objects that are whole, of which the flows are told at once.
-pub const JUDGED_AT_ONCE_MAX: usize = 64;
-/// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of more it is
-/// likelier that a file system is not mounted there.
-pub const MIRROR_REMOVED_MAX: usize = 32;
-/// Objects that one commit takes at once.
-pub const COMMIT_BATCH_MAX: usize = 256;
 /// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.
 pub const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// What a seed-only peer was asked for and has not begun to send within this time is open to links of other peers too.
@@ -404,6 +419,10 @@ pub const FETCH_PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub const REDIAL_FORGET: Duration = Duration::from_secs(1);
 /// A listener's address that is in use is tried again for this long when a node starts.
 pub const BIND_WITHIN: Duration = Duration::from_secs(3);
+/// ... after this pause each time.
+pub const BIND_PAUSE: Duration = Duration::from_millis(20);
+/// A listener pauses for this time after the system could not accept, for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A dial that got no answer is given up after this time.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// Data that a peer's TCP does not acknowledge for this long ends the link.
@@ -416,6 +435,10 @@ pub const TCP_PROBE_EVERY: Duration = Duration::from_secs(3);
 pub const TCP_PROBES: u32 = 3;
 /// A worker that has not gone through its loop for this long is stuck.
 pub const TURN_MAX: Duration = Duration::from_secs(10);
+/// The service manager's watchdog is fed at least this often.
+pub const WATCHDOG_EVERY_MAX: Duration = Duration::from_secs(5);
+/// Rates are taken this often.
+pub const RATE_EVERY: Duration = Duration::from_millis(500);
 /// Problems of one kind that status shows and the log tells at once.
 pub const PROBLEMS_SHOWN_MAX: usize = 20;
 /// SIGTERM: links finish their packet and files are committed within this time.
@@ -475,13 +498,15 @@ pub const PAGE_HISTORY_MAX: usize = 60;
 pub const CONTROL_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Longest answer that a client reads, bytes.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A rate below this is shown as idle, bytes per second: keep-alive alone makes some.
+pub const RATE_IDLE: f64 = 16_384.0;
 /// Objects in one answer, unless told otherwise ...
 pub const CONTROL_OBJECTS_DEFAULT: usize = 1000;
 /// ... and at most.
 pub const CONTROL_OBJECTS_MAX: usize = 100_000;
-/// `--watch` shows a new picture this often.
-pub const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// `top` shows so many moments of each link, [`WATCH_EVERY`] apart: the last minute.
+/// `--watch` and `top` show a new picture this often.
+pub const SHOW_EVERY: Duration = Duration::from_secs(1);
+/// `top` shows so many moments of each link, [`SHOW_EVERY`] apart: the last minute.
 pub const TOP_HISTORY: usize = 60;
 
 // -- demo ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use super::{CtlError, Screen, printable, render};
 use crate::control::{Answer, Client, ClientError, Drain, Versioned};
 use crate::{exit, limits};
 
-/// A picture every [`limits::WATCH_EVERY`] until interrupted. A person who watches wants to see the daemon come back, so its
+/// A picture every [`limits::SHOW_EVERY`] until interrupted. A person who watches wants to see the daemon come back, so its
 /// absence is told and watched too, once it was there; a program that reads JSON is told at once, by the exit status.
 pub(super) async fn watch<T>(
     client: &Client,
@@ -16,7 +16,7 @@ pub(super) async fn watch<T>(
     ask: impl AsyncFn(&Client) -> Result<Answer<T>, ClientError>,
     text: impl Fn(&T) -> String,
 ) -> Result<u8, CtlError> {
-    let mut ticks = interval(limits::WATCH_EVERY);
+    let mut ticks = interval(limits::SHOW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut is_first, mut is_away) = (true, false);
     loop {

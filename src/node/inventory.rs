@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::site::{SECOND, Site, lock};
 use crate::engine;
@@ -17,11 +17,6 @@ use crate::units::ObjectName;
 
 /// Objects that were found new or changed.
 pub(super) type Batch = Vec<(ObjectName, Stamp)>;
-
-/// What was hashed is offered after this time, however little it is.
-const OFFER_AFTER: Duration = Duration::from_millis(10);
-/// Whether the node still lives is looked at this often.
-const LOOK_UP_EVERY: Duration = Duration::from_millis(500);
 
 /// What the hasher is to do.
 #[derive(Debug, Default)]
@@ -81,7 +76,7 @@ impl Queue {
     fn next(&self) -> Next {
         let todo = lock(&self.todo);
         let is_idle = |todo: &mut Todo| todo.objects.is_empty() && todo.look_ended.is_none();
-        let waited = self.changed.wait_timeout_while(todo, LOOK_UP_EVERY, is_idle);
+        let waited = self.changed.wait_timeout_while(todo, limits::HASHER_LOOK_EVERY, is_idle);
         let (mut todo, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let count = todo.objects.len().min(limits::SCAN_PART_OBJECTS);
         if count > 0 {
@@ -169,7 +164,7 @@ fn hash_all(site: &Site, root: &Root, batch: Batch, mut cache: Option<&mut HashC
                 }
             }
         }
-        if began.elapsed() >= OFFER_AFTER {
+        if began.elapsed() >= limits::OFFER_AFTER {
             offer(site, std::mem::take(&mut hashed));
             began = Instant::now();
         }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::line::{Caller, Place, Slot, SlotState, Tally};
-use super::report::{IDLE_RATE, SAMPLE_EVERY};
 use super::site::{FIRST, SECOND, Site, lock};
 use super::why::{Facts, judge};
 use crate::config::RoleConfig;
 use crate::control::{HeldBy, LinkState, LinkStatus, PeerState, PeerStatus};
 use crate::engine::{LinkView, Traffic};
+use crate::limits;
 use crate::transfer::{FlowId, Flows, Health};
 use crate::units::{LinkId, SessionId, Time};
 
@@ -146,7 +146,7 @@ impl Site {
         peers.iter_mut().for_each(|peer| self.tell_paused(peer));
         let links = || peers.iter().flat_map(|peer| &peer.links);
         let all: f64 = links().map(|link| link.rate_in).sum();
-        if all > IDLE_RATE {
+        if all > limits::RATE_IDLE {
             peers.iter_mut().flat_map(|peer| &mut peer.links).for_each(|link| link.share = Some(link.rate_in / all));
         }
         peers
@@ -351,7 +351,7 @@ impl Look {
         };
         if let Some(sample) = self.samples.get(&id) {
             // A sample is as old as the time between two.
-            facts.quiet = sample.heard.elapsed().saturating_sub(SAMPLE_EVERY);
+            facts.quiet = sample.heard.elapsed().saturating_sub(limits::RATE_EVERY);
             (facts.rate_in, facts.rate_out, facts.busy) = (sample.rate_in, sample.rate_out, sample.busy);
             facts.receiver_limited = sample.receiver_limited;
             facts.send_buffer_limited = sample.send_buffer_limited;
@@ -377,7 +377,7 @@ fn peer_status(name: String, links: Vec<LinkStatus>, configured: bool) -> PeerSt
     let state = match up {
         0 => PeerState::Down,
         _ if up < total => PeerState::Degraded,
-        _ if rate_in + rate_out > IDLE_RATE => PeerState::Streaming,
+        _ if rate_in + rate_out > limits::RATE_IDLE => PeerState::Streaming,
         _ => PeerState::Idle,
     };
     PeerStatus {

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::AcceptConn;
@@ -17,11 +17,6 @@ use crate::limits;
 use crate::uring::DriverKind;
 use crate::uring::control::{self, Listener};
 use crate::uring::socket::{self, Options};
-
-/// How long to wait after the system could not accept, for want of descriptors or memory.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How often an address that is in use is tried.
-const BIND_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the service manager calls the sockets that it keeps for us.
 const KEPT_NAME: &str = "listen";
@@ -77,7 +72,7 @@ fn bind(kind: DriverKind, address: SocketAddr) -> std::io::Result<Listener> {
     loop {
         match Listener::bind(kind, address) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < by => {
-                std::thread::sleep(BIND_AGAIN);
+                std::thread::sleep(limits::BIND_PAUSE);
             }
             outcome => return outcome,
         }
@@ -93,7 +88,7 @@ pub(super) fn start(site: Arc<Site>, listener: Listener, index: usize) {
                 Ok((socket, address)) => take(&site, socket, address, index),
                 Err(error) => {
                     tracing::warn!(listener = %listener.address(), "cannot accept: {error}");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                 }
             }
         }

@@ -38,6 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{Config, ConfigError};
 use crate::control::{ControlError, Status};
 use crate::engine::EngineError;
+use crate::limits;
 use crate::store::{PatternError, StoreError};
 use site::{Command, Site};
 
@@ -93,7 +94,7 @@ impl Node {
         let sender = commands.clone();
         let name = format!("ss-{}", config.name);
         let thread = std::thread::Builder::new()
-            .name(name.chars().take(15).collect())
+            .name(name.chars().take(limits::THREAD_NAME_BYTES_MAX).collect())
             .spawn(move || site::main(config, file, kept, sender, inbox, ready))
             .map_err(NodeError::Runtime)?;
         match started.blocking_recv() {

@@ -1,7 +1,6 @@
 //! What a node says of itself: its answers to the control socket.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,13 +10,9 @@ use crate::control::{
     ConfigState, Figures, HeldBy, Inventory, InventoryObject, LinkStatus, ObjectFilter, ObjectState, ObjectStatus,
     PeerStatus, ReloadReport, Role, SpoolStatus, State, Status, Totals,
 };
+use crate::limits;
 use crate::transfer::{self, Flow};
 use crate::units::{ByteCount, ObjectName};
-
-/// Rates are taken this often.
-pub(super) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// A rate below this is shown as idle, bytes per second: keep-alive alone makes some.
-pub(super) const IDLE_RATE: f64 = 16_384.0;
 
 impl Site {
     /// One line for the service manager.
@@ -104,11 +99,11 @@ impl Site {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.store_problems).clone();
         problems.extend_from_slice(&lock(&self.unreadable));
-        problems.truncate(crate::limits::PROBLEMS_SHOWN_MAX);
+        problems.truncate(limits::PROBLEMS_SHOWN_MAX);
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
             let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
             let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
-            let mut told: Vec<String> = failed.take(crate::limits::PROBLEMS_SHOWN_MAX).collect();
+            let mut told: Vec<String> = failed.take(limits::PROBLEMS_SHOWN_MAX).collect();
             for (peer, count) in flows.iter().filter_map(Flow::kept_back) {
                 told.push(format!(
                     "by what {peer} tells, the far trader lacks most of what was here: {count} objects in remote/ that it has \
@@ -236,7 +231,8 @@ fn wants_what_is_told(config: &Config) -> bool {
 
 /// What the links that bring something in are measured to carry in all.
 fn capacity_in<'a>(links: impl Iterator<Item = &'a LinkStatus>) -> Option<f64> {
-    let brings = |link: &&LinkStatus| link.rate_in > IDLE_RATE || (link.orders > 0 && link.held_by == HeldBy::Network);
+    let brings =
+        |link: &&LinkStatus| link.rate_in > limits::RATE_IDLE || (link.orders > 0 && link.held_by == HeldBy::Network);
     let sum: f64 = links.filter(brings).filter_map(|link| link.capacity_in).sum();
     (sum >= 1.0).then_some(sum)
 }

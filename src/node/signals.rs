@@ -1,7 +1,6 @@
 //! What the service manager says and is told: signals, readiness, the watchdog.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
@@ -11,6 +10,7 @@ use tokio::time::interval;
 
 use super::NodeError;
 use super::site::{Command, Site};
+use crate::limits;
 
 /// Where signals come in. From when this is made SIGHUP ends nobody: whoever is still starting reloads when that is over.
 pub(super) struct Signals {
@@ -34,8 +34,8 @@ impl Signals {
         self.runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Runtime)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Runtime)?;
-            let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |every| every / 3);
-            let mut tick = interval(watchdog.min(Duration::from_secs(5)));
+            let most = limits::WATCHDOG_EVERY_MAX;
+            let mut tick = interval(sd_notify::watchdog_enabled().map_or(most, |every| most.min(every / 3)));
             notify(&[NotifyState::Ready]);
             loop {
                 tokio::select! {

@@ -63,7 +63,7 @@ pub(super) struct Site {
     pub(super) file: Option<PathBuf>,
     engine: OnceLock<Engine>,
     listening: OnceLock<Vec<SocketAddr>>,
-    /// The flow's stores, in the order of the flows' ids.
+    /// The flows' stores, in the order of the flows' ids.
     pub(super) stores: Vec<Store>,
     next_link: AtomicU64,
     pub(super) slots: Mutex<Vec<Arc<Slot>>>,
@@ -280,7 +280,7 @@ impl Site {
     }
 
     async fn serve(self: &Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Command>) {
-        let mut tick = interval(super::report::SAMPLE_EVERY);
+        let mut tick = interval(limits::RATE_EVERY);
         let kill = loop {
             tokio::select! {
                 command = inbox.recv() => match command {

@@ -1,23 +1,14 @@
 //! Keeps the flows true to the disk: looks at `local/` when something changes there, and at `remote/` from time to time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::site::{Site, lock};
+use crate::limits;
 use crate::store::{Root, Watch};
 use crate::uring::control::{self, Readiness};
-
-/// A burst of changes is looked at once, this long after its first.
-const SETTLE: Duration = Duration::from_millis(50);
-/// `local/` is looked at this often though nothing was seen to change there.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Whether `remote/` still has what was marked is looked at this often.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// Looking takes at most one part in this many of the time.
-const DUTY: u32 = 20;
 
 /// Watches a trader's `local/`; `again` asks for a look without a change, `at_once` for the first one.
 pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>, at_once: bool) {
@@ -36,15 +27,15 @@ pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>, 
             let lost = tokio::select! {
                 seen = changed => seen.is_err(),
                 () = again.notified() => false,
-                () = sleep(LOOK_EVERY) => watch.is_none(),
+                () = sleep(limits::LOCAL_LOOK_EVERY) => watch.is_none(),
             };
             if lost {
                 watch = open(&root);
             }
-            sleep(SETTLE).await;
+            sleep(limits::LOCAL_SETTLE).await;
             let began = Instant::now();
             look(&site).await;
-            sleep(began.elapsed() * DUTY).await;
+            sleep(began.elapsed() * limits::LOOK_DUTY).await;
         }
     });
 }
@@ -61,7 +52,11 @@ fn open(root: &Root) -> Option<(Watch, Readiness)> {
         let ready = watch.fd().try_clone_to_owned().and_then(Readiness::new).map_err(|error| error.to_string())?;
         Ok((watch, ready))
     });
-    opened.inspect_err(|error| tracing::warn!("{error}; it is looked at every {} s instead", LOOK_EVERY.as_secs())).ok()
+    opened
+        .inspect_err(|error| {
+            tracing::warn!("{error}; it is looked at every {} s instead", limits::LOCAL_LOOK_EVERY.as_secs())
+        })
+        .ok()
 }
 
 /// Returns when objects may have changed.
@@ -85,7 +80,7 @@ async fn changed(watch: &mut Watch, ready: &Readiness) -> Result<(), String> {
 /// Checks from time to time that what a trader has marked is still there.
 pub(super) fn start_remote(site: Arc<Site>) {
     control::spawn(async move {
-        let mut pause = CHECK_EVERY;
+        let mut pause = limits::REMOTE_LOOK_EVERY;
         loop {
             let _ = timeout(pause, site.checks_wanted.notified()).await;
             let waiters = std::mem::take(&mut *lock(&site.check_waiters));
@@ -96,7 +91,7 @@ pub(super) fn start_remote(site: Arc<Site>) {
             for waiter in waiters {
                 let _ = waiter.send(());
             }
-            pause = CHECK_EVERY.max(began.elapsed() * DUTY);
+            pause = limits::REMOTE_LOOK_EVERY.max(began.elapsed() * limits::LOOK_DUTY);
         }
     });
 }

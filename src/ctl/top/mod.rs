@@ -74,11 +74,11 @@ impl Drop for Terminal {
     }
 }
 
-/// Asks once every [`limits::WATCH_EVERY`], and never before the last answer is here.
+/// Asks once every [`limits::SHOW_EVERY`], and never before the last answer is here.
 fn ask(client: Client) -> mpsc::UnboundedReceiver<Result<Status, ClientError>> {
     let (told, answers) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let mut ticks = interval(limits::WATCH_EVERY);
+        let mut ticks = interval(limits::SHOW_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

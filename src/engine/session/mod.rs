@@ -51,8 +51,8 @@ fn set_up(socket: &OwnedFd) -> io::Result<()> {
     };
     socket::apply(socket, &options)?;
     let rtt = Duration::from_micros(socket::tcp_info(socket)?.rtt_us.into());
-    if rtt < limits::SESSION_NEAR_RTT {
-        socket::set_receive_buffer(socket, limits::SESSION_NEAR_UNREAD_BYTES)?;
+    if rtt < limits::SESSION_LOCAL_RTT {
+        socket::set_receive_buffer(socket, limits::SESSION_LOCAL_UNREAD_BYTES)?;
     }
     Ok(())
 }
