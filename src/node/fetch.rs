@@ -475,7 +475,9 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(Some(("the engine has ended".into(), false))),
             }
-            if let Some(reason) = engine.with_flows(|flows, now| flows.at(FETCH).held(now).map(str::to_owned)) {
+            if let Some(reason) =
+                engine.with_flows(|flows, now| flows.at(FETCH).last_store_failure(now).map(str::to_owned))
+            {
                 return Err(FetchError::Disk { reason });
             }
             if self.is_over(engine) {

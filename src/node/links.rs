@@ -162,7 +162,7 @@ impl Site {
         let behind = self.engine().is_behind();
         let told = self.engine().with_flows(|flows, now| {
             let health = asked.into_iter().filter_map(|link| Some((link, health(flows, link, now)?))).collect();
-            let disk = [FIRST, SECOND].map(|flow| match flows.at(flow).hold(now) {
+            let disk = [FIRST, SECOND].map(|flow| match flows.at(flow).hold_reason(now) {
                 Some(reason) => Some(format!("the store takes nothing: {reason}")),
                 None => behind.then(|| "more waits to be written than this node keeps in memory".into()),
             });

@@ -111,7 +111,7 @@ impl Site {
                 ));
             }
             // A spool remembers no object that it could not take.
-            for why in flows.iter().filter_map(|flow| flow.held(now)) {
+            for why in flows.iter().filter_map(|flow| flow.last_store_failure(now)) {
                 if !told.iter().any(|problem| problem.ends_with(why)) {
                     told.push(why.to_owned());
                 }
@@ -170,7 +170,7 @@ impl crate::control::Site for Handle {
                 size: content.size.0,
                 root: content.root.to_string(),
             };
-            (flow.is_told_whole(), flow.known().skip(offset).take(limit).map(object).collect())
+            (flow.has_whole_log(), flow.known().skip(offset).take(limit).map(object).collect())
         });
         Some(Inventory { remote: store.remote.clone(), whole, objects, truncated: false })
     }

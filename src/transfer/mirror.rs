@@ -125,8 +125,9 @@ impl Flow {
         true
     }
 
-    /// Whether a peer whose log is read now has told all there was since this flow began.
-    pub fn is_told_whole(&self) -> bool {
+    /// Whether a peer whose log is read now has told all there was since this flow began. Unlike [`Flow::was_told_whole`], not
+    /// once that peer is gone.
+    pub fn has_whole_log(&self) -> bool {
         self.ledger.cursors.values().any(|cursor| cursor.reader.is_some() && cursor.answered > 0 && !cursor.lossy)
     }
 

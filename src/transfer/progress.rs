@@ -44,9 +44,10 @@ impl Flow {
         self.blocks.ended.remove(&link)
     }
 
-    /// Why nothing new is fetched now, where the store could not take the last thing.
-    pub fn hold(&self, now: Time) -> Option<&str> {
-        self.held(now).filter(|_| now < self.hold.until)
+    /// Why nothing new is fetched now: the store could not take the last thing, and is not to be tried again yet. `None` where
+    /// fetching goes on.
+    pub fn hold_reason(&self, now: Time) -> Option<&str> {
+        self.last_store_failure(now).filter(|_| now < self.hold.until)
     }
 
     /// Whether something is to be fetched that is neither here nor on its way.

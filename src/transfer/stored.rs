@@ -100,8 +100,9 @@ impl Flow {
         true
     }
 
-    /// Why the store could not take the last thing, while that is news.
-    pub fn held(&self, now: Time) -> Option<&str> {
+    /// Why the store could not take the last thing, until [`limits::HOLD_MAX`] after it may be tried again: longer than
+    /// [`Flow::hold_reason`].
+    pub fn last_store_failure(&self, now: Time) -> Option<&str> {
         let is_news = self.hold.delay > Duration::ZERO && now < self.hold.until + limits::HOLD_MAX;
         is_news.then_some(&self.hold.reason)
     }
