@@ -166,10 +166,18 @@ fn hash_all(site: &Site, root: &Root, batch: Batch, mut cache: Option<&mut HashC
         }
         if began.elapsed() >= limits::OFFER_AFTER {
             offer(site, std::mem::take(&mut hashed));
+            remember(cache.as_deref_mut());
             began = Instant::now();
         }
     }
     offer(site, hashed);
+    remember(cache);
+}
+
+/// A node that ends before it has looked at everything goes on where it was.
+fn remember(cache: Option<&mut HashCache>) {
+    // A failure is told when the look has ended.
+    let _ = cache.map_or(Ok(()), HashCache::write);
 }
 
 fn open_cache(site: &Site) -> Option<HashCache> {

@@ -117,6 +117,11 @@ impl HashCache {
         }
     }
 
+    /// Hands everything to the system, so that it survives this process.
+    pub fn write(&mut self) -> Result<(), StoreError> {
+        self.log.write()
+    }
+
     /// How many objects are known.
     pub fn len(&self) -> usize {
         self.known.as_ref().map_or(0, |known| known.places.len())

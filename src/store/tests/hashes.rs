@@ -169,6 +169,19 @@ fn hashes_are_known_again_after_a_restart() {
 }
 
 #[test]
+fn what_was_written_survives_a_process_that_never_flushed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut cache = HashCache::open(dir.path()).expect("new");
+    cache.insert(&name("written"), &stamp(1, 1), &hashes(1, 1));
+    cache.write().expect("written");
+    cache.insert(&name("in memory"), &stamp(1, 1), &hashes(1, 1));
+    drop(cache);
+    let cache = HashCache::open(dir.path()).expect("stands");
+    assert_eq!(cache.lookup(&name("written"), &stamp(1, 1)), Some(hashes(1, 1)));
+    assert_eq!(cache.lookup(&name("in memory"), &stamp(1, 1)), None);
+}
+
+#[test]
 fn an_object_that_looks_different_is_not_known() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut cache = HashCache::open(dir.path()).expect("new");
