@@ -199,7 +199,7 @@ impl Site {
 
     pub(crate) fn run(&mut self, node: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_supersyncd"));
-        command.arg("run").arg(self.config(node));
+        command.arg("run").arg(self.config(node)).stdin(Stdio::null());
         self.run_as(node, command);
     }
 
@@ -207,7 +207,7 @@ impl Site {
     pub(crate) fn run_as(&mut self, node: &str, mut command: Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path(node)).expect("opened");
         let out = log.try_clone().expect("cloned");
-        let child = command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(out).stderr(log).spawn().expect("started");
+        let child = command.env("NO_COLOR", "1").stdout(out).stderr(log).spawn().expect("started");
         self.nodes.push((node.to_owned(), child));
     }
 

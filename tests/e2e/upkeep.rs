@@ -1,6 +1,9 @@
-//! Sites that stay up: segments that come later, and segments that are damaged at the receiver.
+//! Sites that stay up: segments that come later, segments that are damaged at the receiver, sockets that outlive a node.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::Command;
 
 use super::site::{Plan, Site, random_bytes};
 
@@ -134,4 +137,23 @@ fn what_has_no_place_keeps_nothing_else_up_and_comes_once() {
     assert_eq!(fs::read(remote.join("x/long")).expect("there"), long);
     assert_eq!(site.tells("t2", "/payload_received").as_u64(), Some(received + 1000));
     site.until("nothing is amiss any more", |site| site.tells("t2", "/state") == "SYNCED");
+}
+
+/// As systemd does with a `.socket` unit: whoever connects before the node runs waits, and is served.
+#[test]
+fn a_node_takes_over_the_socket_that_it_is_handed() {
+    let mut site = Site::new(Plan::default());
+    let listener = TcpListener::bind(site.address("t1")).expect("nobody is there");
+    for exchange in site.exchanges() {
+        site.run(&exchange);
+    }
+    site.run("t2");
+    site.until("an exchange waits for the first packet", |site| {
+        site.tells("e1", "/peers/0/links/0/state") == "connecting"
+    });
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" run \"$1\""]);
+    command.arg(env!("CARGO_BIN_EXE_supersyncd")).arg(site.config("t1")).stdin(OwnedFd::from(listener));
+    site.run_as("t1", command);
+    site.until_converged();
 }
