@@ -10,7 +10,6 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -51,7 +50,6 @@ pub struct Mark {
 }
 
 enum Keep {
-    Shared(Arc<[u8]>),
     Owned(#[expect(dead_code, reason = "it is held, not looked at")] Bytes),
     Mapped(Arc<MmapRaw>),
 }
@@ -118,23 +116,6 @@ impl Gather {
             self.push_piece(bytes.as_ptr(), bytes.len());
             true
         }
-    }
-
-    /// Adds `bytes[range]` without copying. False: the train is full, and nothing changed.
-    ///
-    /// # Panics
-    /// When `range` is not within `bytes`.
-    pub fn push_shared(&mut self, bytes: &Arc<[u8]>, range: Range<usize>) -> bool {
-        let piece = &bytes[range];
-        if !self.has_room(piece.len(), true) {
-            return false;
-        }
-        let kept = matches!(self.keep.last(), Some(Keep::Shared(last)) if Arc::ptr_eq(last, bytes));
-        if !kept && !piece.is_empty() {
-            self.keep.push(Keep::Shared(Arc::clone(bytes)));
-        }
-        self.push_piece(piece.as_ptr(), piece.len());
-        true
     }
 
     /// Adds `bytes` without copying, and keeps them. False: the train is full, and nothing changed.
@@ -256,35 +237,6 @@ impl Gather {
         self.sent = 0;
     }
 
-    /// After a send failed on a mapped piece (EFAULT): ends the train with the packet that is partly sent. The train is
-    /// packets of `packet_bytes` from its start. What that packet still lacks is sent as it was made, except that
-    /// mapped pieces become as many bytes of `padding`, so that its header stays true to the format; all later packets
-    /// are dropped. Returns how many whole packets will have gone out, that one included; when nothing of a next
-    /// packet was sent the train is done.
-    ///
-    /// # Panics
-    /// When `packet_bytes` is 0 or `padding` is shorter than a packet.
-    pub fn cut_at_packet(&mut self, packet_bytes: usize, padding: &Arc<[u8]>) -> usize {
-        assert!(packet_bytes > 0 && padding.len() >= packet_bytes, "padding covers a packet");
-        let packets = self.sent.div_ceil(packet_bytes);
-        let mut lacking = (packets * packet_bytes - self.sent).min(self.rest);
-        self.rest = lacking;
-        self.open = false;
-        let mut end = self.first;
-        while lacking > 0 {
-            let piece = &mut self.pieces[end];
-            piece.iov_len = piece.iov_len.min(lacking);
-            lacking -= piece.iov_len;
-            if self.keep.iter().any(|keep| keep.maps(piece.iov_base)) {
-                piece.iov_base = padding.as_ptr().cast_mut().cast();
-            }
-            end += 1;
-        }
-        self.pieces.truncate(end);
-        self.keep.push(Keep::Shared(Arc::clone(padding)));
-        packets
-    }
-
     /// Sends once with a plain system call that does not wait, and advances by what went out.
     ///
     /// # Errors
@@ -357,16 +309,6 @@ impl fmt::Debug for Gather {
             .field("rest", &self.rest)
             .field("sent", &self.sent)
             .finish()
-    }
-}
-
-impl Keep {
-    /// Whether `address` lies in a mapped file kept here.
-    fn maps(&self, address: *const libc::c_void) -> bool {
-        match self {
-            Keep::Shared(_) | Keep::Owned(_) => false,
-            Keep::Mapped(map) => address.addr().wrapping_sub(map.as_ptr().addr()) < map.len(),
-        }
     }
 }
 
@@ -497,9 +439,9 @@ mod tests {
         assert_eq!(train.len_bytes(), len);
         assert_eq!(bytes_of(&mut train)[4], content[0]);
 
-        let padding: Arc<[u8]> = vec![0; TRAIN_BYTES_MAX].into();
+        let padding = Bytes::from(vec![0; TRAIN_BYTES_MAX]);
         train.clear();
-        assert!(train.push_shared(&padding, 0..TRAIN_BYTES_MAX) && !train.push_static(b"x"));
+        assert!(train.push_owned(&padding) && !train.push_static(b"x"));
         assert_eq!((train.len_bytes(), train.iovecs_left()), (TRAIN_BYTES_MAX, TRAIN_IOVECS_MAX - 1));
     }
 
@@ -545,37 +487,11 @@ mod tests {
         assert_eq!(other.iovecs_left(), TRAIN_IOVECS_MAX - 3);
     }
 
-    #[test]
-    fn cut_keeps_the_header_and_pads_what_was_mapped() {
-        let (content, map) = file_map();
-        let padding: Arc<[u8]> = vec![b'#'; 64].into();
-        // Packets of 10: "M:" and eight mapped bytes. (sent, packets, what goes out from there)
-        let cases: [(usize, usize, &[u8]); 6] =
-            [(0, 0, b""), (10, 1, b""), (11, 2, b":########"), (12, 2, b"########"), (19, 2, b"#"), (40, 4, b"")];
-        for (sent, packets, rest) in cases {
-            let mut train = Gather::with_arena(16);
-            for packet in 0..4 {
-                assert!(train.push_static(b"M:") && train.push_mapped(&map, packet * 8, 8));
-            }
-            train.advance(sent);
-            assert_eq!(train.cut_at_packet(10, &padding), packets, "{sent} sent");
-            assert_eq!(train.len_bytes(), rest.len(), "{sent} sent");
-            assert_eq!(bytes_of(&mut train), rest, "{sent} sent");
-        }
-        // Copied bytes over packets' ends, in one piece: what is there is true, so it is kept.
-        let mut train = Gather::with_arena(16);
-        assert!(train.push_bytes(b"0123456789abcde") && train.push_mapped(&map, 0, 5));
-        train.advance(3);
-        assert_eq!(train.cut_at_packet(10, &padding), 1);
-        assert_eq!(bytes_of(&mut train), b"3456789");
-        assert_eq!(content.len(), FILE_BYTES);
-    }
-
     #[derive(Clone, Debug)]
     enum Step {
         Copy(Vec<u8>),
         Static(usize),
-        Shared(usize, usize),
+        Owned(usize, usize),
         Mapped(usize, usize),
         Undone(usize),
         Filled(usize),
@@ -585,7 +501,7 @@ mod tests {
         prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..40).prop_map(Step::Copy),
             (0..8usize).prop_map(Step::Static),
-            (0..500usize, 0..300usize).prop_map(|(start, len)| Step::Shared(start, len)),
+            (0..500usize, 0..300usize).prop_map(|(start, len)| Step::Owned(start, len)),
             (0..6000usize, 0..2000usize).prop_map(|(start, len)| Step::Mapped(start, len)),
             (0..50usize).prop_map(Step::Undone),
             (0..50usize).prop_map(Step::Filled),
@@ -602,7 +518,7 @@ mod tests {
         ) {
             static WORDS: &[u8] = b"M:N:E:R:";
             let (content, map) = file_map();
-            let shared: Arc<[u8]> = content.iter().rev().copied().collect();
+            let owned: Bytes = content.iter().rev().copied().collect();
             let mut train = Gather::with_arena(1 << 16);
             let mut expected = Vec::new();
             for step in steps {
@@ -615,9 +531,9 @@ mod tests {
                         prop_assert!(train.push_static(&WORDS[start..]));
                         expected.extend(&WORDS[start..]);
                     }
-                    Step::Shared(start, len) => {
-                        prop_assert!(train.push_shared(&shared, start..start + len));
-                        expected.extend(&shared[start..start + len]);
+                    Step::Owned(start, len) => {
+                        prop_assert!(train.push_owned(&owned.slice(start..start + len)));
+                        expected.extend(&owned[start..start + len]);
                     }
                     Step::Mapped(start, len) => {
                         prop_assert!(train.push_mapped(&map, start as u64, len));

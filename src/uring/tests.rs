@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
 
@@ -36,7 +37,7 @@ of_each_driver! {
     echo_returns_every_byte_over_a_narrow_socket: 8,
     gather_of_1024_pieces_from_a_map_arrives_as_it_was_made: 8,
     receive_continues_behind_a_partial_packet: 8,
-    truncated_file_is_an_error_and_the_packet_is_completed: 8,
+    truncated_file_is_an_error_and_what_went_out_is_true: 8,
     cancelled_receive_gives_the_buffer_back: 8,
     cancelled_send_goes_on_where_it_stopped: 8,
     dropped_driver_gives_everything_back: 16,
@@ -210,7 +211,7 @@ fn receive_continues_behind_a_partial_packet(mut driver: Driver) {
     assert_eq!(buffer.filled(), b"first half, second half");
 }
 
-fn truncated_file_is_an_error_and_the_packet_is_completed(mut driver: Driver) {
+fn truncated_file_is_an_error_and_what_went_out_is_true(mut driver: Driver) {
     let content = pattern(512 * (PACKET - 2));
     let (file, map) = mapped(&content);
     let (near, mut far) = tcp_pair();
@@ -234,20 +235,13 @@ fn truncated_file_is_an_error_and_the_packet_is_completed(mut driver: Driver) {
     };
     assert_eq!(errno(&result), Some(libc::EFAULT));
     let sent = train.sent();
-    let padding: Arc<[u8]> = vec![b'#'; 2 * PACKET].into();
-    let packets = train.cut_at_packet(PACKET, &padding);
-    assert_eq!(packets, sent.div_ceil(PACKET));
-    let train = send_all(&mut driver, &near, train);
-    assert_eq!(train.sent(), packets * PACKET);
 
     socket::shutdown(&near, Shutdown::Write).expect("a connected socket");
     let arrived = reader.join().expect("the reader");
-    assert_eq!(arrived.len(), packets * PACKET);
+    assert_eq!(arrived.len(), sent);
     // The kernel may serve the rest of the last page, as zeroes.
     let true_bytes = sent.min(kept as usize);
-    assert!(arrived[..true_bytes] == expected[..true_bytes]);
-    assert!(arrived.chunks(PACKET).all(|packet| packet.starts_with(b"M:")));
-    assert!(arrived[sent..].iter().skip(2).all(|&byte| byte == b'#'));
+    assert!(true_bytes > 0 && arrived[..true_bytes] == expected[..true_bytes]);
 }
 
 fn cancelled_receive_gives_the_buffer_back(mut driver: Driver) {
@@ -302,7 +296,7 @@ fn dropped_driver_gives_everything_back(mut driver: Driver) {
             driver.wait(Some(Duration::ZERO)).expect("the driver works");
         }
         let mut train = Gather::with_arena(0);
-        assert!(train.push_shared(&padding, 0..padding.len()));
+        assert!(train.push_owned(&Bytes::from_owner(Arc::clone(&padding))));
         driver.send(token, near, train).expect("room for one more");
     }
     assert_eq!(pool.available(), 0);

@@ -354,6 +354,7 @@ impl World {
                 this.tail = Some(piece);
                 return true;
             }
+            let is_open = this.opened.is_some_and(|(id, generation, _)| (id, generation) == (data.id, data.generation));
             let bytes = node.read_source(this.serve, data, &mut this.opened);
             let (fetch, serve) = node.flows.pair(this.fetch, this.serve);
             match bytes {
@@ -366,14 +367,15 @@ impl World {
                         this.carries = Some((data.id, data.generation));
                     }
                 }
-                Err(why) if data.tail => {
+                Err(why) if data.tail || !is_open => {
                     link.handle_source_failed(&piece, why, now, fetch, serve);
                     this.opened = None;
                 }
+                // The packets were with the kernel when it found the file cut short: the link cannot be gone on with.
                 Err(why) => {
-                    expand(&piece, &vec![b'?'; data.length], n, &hello, &mut this.cursor, &mut this.train);
-                    link.handle_source_lost(data, why, now, serve);
-                    this.opened = None;
+                    serve.handle_source_failed(data.id, data.generation, why, now);
+                    self.close(id, end, "a file was cut short while it was sent");
+                    return false;
                 }
             }
         }

@@ -84,16 +84,6 @@ impl Link {
         serve.handle_source_failed(data.id, data.generation, reason, now);
     }
 
-    /// The packets of a piece went out, or must, since a packet is never abandoned half way, but with padding in place of
-    /// `data`, whose source was cut short under the kernel. The peer takes it for bytes of the object, which it is never
-    /// told the end of. A tail that was polled since is not sent: call [`Link::handle_source_failed`] for it instead.
-    pub fn handle_source_lost(&mut self, data: Data, reason: String, now: Time, serve: &mut Flow) {
-        if self.sending.is_some_and(|sending| (sending.id, sending.generation) == (data.id, data.generation)) {
-            self.sending = None;
-        }
-        serve.handle_source_failed(data.id, data.generation, reason, now);
-    }
-
     fn next_request(&mut self, now: Time, fetch: &mut Flow) -> Option<ObjectId> {
         self.unsent_request.take().or_else(|| fetch.next_request(self.config.id, !self.free, now))
     }

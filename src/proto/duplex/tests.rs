@@ -392,18 +392,6 @@ fn a_tail_that_changed_is_not_sent_and_its_request_goes_with_the_next_packet() {
     assert_eq!(b.fetch.last_on_order(LinkId(1)), b.fetch.head(LinkId(1)));
 }
 
-#[test]
-fn a_source_lost_under_a_send_asks_nothing_twice() {
-    let (mut a, mut b) = pair(N);
-    b.offers("x", bytes_of(1, limits::TAIL_BYTES_MAX + 1000));
-    a.wants(&["x"]);
-    b.receives_text(&["R:x:N:"], at(0)).unwrap();
-    b.wants(&["y"]);
-    let piece = b.poll(at(0), 2).unwrap();
-    b.link.handle_source_lost(piece.data.unwrap(), "cut short".to_owned(), at(0), &mut b.serve);
-    assert_eq!(heads(&b.sends(at(0), 1), 64, 2), ["P:"]);
-}
-
 // -- a seed-only peer ------------------------------------------------------------------------------------------------
 
 #[test]
