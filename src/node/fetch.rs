@@ -100,13 +100,6 @@ pub struct FetchSummary {
     pub elapsed: Duration,
 }
 
-impl FetchSummary {
-    /// [`exit::OK`] where everything is here now, else [`exit::FAILED`].
-    pub fn exit_status(&self) -> u8 {
-        if self.failed.is_empty() { exit::OK } else { exit::FAILED }
-    }
-}
-
 /// Why a fetch ended before everything was tried. What was whole by then is here and marked, and the next run skips it.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
