@@ -43,7 +43,7 @@ pub(super) fn build(
     connection.held.clear();
     loop {
         if connection.outgoing.is_some() {
-            let room = connection.packer.data_room(packets_max.min(cap), usize::MAX);
+            let room = connection.packer.data_room(packets_max.min(cap));
             if room.0 == 0 {
                 break;
             }

@@ -6,13 +6,6 @@ use super::frame::{DataOf, Frame};
 use crate::units::{ByteCount, Offset, PacketLen};
 use crate::wire::duplex::{MIDDLE, NIL};
 
-/// Iovecs that padding takes up: `N:` and what follows it.
-const PADDING_IOVECS: usize = 2;
-/// Iovecs that a head and the data in its packet take up.
-const HEAD_IOVECS: usize = 2;
-/// Iovecs that a packet which goes on with data takes up: `M:` and the data.
-const MIDDLE_IOVECS: usize = 2;
-
 /// What goes out next. All segments of a train, in order, are its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
@@ -78,21 +71,20 @@ pub struct Packer {
     heads: Vec<u8>,
     segments: Vec<Segment>,
     packets: usize,
-    iovecs: usize,
 }
 
 impl Packer {
     /// A packer of the packets behind `X:`.
     pub fn new(packet_len: PacketLen) -> Self {
         let (heads, segments) = (Vec::new(), Vec::new());
-        Self { packet_len, position: 0, open: None, heads, segments, packets: 0, iovecs: 0 }
+        Self { packet_len, position: 0, open: None, heads, segments, packets: 0 }
     }
 
     /// Drops the segments of the last train and starts a new one, in the packet that the last one has left open, if it has.
     pub fn start(&mut self) {
         self.heads.clear();
         self.segments.clear();
-        (self.packets, self.iovecs) = (usize::from(self.position > 0), 0);
+        self.packets = usize::from(self.position > 0);
     }
 
     /// Lays out a frame's head, in a new packet where the one before has no room. Data that it announces must follow.
@@ -184,11 +176,6 @@ impl Packer {
         self.packets
     }
 
-    /// How many iovecs the train takes up so far, with one for each `M:` of a run.
-    pub fn iovecs(&self) -> usize {
-        self.iovecs
-    }
-
     /// Bytes left in the packet that has been begun; 0 where none has.
     pub fn room_in_packet(&self) -> usize {
         if self.position == 0 { 0 } else { self.packet_len.bytes() - self.position }
@@ -199,23 +186,13 @@ impl Packer {
         ByteCount(self.open.map_or(0, |open| open.remaining))
     }
 
-    /// Whether `frame` may be laid out now, with as much of its data as its packet has room for, so that the train,
-    /// finished, has at most so many packets and iovecs.
-    pub fn has_room_for(&self, frame: &Frame, packets_max: usize, iovecs_max: usize) -> bool {
-        let begins_packet = frame.encoded_len() > self.room_in_packet();
-        let pads = begins_packet && self.position > 0;
-        let iovecs = self.iovecs + if pads { PADDING_IOVECS } else { 0 } + HEAD_IOVECS + PADDING_IOVECS;
-        self.packets + usize::from(begins_packet) <= packets_max && iovecs <= iovecs_max
-    }
-
-    /// How much data may be laid out now, so that the train, finished, has at most so many packets and iovecs. It is
-    /// all that remains, or ends where a packet ends; it is 0 where the train should be finished first. But the packet
-    /// that has been begun is always filled, or else it could not be finished.
-    pub fn data_room(&self, packets_max: usize, iovecs_max: usize) -> ByteCount {
+    /// How much data may be laid out now, so that the train, finished, has at most so many packets. It is all that
+    /// remains, or ends where a packet ends; it is 0 where the train should be finished first. But the packet that has
+    /// been begun is always filled, or else it could not be finished.
+    pub fn data_room(&self, packets_max: usize) -> ByteCount {
         let remaining = self.remaining().0;
         let in_packet = self.room_in_packet();
-        let iovecs = iovecs_max.saturating_sub(self.iovecs + usize::from(in_packet > 0) + PADDING_IOVECS);
-        let packets = packets_max.saturating_sub(self.packets).min(iovecs / MIDDLE_IOVECS);
+        let packets = packets_max.saturating_sub(self.packets);
         let each = self.packet_len.bytes() - MIDDLE.len();
         ByteCount(remaining.min((in_packet as u64).saturating_add(packets as u64 * each as u64)))
     }
@@ -231,7 +208,6 @@ impl Packer {
         }
         if length > 0 {
             self.segments.push(Segment::Padding { length });
-            self.iovecs += 1;
         }
         self.position = 0;
     }
@@ -256,7 +232,6 @@ impl Packer {
             range.end = end;
         } else {
             self.segments.push(Segment::Bytes(start..end));
-            self.iovecs += 1;
         }
     }
 
@@ -268,7 +243,6 @@ impl Packer {
             *before += length;
         } else {
             self.segments.push(Segment::Data { of, offset, length });
-            self.iovecs += 1;
         }
         self.advance(length);
         length as u64
@@ -279,7 +253,6 @@ impl Packer {
         let (of, offset) = self.take(length);
         self.segments.push(Segment::DataRun { of, offset, packets, each });
         self.packets += packets;
-        self.iovecs += MIDDLE_IOVECS * packets;
         length
     }
 
