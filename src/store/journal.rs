@@ -14,11 +14,10 @@
 //!
 //! The order of calls: [`Root::create`], [`Journal::open`] before any part is opened, then for each object
 //! [`Root::open_part`] and [`Journal::ranges`] for what it holds already; [`Part::write_vectored_at`] and
-//! [`Journal::record`] as blocks come; [`Journal::write`] after each batch of them; [`Journal::make_durable`] now and
-//! then; [`Journal::forget`] when it was committed or abandoned. [`Journal::left`] tells what to do with what an earlier
-//! run has left.
+//! [`Journal::record`] as blocks come; [`Journal::write`] after each batch of them; [`Journal::forget`] when it was
+//! committed or abandoned. [`Journal::left`] tells what to do with what an earlier run has left.
 //!
-//! Flushing takes as long as the disk does. Who shares a journal between threads takes [`Journal::pending`], lets go
+//! Now and then what was recorded is made durable, which takes as long as the disk does. Who shares a journal between threads takes [`Journal::pending`], lets go
 //! of the journal for [`Pending::sync`], comes back to [`Journal::confirm`], and lets go of it again for
 //! [`Confirmed::sync`], whose outcome [`Journal::settle`] is told.
 //!
@@ -285,16 +284,6 @@ impl Journal {
             self.look_at = 2 * self.log.bytes();
         }
         Ok(())
-    }
-
-    /// Makes what was recorded of `parts` so far durable: it survives the host. Blocks for as long as the disk takes.
-    /// The journal forgets a part that the disk did not take, because nobody knows what there is of it; it is to be
-    /// abandoned and fetched again. The error is that of the first such part.
-    pub fn make_durable(&mut self, parts: &[Arc<Part>]) -> Result<(), StoreError> {
-        let mut pending = self.pending(parts);
-        let flushed = pending.sync();
-        let confirmed = self.confirm(pending).and_then(|confirmed| self.settle(confirmed.sync()));
-        flushed.and(confirmed)
     }
 
     /// What of `parts` is recorded and not durable yet.

@@ -68,6 +68,14 @@ impl Site {
         self.journal().record(part, offset, length).expect("recorded");
     }
 
+    /// Makes what was recorded of `parts` so far durable.
+    fn make_durable(&mut self, parts: &[Arc<Part>]) {
+        let mut pending = self.journal().pending(parts);
+        pending.sync().expect("flushed");
+        let confirmed = self.journal().confirm(pending).expect("written");
+        self.journal().settle(confirmed.sync()).expect("durable");
+    }
+
     fn file(&self) -> PathBuf {
         self.dir.path().join("root/.supersync/journal")
     }
@@ -137,7 +145,7 @@ fn another_boot_believes_only_what_was_made_durable() {
     let (a, b) = (site.part("a", 1), site.part("b", 1));
     site.write(&a, 0, 2);
     site.write(&b, 0, 5);
-    site.journal().make_durable(&[Arc::clone(&a)]).expect("durable");
+    site.make_durable(&[Arc::clone(&a)]);
     site.write(&a, 3, 5);
     site.journal().write().expect("written");
     drop((a, b));
@@ -191,7 +199,7 @@ fn what_was_retracted_is_believed_in_no_boot() {
     let mut site = Site::new();
     let part = site.part("a", 1);
     site.write(&part, 0, 5);
-    site.journal().make_durable(&[Arc::clone(&part)]).expect("durable");
+    site.make_durable(&[Arc::clone(&part)]);
     let (offset, length) = granules(1, 3);
     site.journal().retract(&part, offset, length);
     assert_eq!(site.journal().ranges(&part), set(&[(0, 1), (3, 5)]));
@@ -374,7 +382,7 @@ fn a_long_journal_is_rewritten_and_says_the_same() {
     let mut longest = 0;
     let keep = site.part("keep", 1);
     site.write(&keep, 1, 2);
-    site.journal().make_durable(&[Arc::clone(&keep)]).expect("durable");
+    site.make_durable(&[Arc::clone(&keep)]);
     site.write(&keep, 3, 4);
     let mut rounds = 0;
     // Each round adds some 200 bytes, all of them dead at its end, until the file gets shorter.
@@ -421,7 +429,7 @@ fn journal_by_length(site: &mut Site) -> (Vec<(usize, Believed)>, Vec<u8>) {
     site.journal().write().expect("written");
     believed.entry(name("a")).or_default().remove(offset, length);
     by_length.push((fs::read(site.file()).expect("stands").len(), believed.clone()));
-    site.journal().make_durable(&[a, b]).expect("durable");
+    site.make_durable(&[a, b]);
     let bytes = fs::read(site.file()).expect("stands");
     (by_length, bytes)
 }
@@ -554,7 +562,7 @@ fn run(steps: &[Step]) {
             }
             Step::MakeDurable { object } => {
                 let part = open(&site, object);
-                site.journal().make_durable(&[part]).expect("durable");
+                site.make_durable(&[part]);
                 model.iter_mut().for_each(|known| known.written = known.recorded.clone());
                 model[object].durable = model[object].recorded.clone();
             }
