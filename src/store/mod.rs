@@ -12,7 +12,7 @@
 //!   gets at the same root from its blocks, [`block_cv`] and [`root_of`]. [`Root::verify`] and
 //!   [`Root::verify_all`] hold objects to it.
 //! - [`Journal`] says which bytes of the parts are there after a crash, and [`Journal::left`] what to do with them.
-//! - [`Root::remove_batch`] takes objects away for good, [`Root::remove`] in passing.
+//! - [`Root::remove_batch`] takes objects away for good, [`Root::remove_kept`] those of a spool, in passing.
 //! - [`Spool`] is what an exchange keeps between its traders: whole objects, never flushed, trusted within one boot.
 //!
 //! A receiver calls [`Root::create`] once, then for each object [`Root::is_done`], [`Root::create_part`],

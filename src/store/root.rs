@@ -166,17 +166,9 @@ impl Root {
         Part::open(&self.shared, name, size, root, Room::Reserved)
     }
 
-    /// Removes an object with its marker, and the directories that are empty then. Nothing to remove is fine.
-    pub fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.remove_with(name, true)
-    }
-
-    /// The same for one that has no marker, since a spool kept it.
+    /// Removes an object that has no marker, since a spool kept it, and the directories that are empty then. Nothing to
+    /// remove is fine.
     pub fn remove_kept(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.remove_with(name, false)
-    }
-
-    fn remove_with(&self, name: &ObjectName, is_marked: bool) -> Result<(), StoreError> {
         self.shared.check(name)?;
         let io = |errno| StoreError::of_name(&self.shared.path, name, "remove", errno);
         let mut durable = self.shared.hold_tree()?;
@@ -185,9 +177,6 @@ impl Root {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             outcome => outcome.map_err(io)?,
         };
-        if is_marked {
-            remove_entry(directory.as_fd(), &marker_name(entry)).map_err(io)?;
-        }
         remove_entry(directory.as_fd(), entry).map_err(io)?;
         self.shared.prune(parent, &mut durable);
         Ok(())

@@ -294,7 +294,8 @@ mod tests {
         let peer = &spool.peers()[0];
         keep(peer, "a/b/c/one", b"1");
         keep(peer, "a/two", b"22");
-        let remove = |name: &str| peer.root.remove(&ObjectName::new(name.as_bytes()).expect("valid")).expect("removed");
+        let remove =
+            |name: &str| peer.root.remove_kept(&ObjectName::new(name.as_bytes()).expect("valid")).expect("removed");
         remove("a/b/c/one");
         assert!(!dir.path().join("trader1/a/b").exists());
         assert!(dir.path().join("trader1/a/two").exists());

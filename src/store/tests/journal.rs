@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::super::*;
-use super::name;
+use super::{name, take_away};
 use crate::limits;
 use crate::units::{ByteCount, ObjectName, Offset, RangeSet, Root256};
 
@@ -316,7 +316,7 @@ fn an_object_whose_commit_was_interrupted_is_a_whole_part_again() {
             assert!(!Committer::commit_batch(site.root(), vec![((), part)]).iter().any(|(_, done)| done.is_err()));
             assert_eq!(fs::read(&path).expect("there").len() as u64, SIZE.0);
         }
-        site.root().remove(&name("a/b")).expect("removed");
+        take_away(site.root(), "a/b").expect("removed");
     }
 }
 

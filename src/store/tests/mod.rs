@@ -62,3 +62,8 @@ impl Site {
 fn name(text: &str) -> ObjectName {
     ObjectName::new(text.as_bytes()).expect("valid")
 }
+
+fn take_away(root: &Root, text: &str) -> Result<(), StoreError> {
+    let mut outcomes = root.remove_batch(vec![name(text)]);
+    outcomes.pop().expect("one name, one answer").1
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use super::super::*;
-use super::{Site, name};
+use super::{Site, name, take_away};
 use crate::limits;
 use crate::units::ByteCount;
 
@@ -28,7 +28,7 @@ fn no_symbolic_link_leads_out_of_a_root() {
         let kept = site.part(text, b"x").keep_unsynced();
         assert!(matches!(kept, Err(StoreError::Outside { .. })), "{text}: {kept:?}");
     }
-    assert!(matches!(site.root.remove(&name("up/secret")), Err(StoreError::Outside { .. })));
+    assert!(matches!(take_away(&site.root, "up/secret"), Err(StoreError::Outside { .. })));
     let beside: Vec<_> = fs::read_dir(site.outside.path()).expect("stands").collect();
     assert_eq!(beside.len(), 2, "the root and the secret: {beside:?}");
     assert_eq!(site.parts_left(), 0);
@@ -60,7 +60,7 @@ fn reserved_names_are_refused_by_every_door() {
         let name = name(text);
         assert!(matches!(site.root.open_source(&name), Err(StoreError::BadName { .. })), "{text}");
         assert!(matches!(site.root.create_part(&name, ByteCount(1)), Err(StoreError::BadName { .. })), "{text}");
-        assert!(matches!(site.root.remove(&name), Err(StoreError::BadName { .. })), "{text}");
+        assert!(matches!(take_away(&site.root, text), Err(StoreError::BadName { .. })), "{text}");
         assert!(matches!(site.root.size_of(&name), Err(StoreError::BadName { .. })), "{text}");
         assert!(matches!(site.root.is_done(&name), Err(StoreError::BadName { .. })), "{text}");
     }
@@ -124,7 +124,7 @@ fn one_process_writes_a_root_and_others_read_it() {
     let reader = Root::open(&site.path).expect("readable");
     let outcome = reader.create_part(&name("a"), ByteCount(1));
     assert!(matches!(outcome, Err(StoreError::ReadOnly { .. })), "{outcome:?}");
-    assert!(matches!(reader.remove(&name("a")), Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(take_away(&reader, "a"), Err(StoreError::ReadOnly { .. })));
 
     // A part that is still around may yet be written, so it keeps the lock; a source does not.
     let Site { root, path, outside: _outside } = site;

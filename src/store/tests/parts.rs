@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::super::*;
-use super::{Site, name};
+use super::{Site, name, take_away};
 use crate::limits;
 use crate::units::{ByteCount, Offset, Root256};
 
@@ -248,10 +248,10 @@ fn done_says_what_is_not_done() {
 fn removing_takes_the_marker_along() {
     let site = Site::new();
     site.commit("a/b", b"x").expect("committed");
-    site.root.remove(&name("a/b")).expect("removed");
+    take_away(&site.root, "a/b").expect("removed");
     assert!(!site.path.join("a").exists());
     assert!(site.path.exists());
-    site.root.remove(&name("a/b")).expect("gone already");
+    take_away(&site.root, "a/b").expect("gone already");
 }
 
 #[test]
