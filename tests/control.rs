@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use supersync::control::{
-    self, Client, ClientError, ConfigState, ControlError, ControlSocket, HeldBy, Links, ObjectFilter, Objects,
-    PeerState, ReloadReport, Role, SpoolStatus, State, Status, Totals,
+    Client, ClientError, ConfigState, ControlError, ControlSocket, HeldBy, Links, ObjectFilter, Objects, PeerState,
+    ReloadReport, Role, SpoolStatus, State, Status, Totals,
 };
 use supersync::ctl::{self, Colour};
 
@@ -228,14 +228,15 @@ fn a_file_in_the_sockets_place_is_not_removed() {
 }
 
 #[test]
-fn serve_binds_and_serves_until_told_to_stop() {
+fn a_socket_is_served_until_told_to_stop() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("control.sock");
     let client = Client::new(&path);
     runtime().block_on(async {
-        // The first poll of `serve` binds; the shutdown future is the client's whole visit.
+        // The shutdown future is the client's whole visit.
         let visit = async { assert_eq!(client.status().await.expect("an answer").body, half_way()) };
-        control::serve(&path, Arc::new(Told::new(half_way())), visit).await.expect("it ends well");
+        let socket = ControlSocket::bind(&path).expect("free");
+        socket.serve(Arc::new(Told::new(half_way())), visit).await.expect("it ends well");
     });
     assert!(!path.exists());
 }

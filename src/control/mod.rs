@@ -6,8 +6,8 @@
 //! a slow reader of status can never slow a link.
 //!
 //! Driven in this order: [`ControlSocket::bind`] (fails early when another daemon has the socket), then
-//! [`ControlSocket::serve`] on the control thread's runtime until its shutdown future ends. [`serve`] is
-//! both in one. [`HttpDoor`] is bound and served in the same way, beside it.
+//! [`ControlSocket::serve`] on the control thread's runtime until its shutdown future ends.
+//! [`HttpDoor`] is bound and served in the same way, beside it.
 
 mod answers;
 mod client;
@@ -25,7 +25,7 @@ pub use answers::{
 };
 pub use client::{Answer, Cause, Client, ClientError, Process, RUN_DIR, SOCKET_NAME};
 pub use figures::{Figures, LinkFigures, StoreFigures};
-pub use server::{Site, serve};
+pub use server::Site;
 pub use socket::{ControlError, ControlSocket};
 pub use status::{
     ClientStatus, ConfigState, HeldBy, LinkState, LinkStatus, PeerState, PeerStatus, Role, SpoolStatus, State, Status,

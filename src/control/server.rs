@@ -17,7 +17,6 @@
 //! with I/O and time enabled. How connections are bounded and ended: [`super::connections`].
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,11 +67,6 @@ pub trait Site: Send + Sync + 'static {
     fn set_paused(&self, peer: &str, paused: bool) -> Result<bool, String>;
     /// Begins to end, as at a SIGTERM; returns at once.
     fn drain(&self);
-}
-
-/// Binds `socket` and serves `site` there until `shutdown` ends.
-pub async fn serve(socket: &Path, site: Arc<dyn Site>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
-    ControlSocket::bind(socket)?.serve(site, shutdown).await
 }
 
 impl ControlSocket {

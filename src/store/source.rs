@@ -192,29 +192,11 @@ impl Source {
         }
     }
 
-    /// Whether no name leads to the file any more; its bytes stay until this is dropped.
-    pub fn is_removed(&self) -> bool {
-        fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0)
-    }
-
     /// Tells the kernel that the object will be read from its start to its end, so that it reads ahead.
     pub fn advise_sequential(&self) {
         if self.stamp.size.0 > limits::READ_AHEAD_BYTES_MIN {
             // Advice: a file system that does not take it is as good without.
             let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-        }
-    }
-
-    /// Brings `length` bytes from `offset` on into memory and into the map's page table, so that the send that
-    /// follows finds them. Blocks for as long as the disk takes; what lies beyond the end is left out.
-    pub fn populate(&self, offset: Offset, length: ByteCount) {
-        if let Ok(Some(map)) = self.map() {
-            let start = usize::try_from(offset.0).unwrap_or(usize::MAX).min(map.len());
-            let length = usize::try_from(length.0).unwrap_or(usize::MAX).min(map.len() - start);
-            if length > 0 {
-                // A page that cannot be had fails here as an error, and again in the send, where it is reported.
-                let _ = map.advise_range(Advice::PopulateRead, start, length);
-            }
         }
     }
 

@@ -46,7 +46,6 @@ impl BootId {
 pub struct Spool {
     root: Root,
     peers: Vec<SpoolPeer>,
-    wiped: bool,
 }
 
 /// What a spool holds from one peer.
@@ -114,7 +113,7 @@ impl Spool {
         }
         listed.extend(path, peers)?.write(&private)?;
         let peers = peers.iter().map(|peer| open_peer(path, peer)).collect::<Result<_, _>>()?;
-        Ok(Self { root, peers, wiped: !same_boot })
+        Ok(Self { root, peers })
     }
 
     /// Where it is.
@@ -125,11 +124,6 @@ impl Spool {
     /// One for each peer, in the order they were asked for.
     pub fn peers(&self) -> &[SpoolPeer] {
         &self.peers
-    }
-
-    /// Whether it was emptied because it was of another boot, or new.
-    pub fn was_wiped(&self) -> bool {
-        self.wiped
     }
 
     /// What its file system has left.
@@ -244,14 +238,12 @@ mod tests {
         let path = dir.path().join("spool");
         let (monday, tuesday) = (BootId::new("monday\n"), BootId::new("tuesday\n"));
         let spool = Spool::open_in_boot(&path, &peers(), &monday).expect("new");
-        assert!(spool.was_wiped());
         keep(&spool.peers()[0], "a/one", b"11");
         keep(&spool.peers()[1], "two", b"222");
         fs::write(path.join("README"), "not ours").expect("written");
         drop(spool);
 
         let spool = Spool::open_in_boot(&path, &peers(), &monday).expect("the same boot");
-        assert!(!spool.was_wiped());
         let kept: Vec<_> = spool.peers().iter().map(|peer| peer.kept.clone()).collect();
         assert_eq!((kept[0].len(), kept[1].len()), (1, 1));
         assert_eq!((kept[0][0].name.as_bytes(), kept[0][0].size), (&b"a/one"[..], ByteCount(2)));
@@ -260,15 +252,15 @@ mod tests {
 
         // A peer that is not configured any more leaves nothing behind either.
         let spool = Spool::open_in_boot(&path, &peers()[..1], &tuesday).expect("another boot");
-        assert!(spool.was_wiped());
         assert!(spool.peers()[0].kept.is_empty());
         assert!(!path.join("trader1/a").exists());
         assert!(!path.join("trader2").exists());
         assert!(path.join("README").exists());
+        keep(&spool.peers()[0], "three", b"3");
         drop(spool);
 
         let spool = Spool::open_in_boot(&path, &peers(), &tuesday).expect("the same boot");
-        assert!(!spool.was_wiped());
+        assert_eq!(spool.peers()[0].kept.len(), 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::room::Room;
 use super::schedule::{self, Fetcher, Schedule, Side};
 use super::stored::Hold;
 use crate::limits;
-use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Rate, Root256, Time};
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Root256, Time};
 
 /// What decides which objects a flow fetches, and what it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -485,11 +485,6 @@ impl Flow {
     /// The object that `link` asked for last, if it has not had it.
     pub fn last_on_order(&self, link: LinkId) -> Option<ObjectId> {
         self.schedule.fetchers.get(&link)?.outstanding.back().copied()
-    }
-
-    /// What `link` is measured to bring in.
-    pub fn fetch_rate(&self, link: LinkId, now: Time) -> Option<Rate> {
-        self.schedule.fetchers.get(&link)?.meter.rate(now)
     }
 
     /// Whether `generation` is the attempt under way or the one that made the object present.

@@ -221,11 +221,6 @@ impl Gather {
         TRAIN_IOVECS_MAX - self.pieces.len()
     }
 
-    /// Bytes that still fit into the arena.
-    pub fn arena_left(&self) -> usize {
-        self.arena.bytes - self.arena_used
-    }
-
     /// Empties the train for its next use and lets go of what it kept alive.
     pub fn clear(&mut self) {
         self.pieces.clear();
@@ -368,6 +363,11 @@ mod tests {
         (content, Arc::new(memmap2::MmapOptions::new().map_raw_read_only(&file).expect("a mapping")))
     }
 
+    /// Bytes that still fit into the arena.
+    fn arena_left(train: &Gather) -> usize {
+        train.arena.bytes - train.arena_used
+    }
+
     /// What a peer would read of the rest of `train`; it must fit into a socket's buffer.
     fn bytes_of(train: &mut Gather) -> Vec<u8> {
         let (near, mut far) = UnixStream::pair().expect("two sockets");
@@ -388,11 +388,11 @@ mod tests {
         assert_eq!(train.iovecs_left(), TRAIN_IOVECS_MAX - 1);
         assert!(train.push_static(b"M:") && train.push_bytes(b"x"));
         assert_eq!(train.iovecs_left(), TRAIN_IOVECS_MAX - 3);
-        assert_eq!((train.len_bytes(), train.arena_left()), (13, 89));
+        assert_eq!((train.len_bytes(), arena_left(&train)), (13, 89));
         assert_eq!(bytes_of(&mut train), b"B:12:helloM:x");
         assert!(train.is_done() && !train.is_empty());
         train.clear();
-        assert!(train.is_empty() && train.arena_left() == 100);
+        assert!(train.is_empty() && arena_left(&train) == 100);
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
         let mut train = Gather::with_arena(10);
         assert!(train.push_bytes(b"M:") && train.push_owned(&range.slice(2..7)) && train.push_owned(&Bytes::new()));
         drop(range);
-        assert_eq!(train.arena_left(), 8);
+        assert_eq!(arena_left(&train), 8);
         assert_eq!(bytes_of(&mut train), b"M:range");
         assert_eq!(pool.available(), 0);
         train.clear();

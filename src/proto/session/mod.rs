@@ -47,7 +47,7 @@ use sending::Sending;
 pub use sending::{Announcement, Run};
 
 use crate::limits;
-use crate::units::{ByteCount, FileId, LinkId, PathError, RangeSet, Rate, Time, TreePath};
+use crate::units::{FileId, LinkId, PathError, RangeSet, Rate, Time, TreePath};
 use crate::wire::session::{self, EntryError, ErrorCode, FileChange, Message, MessageKind, Read, What, WireError};
 
 /// Stands where a message is of no entry: a batch never has so many.
@@ -472,13 +472,5 @@ impl Session {
     /// Messages that came damaged.
     pub fn damaged(&self) -> u64 {
         self.damaged
-    }
-
-    /// Bytes of files that came though they were here already.
-    pub fn duplicates(&self) -> ByteCount {
-        match &self.end {
-            End::Sending(_) => ByteCount(0),
-            End::Receiving(receiving) => receiving.duplicates(),
-        }
     }
 }

@@ -87,7 +87,6 @@ pub(super) struct Receiving {
     done: BTreeMap<LinkId, u32>,
     /// Control messages before this one have been seen when the round is over, or the next batch begins.
     told: u32,
-    duplicates: ByteCount,
 }
 
 impl Receiving {
@@ -104,17 +103,11 @@ impl Receiving {
             round: 0,
             done: BTreeMap::new(),
             told: 0,
-            duplicates: ByteCount(0),
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.phase == Phase::Over
-    }
-
-    /// Bytes that came though they were here already.
-    pub(super) fn duplicates(&self) -> ByteCount {
-        self.duplicates
     }
 
     pub(super) fn handle_control(
@@ -258,14 +251,12 @@ impl Receiving {
     ) -> Result<(), SessionError> {
         let error = SessionError::OutOfPlace { what: "DATA", why: "it is not a block that was announced" };
         if self.is_late(link).ok_or(error.clone())? {
-            self.duplicates += ByteCount(at.len() as u64);
             return Ok(());
         }
         let located = self.batch.locate(seq);
         let located = located.filter(|located| located.file == file && located.length == at.len()).ok_or(error)?;
-        match self.arrivals.insert(&self.batch, file, seq.0..seq.0 + 1) {
-            0 => self.duplicates += ByteCount(at.len() as u64),
-            _ => received.push(Received::Write { file, offset: located.offset, at }),
+        if self.arrivals.insert(&self.batch, file, seq.0..seq.0 + 1) > 0 {
+            received.push(Received::Write { file, offset: located.offset, at });
         }
         Ok(())
     }

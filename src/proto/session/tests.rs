@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
 use super::*;
-use crate::units::{BlockSeq, Entry, Kind, Offset, TreePath};
+use crate::units::{BlockSeq, ByteCount, Entry, Kind, Offset, TreePath};
 use crate::wire::session::{Again, FileInfo, MessageNumber, data_head, encode};
 
 const BLOCK: u32 = 600;

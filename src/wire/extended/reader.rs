@@ -119,11 +119,6 @@ impl Reader {
         self.packet_at + self.position
     }
 
-    /// Whether data of a frame is still to come.
-    pub fn is_inside_data(&self) -> bool {
-        self.open.is_some()
-    }
-
     /// The rest of the packet that a head stands in, else a run of packets that go on with `M:`. There is a whole
     /// packet, and `open` has bytes remaining.
     fn take_data(&mut self, train: &[u8], open: Open) -> Result<Data, FrameError> {
