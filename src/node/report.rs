@@ -124,7 +124,7 @@ impl Site {
 
     fn object_states(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus> {
         let is_trader = self.is_trader();
-        let mut objects: Vec<ObjectStatus> = self.engine().with_flows(|flows, now| {
+        let mut objects: Vec<ObjectStatus> = self.engine().with_flows(|flows, _| {
             let flows = flows.iter().take(if is_trader { 1 } else { 2 });
             let all = flows.flat_map(|flow| flow.objects());
             let told = all.map(|(name, state, expected, problem)| {
@@ -143,7 +143,6 @@ impl Site {
                 let note = problem.map(ToString::to_string);
                 ObjectStatus { name: name.to_string(), size, state, have_bytes: have, note }
             });
-            let _ = now;
             told.filter(|object| filter.admits(object.state)).take(limit).collect()
         });
         objects.sort_unstable_by(|a: &ObjectStatus, b| a.name.cmp(&b.name));

@@ -34,7 +34,7 @@ impl Flow {
 
     /// `link` asks for a range, until [`Flow::release_range`]. One that has to be fetched first goes on the demand queue.
     pub fn demand_range(&mut self, link: LinkId, id: ObjectId, offset: Offset, length: ByteCount, now: Time) {
-        self.must_stay(id);
+        self.unmark_evictable(id);
         *self.blocks.asks.entry((link, id)).or_default() += 1;
         let object = self.at_mut(id);
         if object.readers.insert(link) {

@@ -274,11 +274,6 @@ impl Flow {
         self.actions.push_back(Action::Evict { id, name });
     }
 
-    /// Somebody wants an object: it may not go.
-    pub(super) fn must_stay(&mut self, id: ObjectId) {
-        self.unmark_evictable(id);
-    }
-
     pub(super) fn room_take(&mut self, size: ByteCount) {
         if let Some(room) = &mut self.room {
             room.take(size);
@@ -299,6 +294,7 @@ impl Flow {
         }
     }
 
+    /// An object is wanted, or goes by itself: it is not one that may go to make room.
     pub(super) fn unmark_evictable(&mut self, id: ObjectId) {
         let Some(room) = &mut self.room else { return };
         let object = &self.objects[id.0 as usize];
