@@ -99,6 +99,13 @@ impl Blocks {
         self.carriers.is_empty() && now.since(self.left_at) >= limits::UPSTREAM_PATIENCE
     }
 
+    /// What an earlier run has left of an object is to go, if it `is_useless`.
+    pub(super) fn discard(&mut self, name: &ObjectName, is_useless: impl Fn(&Left) -> bool) -> Option<Action> {
+        self.resumable.get(name).filter(|left| is_useless(left))?;
+        let (name, left) = self.resumable.remove_entry(name)?;
+        Some(Action::Discard { name, size: left.size, root: left.root })
+    }
+
     pub(super) fn open(&mut self, id: ObjectId) {
         if !self.ranks.contains_key(&id) {
             self.next_rank += 1;
@@ -261,12 +268,7 @@ impl Flow {
     pub(super) fn discard_left(&mut self, id: ObjectId) {
         let object = &self.objects[id.0 as usize];
         let root = object.content.as_ref().map(|content| content.root);
-        let is_other = |left: &Left| Some(left.root) != root;
-        if self.blocks.resumable.get(&object.name).is_some_and(is_other)
-            && let Some((name, left)) = self.blocks.resumable.remove_entry(&object.name)
-        {
-            self.actions.push_back(Action::Discard { name, size: left.size, root: left.root });
-        }
+        self.actions.extend(self.blocks.discard(&object.name, |left| Some(left.root) != root));
     }
 
     // -- helpers -----------------------------------------------------------------------------------------------------

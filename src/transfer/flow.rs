@@ -203,8 +203,7 @@ impl Flow {
         if self.lose_kept(id) {
             return true;
         }
-        self.totals.present -= 1;
-        self.totals.present_bytes -= size;
+        self.uncount_present(size);
         let object = self.at_mut(id);
         object.keep_expected();
         object.set_state(ObjectState::Absent);
@@ -559,6 +558,12 @@ impl Flow {
         self.interests.is_known(id);
         self.let_go(id);
         self.update_evictable(id);
+    }
+
+    /// An object of this size is present no more.
+    pub(super) fn uncount_present(&mut self, size: ByteCount) {
+        self.totals.present -= 1;
+        self.totals.present_bytes -= size;
     }
 
     pub(super) fn fail(&mut self, id: ObjectId, problem: Problem, now: Time) {

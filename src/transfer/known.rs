@@ -176,8 +176,7 @@ impl Flow {
             ObjectState::Present { .. } if self.at(id).is_here(root) => {}
             ObjectState::Present { .. } if self.kind == Kind::Relay => self.evict_former(id),
             ObjectState::Present { size } => {
-                self.totals.present -= 1;
-                self.totals.present_bytes -= size;
+                self.uncount_present(size);
                 self.at_mut(id).set_state(ObjectState::Absent);
                 self.miss(id);
             }
@@ -217,8 +216,7 @@ impl Flow {
         self.totals.objects -= 1;
         self.totals.bytes -= expected;
         if let ObjectState::Present { size } = state {
-            self.totals.present -= 1;
-            self.totals.present_bytes -= size;
+            self.uncount_present(size);
         }
         self.names.remove(&self.objects, id);
         let is_on_order = self.is_on_order(id);

@@ -17,11 +17,10 @@
 //! A log that is empty, or that lacks most of what is here, removes nothing either: at its origin a file system is not
 //! mounted, more likely than not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::action::Action;
 use super::flow::{Flow, Kind};
-use super::gather::Left;
 use super::ledger::{Cursor, Entry};
 use super::object::ObjectState;
 use crate::limits;
@@ -263,14 +262,11 @@ impl Flow {
     /// All of the origin's objects are known: what an earlier run left of others is nobody's, if there is no other origin.
     fn discard_unnamed(&mut self, origin: u32) {
         if self.ledger.cursors.values().all(|cursor| cursor.origin == Some(origin)) {
-            let (names, objects) = (&self.names, &self.objects);
-            let is_named = |name: &ObjectName| names.find(objects, name).is_some();
-            let left = std::mem::take(&mut self.blocks.resumable);
-            let (named, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                left.into_iter().partition(|(name, _)| is_named(name));
-            self.blocks.resumable = named;
-            let discard = |(name, left): (ObjectName, Left)| Action::Discard { name, size: left.size, root: left.root };
-            self.actions.extend(gone.into_iter().map(discard));
+            let is_unnamed = |name: &&ObjectName| self.id_of(name).is_none();
+            let unnamed: Vec<ObjectName> = self.blocks.resumable.keys().filter(is_unnamed).cloned().collect();
+            for name in unnamed {
+                self.actions.extend(self.blocks.discard(&name, |_| true));
+            }
         }
     }
 

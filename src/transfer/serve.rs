@@ -59,8 +59,7 @@ impl Flow {
     fn withdraw_id(&mut self, id: ObjectId) {
         if let ObjectState::Present { size } = self.at(id).state() {
             self.at_mut(id).set_state(ObjectState::Absent);
-            self.totals.present -= 1;
-            self.totals.present_bytes -= size;
+            self.uncount_present(size);
             self.totals.bytes -= size;
             self.wake_readers(id);
         }
@@ -193,8 +192,7 @@ impl Flow {
     fn lose(&mut self, id: ObjectId, now: Time) {
         if let ObjectState::Present { size } = self.at(id).state() {
             self.unmark_evictable(id);
-            self.totals.present -= 1;
-            self.totals.present_bytes -= size;
+            self.uncount_present(size);
             self.room_give_back(size);
             self.forget_hashed(id);
             let object = self.at_mut(id);
@@ -263,8 +261,7 @@ impl Flow {
         self.unmark_evictable(id);
         let size = self.at(id).footprint();
         self.room_give_back(size);
-        self.totals.present -= 1;
-        self.totals.present_bytes -= size;
+        self.uncount_present(size);
         self.forget_hashed(id);
         let object = self.at_mut(id);
         object.set_state(ObjectState::Absent);
@@ -311,13 +308,6 @@ impl Flow {
         if self.kind == Kind::Fetch || !idle || self.id_of(&object.name) != Some(id) || self.is_on_order(id) {
             return;
         }
-        let failed = object.problem.is_some();
-        self.names.remove(&self.objects, id);
-        self.totals.failed -= u64::from(failed);
-        self.totals.objects -= 1;
-        let object = self.at_mut(id);
-        object.generation = object.generation.next();
-        object.clear();
-        self.free.push(id);
+        self.drop_from_table(id);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::action::{Action, Event, Fault, Problem};
+use super::action::{Event, Fault, Problem};
 use super::flow::{Flow, Kind};
 use super::object::ObjectState;
 use crate::limits;
@@ -34,12 +34,8 @@ impl Flow {
         self.hold.delay = Duration::ZERO;
         let name = self.at(id).name.clone();
         let here = self.at(id).content.as_ref().map(|content| content.root);
-        if self.blocks.resumable.get(&name).is_some_and(|left| Some(left.root) == here)
-            && let Some((name, left)) = self.blocks.resumable.remove_entry(&name)
-        {
-            // It has come another way.
-            self.actions.push_back(Action::Discard { name, size: left.size, root: left.root });
-        }
+        // Where an earlier run has left some of it, it has come another way.
+        self.actions.extend(self.blocks.discard(&name, |left| Some(left.root) == here));
         self.events.push_back(Event::Committed { name, size });
         self.wake_readers(id);
         self.hash_if_asked(id);
