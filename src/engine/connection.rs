@@ -3,12 +3,13 @@
 use std::ops::AddAssign;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::NewLink;
 use super::flight::Flight;
+use super::shared::lock;
 use super::space::Space;
 use super::train::OpenSource;
 use crate::proto::Link;
@@ -107,7 +108,7 @@ impl LinkStats {
     }
 
     pub(super) fn update(&self, link: &Link) {
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = lock(&self.view);
         view.counters = link.counters();
         view.asked = link.asked();
         if view.peer.is_none() {
@@ -117,14 +118,14 @@ impl LinkStats {
     }
 
     fn watch(&self, socket: &Arc<OwnedFd>) {
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(socket);
+        *lock(&self.socket) = Arc::downgrade(socket);
     }
 
     pub(super) fn view(&self) -> LinkView {
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut view = lock(&self.view).clone();
         view.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         view.bytes_out = self.bytes_out.load(Ordering::Relaxed);
-        if let Some(socket) = self.socket.lock().unwrap_or_else(PoisonError::into_inner).upgrade() {
+        if let Some(socket) = lock(&self.socket).upgrade() {
             view.tcp = socket::tcp_info(&socket).unwrap_or_default();
             view.congestion = socket::congestion(&socket).ok();
         }

@@ -1,12 +1,13 @@
 //! What other threads tell a worker, and how they get its attention.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use super::NewLink;
 use super::connection::LinkStats;
 use super::session::{Answer, NewConnection};
+use super::shared::lock;
 use crate::units::{LinkId, Time};
 use crate::uring::Waker;
 
@@ -46,7 +47,7 @@ impl Inbox {
     }
 
     pub(super) fn push(&self, messages: impl IntoIterator<Item = Message>) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(messages);
+        lock(&self.queue).extend(messages);
         if !self.awake.load(Ordering::SeqCst)
             && let Some(waker) = self.waker.get()
         {
@@ -62,13 +63,13 @@ impl Inbox {
     /// The worker is about to wait. `false`: there is something in the queue, it must not.
     pub(super) fn may_wait(&self) -> bool {
         self.awake.store(false, Ordering::SeqCst);
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        lock(&self.queue).is_empty()
     }
 
     /// The worker is at work again; everything that was told it so far.
     pub(super) fn take(&self, now: Time) -> Vec<Message> {
         self.turn.store(now.0.as_nanos() as u64, Ordering::Relaxed);
         self.awake.store(true, Ordering::SeqCst);
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.queue))
     }
 }

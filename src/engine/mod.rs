@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ use crate::transfer::{FlowId, Flows};
 use crate::units::{LinkId, NodeName, ObjectName, Time};
 use crate::uring::{DriverKind, RingError};
 use inbox::Message;
-use shared::Shared;
+use shared::{Shared, lock};
 
 /// What an engine is made with.
 #[derive(Debug)]
@@ -260,7 +260,7 @@ impl Engine {
 
     fn stop(&self, within: Duration) {
         self.shared.drain(within);
-        let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut threads = std::mem::take(&mut *lock(&self.threads));
         // Workers first: they give the writer its last work; then the writer, which gives the committer its; what is left
         // then is the flusher's.
         let Some(disk) = threads.len().checked_sub(3) else { return };

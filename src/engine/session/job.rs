@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::engine::shared::lock;
 use crate::limits;
 use crate::units::TreePath;
 use crate::uring::DriverKind;
@@ -241,7 +242,7 @@ impl SessionHandle {
 
     /// How far it is.
     pub fn progress(&self) -> SessionProgress {
-        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shared.progress)
     }
 
     /// The next report, as soon as there is one; `None` where there is none within this time. A transfer whose other end is
@@ -297,7 +298,7 @@ impl SessionFeed {
 
     /// Says how far it is.
     pub fn set_progress(&self, progress: SessionProgress) {
-        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        *lock(&self.shared.progress) = progress;
     }
 
     /// Whether it is to stop.

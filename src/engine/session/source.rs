@@ -7,7 +7,7 @@ use super::running::{Counters, Ending, Running};
 use crate::limits;
 use crate::proto::session::{Announcement, Run};
 use crate::store::tree::{Found, OpenFile, TreeError, Walk};
-use crate::units::{BlockSeq, ByteCount, FileId, Kind, Offset};
+use crate::units::{BlockSeq, ByteCount, FileId, Kind, Offset, TreePath};
 use crate::uring::Gather;
 use crate::wire::session::{BlockRun, DATA_HEAD_BYTES, FileInfo, Message, data_head, encode};
 
@@ -68,6 +68,26 @@ struct Prepared {
     notices: Vec<String>,
 }
 
+impl Prepared {
+    /// Tells of what the walk has skipped.
+    fn tell_skipped(&mut self, session: &Running, walk: &mut Walk) {
+        for skipped in walk.take_skipped() {
+            let reason = skipped.reason.to_string();
+            if skipped.reason.is_failure() {
+                self.leave_out(session, skipped.path, reason);
+            } else {
+                session.handle_skipped(skipped.path, reason);
+            }
+        }
+    }
+
+    /// What stands at `path` is not announced, which both ends are told.
+    fn leave_out(&mut self, session: &Running, path: TreePath, reason: String) {
+        self.notices.push(format!("{path}: {reason}"));
+        session.handle_failed(path, reason);
+    }
+}
+
 /// The next entries, and how they are announced. `carried` is what did not fit the batch before.
 fn next_batch(
     session: &Running,
@@ -82,15 +102,7 @@ fn next_batch(
     loop {
         let more =
             if carried.is_empty() { walk.next_batch(most - prepared.found.len())? } else { std::mem::take(carried) };
-        for skipped in walk.take_skipped() {
-            let (path, reason) = (skipped.path.clone(), skipped.reason.to_string());
-            if skipped.reason.is_failure() {
-                prepared.notices.push(format!("{}: {reason}", skipped.path));
-                session.handle_failed(path, reason);
-            } else {
-                session.handle_skipped(path, reason);
-            }
-        }
+        prepared.tell_skipped(session, walk);
         let ended = more.is_empty();
         let mut more = more.into_iter();
         for found in more.by_ref() {
@@ -99,8 +111,7 @@ fn next_batch(
             let needed = size.0.div_ceil(u64::from(block_bytes));
             if needed > u64::from(u32::MAX) {
                 let reason = format!("it has {size}, more than {} blocks of {block_bytes} bytes", u32::MAX);
-                prepared.notices.push(format!("{}: {reason}", found.entry.path));
-                session.handle_failed(found.entry.path.clone(), reason);
+                prepared.leave_out(session, found.entry.path, reason);
                 continue;
             }
             if blocks + needed > u64::from(u32::MAX) {
@@ -110,8 +121,7 @@ fn next_batch(
             let mut info = Vec::new();
             let info_of = FileInfo::of_entry(&found.entry, file);
             if let Err(error) = encode(&Message::FileInfo(info_of), &mut info) {
-                prepared.notices.push(format!("{}: {error}", found.entry.path));
-                session.handle_failed(found.entry.path.clone(), error.to_string());
+                prepared.leave_out(session, found.entry.path, error.to_string());
                 continue;
             }
             bytes += info.len() + limits::ENTRY_BYTES;
