@@ -131,15 +131,21 @@ async fn objects(
 ) -> Result<Json<Versioned<Objects>>, Refusal> {
     let Query(query) = query?;
     let limit = query.limit.unwrap_or(limits::CONTROL_OBJECTS_DEFAULT);
-    if limit > limits::CONTROL_OBJECTS_MAX {
-        let error = format!("limit {limit} is more than the {} allowed", limits::CONTROL_OBJECTS_MAX);
-        return Err(Refusal::bad_query(error));
-    }
+    check_limit(limit)?;
     // One more than asked for tells whether there are more.
     let mut objects = app.site.objects(query.filter, limit + 1);
     let truncated = objects.len() > limit;
     objects.truncate(limit);
     Ok(Json(Versioned::new(Objects::SCHEMA, Objects { objects, truncated })))
+}
+
+/// One answer tells of so many objects at most.
+fn check_limit(limit: usize) -> Result<(), Refusal> {
+    if limit > limits::CONTROL_OBJECTS_MAX {
+        let error = format!("limit {limit} is more than the {} allowed", limits::CONTROL_OBJECTS_MAX);
+        return Err(Refusal::bad_query(error));
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -155,10 +161,7 @@ async fn inventory(
     query: Result<Query<InventoryQuery>, QueryRejection>,
 ) -> Result<Json<Versioned<Inventory>>, Refusal> {
     let Query(InventoryQuery { offset, limit }) = query?;
-    if limit > limits::CONTROL_OBJECTS_MAX {
-        let error = format!("limit {limit} is more than the {} allowed", limits::CONTROL_OBJECTS_MAX);
-        return Err(Refusal::bad_query(error));
-    }
+    check_limit(limit)?;
     // One more than asked for tells whether there are more.
     let Some(mut inventory) = app.site.inventory(offset, limit + 1) else {
         return Err(Refusal {

@@ -28,7 +28,6 @@ use crate::store::{Root, StoreError};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState, Problem, Totals};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName, PacketLen};
 use crate::uring::DriverKind;
-use crate::uring::socket::{self, Options};
 use crate::wire::duplex::{NameTooLong, check_name_fits};
 use crate::wire::hello::{Hello, Role};
 use crate::wire::padding::Padding;
@@ -429,14 +428,8 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
     }
 
     fn add_link(&self, engine: &Engine, id: LinkId, stream: TcpStream) {
-        let options = Options {
-            no_delay: true,
-            user_timeout: Some(limits::UNACKNOWLEDGED_MAX),
-            keep_alive: Some((limits::TCP_IDLE, limits::TCP_PROBE_EVERY, limits::TCP_PROBES)),
-            ..Options::default()
-        };
         let socket = stream.into();
-        if let Err(error) = socket::apply(&socket, &options) {
+        if let Err(error) = super::set_up(&socket, None) {
             tracing::warn!("the socket keeps the system's settings: {error}");
         }
         // Nobody is told these names: the protocol has no hello.

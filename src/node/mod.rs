@@ -29,6 +29,7 @@ mod site;
 mod watch;
 mod why;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,6 +41,7 @@ use crate::control::{ControlError, Status};
 use crate::engine::EngineError;
 use crate::limits;
 use crate::store::{PatternError, StoreError};
+use crate::uring::socket;
 use site::{Command, Site};
 
 /// Why a node cannot start, or ended.
@@ -142,6 +144,18 @@ pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     signals.serve(&node.site, &node.commands)?;
     node.drain();
     Ok(())
+}
+
+/// Sets up the socket of a link: a peer that is gone is noticed, and what is sent does not wait for more.
+fn set_up(socket: &OwnedFd, congestion: Option<String>) -> std::io::Result<()> {
+    let options = socket::Options {
+        no_delay: true,
+        user_timeout: Some(limits::UNACKNOWLEDGED_MAX),
+        keep_alive: Some((limits::TCP_IDLE, limits::TCP_PROBE_EVERY, limits::TCP_PROBES)),
+        congestion,
+        ..socket::Options::default()
+    };
+    socket::apply(socket, &options)
 }
 
 /// Lets this process have as many files open as it may: many small objects are many parts.

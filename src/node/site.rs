@@ -28,7 +28,6 @@ use crate::proto::{Protocol, extended, named};
 use crate::transfer::{Flow, FlowId, Flows};
 use crate::units::{LinkId, NodeName};
 use crate::uring::control::{self, Listener};
-use crate::uring::socket::{self, Options};
 use crate::uring::{DriverKind, RingError};
 use crate::wire::hello::{Hello, Role};
 
@@ -521,14 +520,7 @@ impl Site {
     ) {
         let (config, fallback_peer) = (self.config(), fallback_name(address.ip()));
         let address = address.to_string();
-        let options = Options {
-            no_delay: true,
-            user_timeout: Some(limits::UNACKNOWLEDGED_MAX),
-            keep_alive: Some((limits::TCP_IDLE, limits::TCP_PROBE_EVERY, limits::TCP_PROBES)),
-            congestion: config.congestion.clone(),
-            ..Options::default()
-        };
-        if let Err(error) = socket::apply(&socket, &options) {
+        if let Err(error) = super::set_up(&socket, config.congestion.clone()) {
             tracing::warn!(link = id.0, address, "the socket keeps the system's settings: {error}");
         }
         let role = if self.is_trader() { Role::Trader } else { Role::Exchange };
