@@ -42,12 +42,6 @@ impl Store {
     }
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("stores", &self.stores).finish_non_exhaustive()
-    }
-}
-
 /// One attempt at one object of one flow.
 pub(super) type PartKey = (FlowId, ObjectId, Generation);
 
@@ -91,6 +85,12 @@ pub(super) struct Shared {
     pub(super) backlog: AtomicUsize,
     /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
     pub(super) journals: Vec<Option<Mutex<Journal>>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("stores", &self.stores).finish_non_exhaustive()
+    }
 }
 
 impl Shared {

@@ -7,9 +7,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::connection::{NewConnection, Role};
+use super::ends::{landing_options, receive, rules, send, walk_options};
 use super::job::{Direction, Report, SessionError, SessionFeed, SessionHandle, SessionJob};
 use super::running::{Ending, Running};
-use super::server::{landing_options, receive, rules, send, walk_options};
 use crate::engine::shared::Shared;
 use crate::engine::{Engine, EngineConfig, spawn};
 use crate::limits;

@@ -12,6 +12,7 @@
 
 mod client;
 mod connection;
+mod ends;
 mod job;
 mod landing;
 mod modules;

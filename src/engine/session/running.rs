@@ -40,6 +40,12 @@ pub(in crate::engine) struct Running {
     started: Instant,
 }
 
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("peer", &self.peer).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// What the lock holds.
 pub(super) struct Core {
     pub(super) protocol: Session,

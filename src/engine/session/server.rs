@@ -5,22 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::connection::{NewConnection, Role};
-use super::job::SessionFeed;
-use super::landing;
+use super::ends::{landing_options, receive, rules, send, walk_options};
 use super::modules::Modules;
 use super::running::Running;
-use super::source;
 use crate::engine::shared::{Shared, lock};
-use crate::engine::spawn;
 use crate::limits;
-use crate::proto::session::{Session, Side};
-use crate::store::tree::{Landing, LandingOptions, Rules, Tree, TreeError, Walk, WalkOptions, WalkSource};
-use crate::units::{LinkId, PathError, Rate, SessionId, TreePath};
+use crate::proto::session::Side;
+use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
+use crate::units::{LinkId, PathError, SessionId, TreePath};
 use crate::wire::session::{Command, ErrorCode, Message, MessageKind, Options, encode};
 
 /// Links of sessions are numbered from here on, those of a site below.
@@ -62,12 +59,6 @@ pub struct ServedView {
     pub age: Duration,
     /// Bytes of files that have passed.
     pub payload: u64,
-}
-
-impl std::fmt::Debug for Running {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("peer", &self.peer).field("id", &self.id).finish_non_exhaustive()
-    }
 }
 
 impl Default for Sessions {
@@ -327,70 +318,5 @@ impl Caller {
         let mut greeting = Vec::new();
         encode(&Message::Session(id), &mut greeting).expect("a number fits");
         Ok(Answer::Join(session, greeting))
-    }
-}
-
-/// Begins to send what `walk` finds.
-pub(super) fn send(
-    shared: &Arc<Shared>,
-    peer: String,
-    side: Side,
-    options: &Options,
-    walk: Walk,
-    feed: Option<SessionFeed>,
-) -> std::io::Result<Arc<Running>> {
-    let limit = options.bwlimit.map(|bytes| Rate(bytes.0 as f64));
-    let protocol = Session::sender(side, options.block, limit);
-    let session = Running::new(Arc::clone(shared), peer, protocol, None, feed);
-    let (scanned, block) = (Arc::clone(&session), options.block);
-    let thread = spawn("ss-scanner", move || source::scan(&scanned, walk, block))?;
-    shared.sessions.keep(thread);
-    Ok(session)
-}
-
-/// Begins to put what comes where `landing` says.
-pub(super) fn receive(
-    shared: &Arc<Shared>,
-    peer: String,
-    side: Side,
-    options: &Options,
-    landing: Landing,
-    feed: Option<SessionFeed>,
-) -> std::io::Result<Arc<Running>> {
-    let (jobs, queue) = mpsc::channel();
-    let protocol = Session::receiver(side, options.block);
-    let session = Running::new(Arc::clone(shared), peer, protocol, Some(jobs), feed);
-    let thread = landing::spawn(Arc::clone(&session), landing, options.block, options.dry_run, queue)?;
-    shared.sessions.keep(thread);
-    Ok(session)
-}
-
-pub(super) fn rules(options: &Options) -> Result<Rules, String> {
-    let lines: Result<Vec<&str>, _> = options.rules.iter().map(|rule| std::str::from_utf8(rule)).collect();
-    let lines = lines.map_err(|error| format!("a rule is not UTF-8: {error}"))?;
-    Rules::new(lines).map_err(|error| error.to_string())
-}
-
-pub(super) fn walk_options(options: &Options) -> WalkOptions {
-    let is_privileged = nix::unistd::geteuid().is_root();
-    WalkOptions {
-        owner: is_privileged,
-        user_names: is_privileged && !options.numeric_ids,
-        xattrs: options.xattrs,
-        hash: options.checksum,
-    }
-}
-
-pub(super) fn landing_options(options: &Options, rules: Rules) -> LandingOptions {
-    LandingOptions {
-        delete: options.delete,
-        checksum: options.checksum,
-        dry_run: options.dry_run,
-        xattrs: options.xattrs,
-        owner: nix::unistd::geteuid().is_root(),
-        numeric_ids: options.numeric_ids,
-        resume: options.resume,
-        rules,
-        fsync: options.fsync,
     }
 }
