@@ -140,7 +140,16 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Until they were told to end.
+    threads: Mutex<Option<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    workers: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    committer: JoinHandle<()>,
+    flusher: JoinHandle<()>,
 }
 
 impl Engine {
@@ -150,14 +159,14 @@ impl Engine {
         let (commit_jobs, commit_queue) = mpsc::channel();
         let workers = config.workers.max(1);
         let shared = Arc::new(Shared::new(config, workers, write_jobs, commit_jobs, Box::new(notify))?);
-        let mut threads = Vec::new();
-        for index in 0..workers {
-            threads.push(worker::spawn(index, Arc::clone(&shared))?);
-        }
-        threads.push(writer::spawn_writer(Arc::clone(&shared), write_queue)?);
-        threads.push(writer::spawn_committer(Arc::clone(&shared), commit_queue)?);
-        threads.push(flusher::spawn(Arc::clone(&shared))?);
-        Ok(Self { shared, threads: Mutex::new(threads) })
+        let workers = (0..workers).map(|index| worker::spawn(index, Arc::clone(&shared)));
+        let threads = Threads {
+            workers: workers.collect::<Result<_, _>>()?,
+            writer: writer::spawn_writer(Arc::clone(&shared), write_queue)?,
+            committer: writer::spawn_committer(Arc::clone(&shared), commit_queue)?,
+            flusher: flusher::spawn(Arc::clone(&shared))?,
+        };
+        Ok(Self { shared, threads: Mutex::new(Some(threads)) })
     }
 
     /// What the workers move bytes with.
@@ -260,23 +269,18 @@ impl Engine {
 
     fn stop(&self, within: Duration) {
         self.shared.drain(within);
-        let mut threads = std::mem::take(&mut *lock(&self.threads));
+        let Some(Threads { workers, writer, committer, flusher }) = lock(&self.threads).take() else { return };
         // Workers first: they give the writer its last work; then the writer, which gives the committer its; what is left
         // then is the flusher's.
-        let Some(disk) = threads.len().checked_sub(3) else { return };
-        let tail = threads.split_off(disk);
-        join(threads);
+        join(workers);
         self.shared.sessions.join();
-        let mut tail = tail.into_iter();
         self.shared.stop_writer();
-        join(tail.next());
+        join([writer]);
         self.shared.stop_committer();
-        join(tail.next());
+        join([committer]);
         self.shared.ending.store(true, Ordering::Release);
-        if let Some(flusher) = tail.next() {
-            flusher.thread().unpark();
-            join([flusher]);
-        }
+        flusher.thread().unpark();
+        join([flusher]);
     }
 }
 
