@@ -24,19 +24,11 @@ impl Root {
         let mut outcomes: Vec<Outcome> = names
             .into_iter()
             .map(|name| {
-                let checked = shared.check(&name);
+                let checked = shared.check(&name).and_then(|()| shared.writer().map(drop));
                 (name, checked)
             })
             .collect();
-        let mut durable = match shared.hold_tree() {
-            Ok(durable) => durable,
-            Err(_) => {
-                for (_, outcome) in &mut outcomes {
-                    *outcome = shared.hold_tree().map(drop);
-                }
-                return outcomes;
-            }
-        };
+        let Ok(mut durable) = shared.hold_tree() else { return outcomes };
         remove_all(shared, &mut outcomes, marker_name);
         let touched = remove_all(shared, &mut outcomes, <[u8]>::to_vec);
         for directory in &touched {

@@ -99,12 +99,13 @@ pub enum SessionError {
     },
 }
 
+/// What is wrong with a message that has no place at the end that it came to.
+const AT_SENDER: &str = "a sender expects no such thing now";
+const AT_RECEIVER: &str = "a receiver expects no such thing now";
+
 impl SessionError {
-    fn unexpected(kind: MessageKind, to: &'static str) -> Self {
-        let why = match to {
-            "sender" => "a sender expects no such thing now",
-            _ => "a receiver expects no such thing now",
-        };
+    /// `why`: [`AT_SENDER`] or [`AT_RECEIVER`].
+    fn unexpected(kind: MessageKind, why: &'static str) -> Self {
         Self::OutOfPlace { what: kind.as_str(), why }
     }
 
@@ -330,8 +331,8 @@ impl Session {
                 Accept::Held if message.kind() != MessageKind::Retransmit => Ok(()),
                 Accept::Now | Accept::Held => self.handle_control(link, message, received),
             },
-            (message, End::Sending(_)) => Err(SessionError::unexpected(message.kind(), "sender")),
-            (message, End::Receiving(_)) => Err(SessionError::unexpected(message.kind(), "receiver")),
+            (message, End::Sending(_)) => Err(SessionError::unexpected(message.kind(), AT_SENDER)),
+            (message, End::Receiving(_)) => Err(SessionError::unexpected(message.kind(), AT_RECEIVER)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::channel::Channel;
-use super::{Event, NO_ENTRY, SessionError, words};
+use super::{AT_RECEIVER, Event, NO_ENTRY, SessionError, words};
 use crate::limits;
 use crate::transfer::batch::{Arrivals, Batch};
 use crate::units::{BlockSeq, ByteCount, Entry, FileId, Kind as EntryKind, LinkId, Offset, RangeSet, TreePath};
@@ -150,7 +150,7 @@ impl Receiving {
             // It could not be read while its last blocks were on their way.
             (Message::Failed { .. }, _) => {}
             (Message::Retransmit(Again::Control { number, .. }), _) => channel.resend(link, *number)?,
-            _ => return Err(SessionError::unexpected(message.kind(), "receiver")),
+            _ => return Err(SessionError::unexpected(message.kind(), AT_RECEIVER)),
         }
         Ok(())
     }

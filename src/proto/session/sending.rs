@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::channel::{Channel, put};
-use super::{Event, SessionError, words};
+use super::{AT_SENDER, Event, SessionError, words};
 use crate::limits;
 use crate::transfer::batch::Batch;
 use crate::units::{BlockSeq, ByteCount, FileId, LinkId, Offset, Rate, Time, TreePath};
@@ -175,7 +175,7 @@ impl Sending {
                 self.failed.insert(*file);
                 events.push_back(Event::Failed { file: *file, reason: words(text) });
             }
-            _ => return Err(SessionError::unexpected(message.kind(), "sender")),
+            _ => return Err(SessionError::unexpected(message.kind(), AT_SENDER)),
         }
         Ok(())
     }
