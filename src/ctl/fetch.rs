@@ -34,8 +34,8 @@ Exit status: 0 all is there, 1 failed or refused, 2 usage, 3 run it again to go 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(super) struct Fetch {
-    /// HOST, HOST:PORT or [IPV6]:PORT
-    #[arg(value_name = "HOST", value_parser = Host::parse)]
+    // Not as a comment of the documentation, where it would be a link.
+    #[arg(value_name = "HOST", value_parser = Host::parse, help = "HOST, HOST:PORT or [IPV6]:PORT")]
     host: Host,
     /// A directory of this host; made where it is not there
     #[arg(value_name = "DST")]

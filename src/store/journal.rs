@@ -144,7 +144,7 @@ struct Tracked {
 
 impl Journal {
     /// Opens the journal of a root that was opened for writing, making it where it is missing. Parts that it does not
-    /// know are removed; those that it does are found by [`Root::open_part`](super::Root::open_part).
+    /// know are removed; those that it does are found by [`Root::open_part`].
     pub fn open(root: &Root, unmarked: Unmarked) -> Result<(Self, Vec<Resumed>), StoreError> {
         let boot = BootId::current().map_err(|error| {
             StoreError::io(root.path(), None, "learn the kernel's boot id for the journal", errno_of(&error))

@@ -82,7 +82,7 @@ pub(super) struct Cursor {
     pub(super) seq: u64,
     /// The link that reads it.
     pub(super) reader: Option<LinkId>,
-    /// The peer's bit in [`Object::told_by`](super::object::Object::told_by); none where there are too many peers.
+    /// The peer's bit in [`Object::told_by`]; none where there are too many peers.
     pub(super) mask: u32,
     /// The question that it was asked and has not answered yet, and the last one that it has answered.
     pub(super) asked: Option<u32>,
