@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use clap::Parser as _;
 use nix::sys::signal::{Signal, kill};
@@ -264,6 +264,18 @@ fn a_fetch_tells_where_files_land_and_who_does_not_answer() {
     assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "nothing was made");
 }
 
+/// A node that runs and listens, the log that it goes on to write, and the line of it that says where.
+fn node_of(file: &Path) -> (Child, BufReader<ChildStderr>, String) {
+    let mut node = command(&["run", text(file)]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(node.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
+    }
+    (node, log, line)
+}
+
 #[test]
 fn a_fetch_brings_what_a_trader_has_and_skips_it_the_second_time() {
     let (dir, file) = trader(|text| {
@@ -272,13 +284,7 @@ fn a_fetch_brings_what_a_trader_has_and_skips_it_the_second_time() {
     });
     fs::create_dir(dir.path().join("local/a")).expect("made");
     fs::write(dir.path().join("local/a/b"), "content").expect("written");
-    let mut node = command(&["run", text(&file)]).stderr(Stdio::piped()).spawn().expect("it runs");
-    let mut log = BufReader::new(node.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("listening") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
-    }
+    let (mut node, log, line) = node_of(&file);
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("it says where");
     let reader = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
     let there = dir.path().join("there");
@@ -497,13 +503,7 @@ fn the_log_can_be_json_or_off() {
 #[test]
 fn a_node_runs_until_it_is_told_to_stop() {
     let (dir, file) = trader(|text| text);
-    let mut node = command(&["run", text(&file)]).stderr(Stdio::piped()).spawn().expect("it runs");
-    let mut log = BufReader::new(node.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("listening") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
-    }
+    let (mut node, log, _) = node_of(&file);
     let check = run(&["check", text(&file)]).expect(0, &["a node answers on control.socket"]);
     assert!(check.out.contains(": ok"), "{check:#?}");
     run(&["run", text(&file)]).expect(1, &[text(&dir.path().join("control.sock")), "running supersyncd"]);
@@ -533,13 +533,7 @@ fn a_node_without_a_store_runs_and_takes_its_modules_anew() {
     run(&["check", text(&file)])
         .expect(0, &["trader files: replicates nothing", "module pub", "can be read in sessions"]);
 
-    let mut node = command(&["run", text(&file)]).stderr(Stdio::piped()).spawn().expect("it runs");
-    let mut log = BufReader::new(node.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("listening") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).expect("text"), 0, "it ended before it listened");
-    }
+    let (mut node, log, line) = node_of(&file);
     assert!(line.contains("session"), "{line}");
     let ctl = |args: &[&str]| say(Command::new(SUPERSYNCCTL).args(["--socket", &at("control.sock")]).args(args));
     ctl(&["status"]).expect(0, &["files  trader  SYNCED", "want 0 objects"]);

@@ -21,9 +21,7 @@ use supersync::wire::session::{Command as Asked, FileInfo, Message, Options, Rea
 
 use super::proxy::Proxy;
 use super::schema;
-use super::site::{chance, engine, fresh_address, random_bytes};
-
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+use super::site::{PATIENCE, ask, chance, engine, fresh_address, random_bytes};
 
 /// A daemon with a module that is written to, `open`, and one that is only read, `closed`.
 pub(super) struct Server {
@@ -411,11 +409,11 @@ fn a_file_that_changes_while_it_is_sent_is_named_and_not_landed() {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     // When bytes flow, all are announced; the rate leaves time.
     let by = Instant::now() + PATIENCE;
-    while fs::read_dir(server.path("open/.supersync")).is_err() {
+    let came = || ask(&server.path("control.sock"), "GET", "/v1/status")?["clients"][0]["payload_in"].as_u64();
+    while came().is_none_or(|bytes| bytes == 0) {
         assert!(Instant::now() < by, "nothing comes");
         std::thread::sleep(Duration::from_millis(1));
     }
-    std::thread::sleep(Duration::from_millis(300));
     fs::OpenOptions::new().append(true).open(source.join("grows")).expect("there").write_all(b"more").expect("written");
     fs::OpenOptions::new().write(true).open(source.join("shrinks")).expect("there").set_len(5).expect("set");
     fs::remove_file(source.join("vanishes")).expect("there");

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::session::{Outcome, PATIENCE, Server};
-use super::site::random_bytes;
+use super::session::{Outcome, Server};
+use super::site::{PATIENCE, random_bytes};
 
 #[test]
 fn a_server_that_closes_every_connection_may_be_another_one() {

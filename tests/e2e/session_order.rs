@@ -7,8 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use supersync::units::{BlockSeq, ByteCount, Entry, FileId, Kind, SessionId, TreePath};
 use supersync::wire::session::{Again, FileInfo, Message, MessageKind, MessageNumber, Read, encode, read};
 
-use super::session::{Outcome, PATIENCE, Server};
-use super::site::fresh_address;
+use super::session::{Outcome, Server};
+use super::site::{PATIENCE, fresh_address};
 
 /// Reads messages until one of this kind has come.
 fn await_kind(mut stream: &TcpStream, kind: MessageKind) {
