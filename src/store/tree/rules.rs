@@ -34,7 +34,7 @@ impl Rules {
         let mut builder = GitignoreBuilder::new("");
         for line in lines {
             let line = line.as_ref();
-            builder.add_line(None, line).map_err(|error| of_line(line, &error))?;
+            add_line(&mut builder, line)?;
         }
         let session = builder.build().map_err(|error| of_line("", &error))?;
         Ok(Self { session: (!session.is_empty()).then(|| Arc::new(session)) })
@@ -80,9 +80,7 @@ impl Scope {
         let mut wrong = Vec::new();
         for line in text.split(|&b| b == b'\n') {
             match std::str::from_utf8(line) {
-                Ok(line) => {
-                    wrong.extend(builder.add_line(None, line).err().map(|error| of_line(line, &error).to_string()))
-                }
+                Ok(line) => wrong.extend(add_line(&mut builder, line).err().map(|error| error.to_string())),
                 Err(_) => wrong.push(format!("the rule '{}' is not UTF-8", line.escape_ascii())),
             }
         }
@@ -114,6 +112,30 @@ impl Scope {
         }
         false
     }
+}
+
+fn add_line(builder: &mut GitignoreBuilder, line: &str) -> Result<(), TreeError> {
+    builder.add_line(None, &without_alternatives(line)).map(drop).map_err(|error| of_line(line, &error))
+}
+
+/// The builder takes `{a,b}` for a or b; in a gitignore braces are themselves, which a backslash says.
+fn without_alternatives(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    let mut is_in_class = false;
+    while let Some(char) = chars.next() {
+        match char {
+            '[' => is_in_class = true,
+            ']' => is_in_class = false,
+            '{' | '}' if !is_in_class => escaped.push('\\'),
+            _ => {}
+        }
+        escaped.push(char);
+        if char == '\\' {
+            escaped.extend(chars.next());
+        }
+    }
+    escaped
 }
 
 fn verdict(lines: &Gitignore, path: &[u8], is_dir: bool) -> Option<bool> {
@@ -163,6 +185,16 @@ mod tests {
         check("a/b/c/z", false, true);
         check("x.c", false, false);
         assert!(!Scope::new(&Rules::none()).excludes(b"x.o", false));
+    }
+
+    #[test]
+    fn braces_are_themselves() {
+        let scope = Scope::new(&Rules::new(["{a,b}.o", r"x\{y", "[{]z", "${HOME}"]).expect("patterns"));
+        for (path, expected) in
+            [("{a,b}.o", true), ("a.o", false), ("b.o", false), ("x{y", true), ("{z", true), ("${HOME}", true)]
+        {
+            assert_eq!(scope.excludes(path.as_bytes(), false), expected, "{path}");
+        }
     }
 
     #[test]
