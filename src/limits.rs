@@ -101,8 +101,10 @@ pub const TRAIN_IOVECS_MAX: usize = 1024;
 pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 /// An object's last bytes are read and re-checked rather than mapped, up to this many.
 pub const TAIL_BYTES_MAX: usize = 64 << 10;
-/// Bytes of ranges that may wait for the writer before links stop reading.
+/// Bytes of ranges that may wait for the writer, and what it takes to keep them, before links stop reading.
 pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
+/// What a range that waits takes besides its bytes, roughly.
+pub const WAITING_RANGE_COST: usize = 256;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
 /// Links of one node.
@@ -334,6 +336,9 @@ pub const ASIDE: Duration = Duration::from_secs(30);
 pub const AVOIDED_RANGES_MAX: usize = 64;
 /// Objects that one peer is asked for by name alone at a time, and that an exchange takes so from one link.
 pub const INTERESTS_PER_PEER_MAX: usize = 64;
+/// Pieces that a block may come in, twice as many as of the shortest packets that are passed on one by one; a block of
+/// more is taken for damaged.
+pub const PIECES_PER_BLOCK_MAX: usize = BLOCK_BYTES as usize / 32;
 /// Objects that are passed over in the search for a range that a link may order.
 pub const OBJECTS_PASSED_OVER_MAX: usize = 256;
 /// What came in by ranges is given up for whole objects when no link that carries ranges was there for this time.

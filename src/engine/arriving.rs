@@ -39,6 +39,13 @@ pub(super) struct Arrived {
     pub(super) bytes: Bytes,
 }
 
+impl Arrived {
+    /// What it counts for while it waits for the writer: a peer may send a range in pieces of one byte.
+    pub(super) fn cost(&self) -> usize {
+        self.bytes.len() + limits::WAITING_RANGE_COST
+    }
+}
+
 /// What the flows are to be told at the next look at them; at most [`limits::JUDGED_AT_ONCE_MAX`] of each.
 pub(super) struct Arriving<'s> {
     shared: &'s Shared,
@@ -49,13 +56,13 @@ pub(super) struct Arriving<'s> {
     /// Whole objects that are kept in memory.
     kept: Vec<PartKey>,
     arrived: Vec<Arrived>,
-    /// Bytes of these.
-    bytes: usize,
+    /// What these count for.
+    cost: usize,
 }
 
 impl<'s> Arriving<'s> {
     pub(super) fn new(shared: &'s Shared) -> Self {
-        Self { shared, awaited: BTreeMap::new(), created: Vec::new(), kept: Vec::new(), arrived: Vec::new(), bytes: 0 }
+        Self { shared, awaited: BTreeMap::new(), created: Vec::new(), kept: Vec::new(), arrived: Vec::new(), cost: 0 }
     }
 
     /// Takes on an object that begins to come in; `false` where it needs a part first.
@@ -83,9 +90,9 @@ impl<'s> Arriving<'s> {
         };
         // The second copy of a range is not wanted when the first one has been judged.
         self.settle_if(self.arrived.iter().any(overlaps));
-        self.bytes += arrived.bytes.len();
+        self.cost += arrived.cost();
         self.arrived.push(arrived);
-        let is_much = self.arrived.len() >= limits::JUDGED_AT_ONCE_MAX || self.bytes >= limits::JOURNAL_WRITE_BYTES;
+        let is_much = self.arrived.len() >= limits::JUDGED_AT_ONCE_MAX || self.cost >= limits::JOURNAL_WRITE_BYTES;
         self.settle_if(is_much);
     }
 
@@ -147,8 +154,7 @@ impl<'s> Arriving<'s> {
             }
         }
         self.tell_written(written);
-        self.shared.shrink_backlog(self.bytes);
-        self.bytes = 0;
+        self.shared.shrink_backlog(std::mem::take(&mut self.cost));
     }
 
     /// Puts a range where it belongs; the part, if it is one that has just been made of it.

@@ -225,10 +225,11 @@ pub(super) fn follow(shared: &Shared, connection: &mut Connection, train: &[u8],
                 debug_assert_eq!(begun, range);
                 let bytes = space.freeze();
                 let is_right = crc32c(&bytes) == crc;
-                shared.backlog.fetch_add(bytes.len(), Ordering::AcqRel);
                 let (flow, link) = (connection.fetch, connection.link.id());
                 let key = (flow, range.object, range.generation);
-                shared.write(WriteJob::Range(Arrived { key, link, range, crc, is_right, bytes }));
+                let arrived = Arrived { key, link, range, crc, is_right, bytes };
+                shared.backlog.fetch_add(arrived.cost(), Ordering::AcqRel);
+                shared.write(WriteJob::Range(arrived));
             }
         }
     }

@@ -81,7 +81,7 @@ pub(super) struct Shared {
     /// Memory for long ranges.
     pub(super) spaces: Pool,
     pub(super) sessions: Sessions,
-    /// Bytes of ranges that wait for the writer.
+    /// What the ranges that wait for the writer count for.
     pub(super) backlog: AtomicUsize,
     /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
     pub(super) journals: Vec<Option<Mutex<Journal>>>,
@@ -221,10 +221,10 @@ impl Shared {
         self.journals.get(usize::from(flow.0))?.as_ref().map(lock)
     }
 
-    /// A range has been written or thrown away; workers that waited for that may read again.
-    pub(super) fn shrink_backlog(&self, bytes: usize) {
-        let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
-        if before >= limits::WRITE_BACKLOG_MAX && before - bytes < limits::WRITE_BACKLOG_MAX {
+    /// Ranges have been written or thrown away; workers that waited for that may read again.
+    pub(super) fn shrink_backlog(&self, cost: usize) {
+        let before = self.backlog.fetch_sub(cost, Ordering::AcqRel);
+        if before >= limits::WRITE_BACKLOG_MAX && before - cost < limits::WRITE_BACKLOG_MAX {
             self.inboxes.iter().for_each(|inbox| inbox.push([Message::Look]));
         }
     }

@@ -23,6 +23,12 @@ pub(super) struct Piece {
     pub(super) link: Option<LinkId>,
 }
 
+impl Piece {
+    fn end(&self) -> u64 {
+        self.offset.0 + self.length.0
+    }
+}
+
 /// What an earlier run has left of an object.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
@@ -41,8 +47,8 @@ pub(super) enum Added {
     Nothing,
     /// So many bytes are here that were not.
     New(ByteCount),
-    /// The block is whole, but wrong: it is dropped. It came over these links; none are told where an earlier run had
-    /// left some of it, for then nobody knows whose fault it is.
+    /// The block is whole, but wrong, or in more pieces than anyone need send: it is dropped. It came over these links;
+    /// none are told where an earlier run had left some of it, for then nobody knows whose fault it is.
     BadBlock { offset: Offset, length: ByteCount, links: BTreeSet<LinkId> },
 }
 
@@ -171,23 +177,27 @@ impl Gather {
         }
         let block = offset.0 / limits::BLOCK_BYTES;
         let parts = self.parts.entry(block).or_default();
-        let end = offset.0 + length.0;
-        let inside = |part: &Piece| part.offset >= offset && part.offset.0 + part.length.0 <= end;
-        let outside = |part: &Piece| part.offset.0 + part.length.0 <= offset.0 || part.offset.0 >= end;
-        // Checksums combine only of ranges that follow each other.
-        if !parts.values().all(|part| inside(part) || outside(part)) {
+        let end = piece.end();
+        // Checksums combine only of ranges that follow each other. Those that are here do, so the last one that begins
+        // before either end is all that can reach over it.
+        let reaches_over = |at: u64| parts.range(..at).next_back().is_some_and(|(_, part)| part.end() > at);
+        if reaches_over(offset.0) || reaches_over(end) {
             return Added::Nothing;
         }
-        parts.retain(|_, part| outside(part));
+        while let Some((&inside, _)) = parts.range(offset.0..end).next() {
+            parts.remove(&inside);
+        }
         parts.insert(offset.0, piece);
+        let count = parts.len();
         self.have.insert(offset, length);
         self.taken.insert(offset, length);
         let (start, whole) = self.block(block);
-        if !self.have.contains(start, whole) {
+        let is_whole = self.have.contains(start, whole);
+        if !is_whole && count < limits::PIECES_PER_BLOCK_MAX {
             return Added::New(ByteCount(new));
         }
         let parts = self.parts.remove(&block).unwrap_or_default();
-        if combined(&parts) == content.block_crcs.get(block as usize).copied() {
+        if is_whole && combined(&parts) == content.block_crcs.get(block as usize).copied() {
             self.right.insert(start, whole);
             self.avoid.retain(|avoid| avoid.0.0 / limits::BLOCK_BYTES != block);
             return Added::New(ByteCount(new));
@@ -329,6 +339,20 @@ mod tests {
         assert_eq!(gather.add(piece(&bytes, 0, 64 * K, 2), &content), Added::New(ByteCount(32 * K)));
         assert_eq!(gather.add(piece(&bytes, 64 * K, 64 * K, 2), &content), Added::New(ByteCount(64 * K)));
         assert!(gather.is_whole());
+    }
+
+    #[test]
+    fn a_block_in_more_pieces_than_anyone_need_send_is_dropped() {
+        let bytes = bytes(1024 * K);
+        let content = content(&bytes);
+        let mut gather = Gather::new(content.size);
+        let last = limits::PIECES_PER_BLOCK_MAX as u64 - 1;
+        for at in 0..last {
+            assert_eq!(gather.add(piece(&bytes, at, 1, 3), &content), Added::New(ByteCount(1)));
+        }
+        let bad = Added::BadBlock { offset: Offset(0), length: content.size, links: BTreeSet::from([LinkId(3)]) };
+        assert_eq!(gather.add(piece(&bytes, last, 1, 3), &content), bad);
+        assert!(gather.have.is_empty() && gather.taken.is_empty());
     }
 
     #[test]
