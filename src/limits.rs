@@ -293,6 +293,8 @@ pub const REQUEST_AHEAD: Duration = Duration::from_millis(500);
 pub const REQUEST_AHEAD_BYTES_MIN: u64 = 64 << 10;
 /// Objects of which ranges are on order or here; each may come to be open.
 pub const GATHERS_MAX: usize = 8 * OPEN_PARTS_MAX;
+/// A peer's log that starts over and does so again within this time ends its link.
+pub const EPOCH_LASTS_MIN: Duration = Duration::from_secs(1);
 /// Names that a flow's log tells to be removed; beyond this the log starts over.
 pub const REMOVALS_MAX: usize = 1_000_000;
 /// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of more it is

@@ -159,14 +159,20 @@ impl Flow {
         Some((cursor.epoch, cursor.seq))
     }
 
-    /// Records of the log of `peer` are to be told; what it told in another epoch counts no more.
-    pub fn begin_news(&mut self, peer: &NodeName, epoch: u64) {
-        let Some(cursor) = self.ledger.cursors.get_mut(peer).filter(|cursor| cursor.epoch != epoch) else { return };
+    /// Records of the log of `peer` are to be told; what it told in another epoch counts no more. `false`: `link` is
+    /// not the one that reads it, and nobody asked for them.
+    pub fn begin_news(&mut self, link: LinkId, peer: &NodeName, epoch: u64) -> bool {
+        let cursor = self.ledger.cursors.get_mut(peer).filter(|cursor| cursor.reader == Some(link));
+        let Some(cursor) = cursor else { return false };
+        if cursor.epoch == epoch {
+            return true;
+        }
         let Cursor { reader, mask, asked, again, origin, .. } = *cursor;
         let answered = 0;
         *cursor = Cursor { epoch, seq: 0, reader, mask, asked, answered, again, origin, lossy: false, unswept: true };
         self.objects.iter_mut().for_each(|object| object.told_by &= !mask);
         self.asks.doubt = true;
+        true
     }
 
     /// `peer` says that there is this object.
@@ -209,18 +215,20 @@ impl Flow {
 
     /// Records of the log of `peer` up to but without number `seq` are known.
     pub fn handle_news(&mut self, link: LinkId, peer: &NodeName, epoch: u64, seq: u64) {
-        self.begin_news(peer, epoch);
-        if let Some(cursor) = self.ledger.cursors.get_mut(peer).filter(|cursor| cursor.reader == Some(link)) {
+        if self.begin_news(link, peer, epoch)
+            && let Some(cursor) = self.ledger.cursors.get_mut(peer)
+        {
             cursor.seq = seq;
         }
     }
 
     /// `peer` answers: its log up to number `seq` is all there was at `origin` at some time after it was asked.
     pub fn handle_whole(&mut self, link: LinkId, peer: &NodeName, epoch: u64, seq: u64, origin: u32) {
-        self.begin_news(peer, epoch);
-        let Some(cursor) = self.ledger.cursors.get_mut(peer).filter(|cursor| cursor.reader == Some(link)) else {
+        let is_asked = self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.asked.is_some());
+        if !is_asked || !self.begin_news(link, peer, epoch) {
             return;
-        };
+        }
+        let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         let Some(ask) = cursor.asked.take() else { return };
         if cursor.seq != seq {
             // Not all of it has come.
@@ -367,7 +375,7 @@ mod tests {
     }
 
     fn tell(flow: &mut Flow, link: LinkId, from: &str, epoch: u64, texts: &[&str]) {
-        flow.begin_news(&peer(from), epoch);
+        assert!(flow.begin_news(link, &peer(from), epoch), "it reads them");
         texts.iter().for_each(|text| flow.learn(&peer(from), entry(text)));
         flow.handle_news(link, &peer(from), epoch, texts.len() as u64);
     }
@@ -410,6 +418,21 @@ mod tests {
         flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
         flow.handle_whole(L2, &peer("e2"), 7, 0, HERE);
         assert_eq!(removed(&mut flow), [""; 0]);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_ends_no_epoch() {
+        let mut flow = mirroring(&[]);
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        let told_by = |flow: &Flow| flow.objects[0].told_by;
+        assert_eq!(told_by(&flow), 1);
+        assert!(!flow.begin_news(L2, &peer("e1"), 8), "another link reads the log");
+        flow.handle_whole(L1, &peer("e1"), 8, 0, HERE);
+        assert_eq!(told_by(&flow), 1, "no answer without a question");
+        assert!(flow.begin_news(L1, &peer("e1"), 8));
+        assert_eq!(told_by(&flow), 0);
     }
 
     #[test]

@@ -193,6 +193,8 @@ pub struct Link {
     incoming: Option<Incoming>,
     /// The peer was asked for its news over this link, if it is the one that reads them.
     subscribed: bool,
+    /// The epoch of the news that came last, and since when.
+    epoch: Option<(u64, Time)>,
 
     asked: AskedRanges,
     /// The peer's interests that stand.
@@ -233,6 +235,7 @@ impl Link {
             interests: BTreeMap::new(),
             incoming: None,
             subscribed: false,
+            epoch: None,
             asked: AskedRanges::default(),
             wished: Vec::new(),
             sent: None,

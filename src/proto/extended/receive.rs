@@ -44,7 +44,7 @@ impl Link {
                 None => return Ok(()),
                 Some(Item::Frame(frame)) => self.take_frame(frame, at, now, fetch, serve, instructions)?,
                 Some(Item::Data(data)) => self.take_data(data, rest, skipped, now, fetch, instructions),
-                Some(Item::DataEnd(_)) => self.take_end(at, fetch, instructions)?,
+                Some(Item::DataEnd(_)) => self.take_end(at, now, fetch, instructions)?,
             }
         }
     }
@@ -134,6 +134,7 @@ impl Link {
                 self.unanswered = Some(serve.subscribe(link));
             }
             Frame::Whole { epoch, seq, origin } => {
+                self.check_epoch(epoch.0, at, now)?;
                 fetch.handle_whole(link, &self.peer.name, epoch.0, seq.0, origin);
             }
             Frame::News { epoch, seq, length: _, crc } => {
@@ -224,6 +225,20 @@ impl Link {
         Ok(())
     }
 
+    /// Each new epoch has all that was told before looked at, and a log seldom has one.
+    fn check_epoch(&mut self, epoch: u64, at: u64, now: Time) -> Result<(), LinkError> {
+        let (known, since) = *self.epoch.get_or_insert((epoch, now));
+        if known == epoch {
+            return Ok(());
+        }
+        if now.since(since) < limits::EPOCH_LASTS_MIN {
+            let expected = "a log that does not start over again and again";
+            return Err(LinkError::OutOfPlace { at, found: "one more epoch", expected });
+        }
+        self.epoch = Some((epoch, now));
+        Ok(())
+    }
+
     /// `train` starts `skipped` bytes behind the one that the rim has.
     fn take_data(
         &mut self,
@@ -251,7 +266,13 @@ impl Link {
         debug_assert!(matches!(data.of, DataOf::News | DataOf::Request(_)));
     }
 
-    fn take_end(&mut self, at: u64, fetch: &mut Flow, instructions: &mut Vec<Instruction>) -> Result<(), LinkError> {
+    fn take_end(
+        &mut self,
+        at: u64,
+        now: Time,
+        fetch: &mut Flow,
+        instructions: &mut Vec<Instruction>,
+    ) -> Result<(), LinkError> {
         match self.incoming.take() {
             Some(Incoming::Range { order: Some(range), kept: true, crc }) => {
                 instructions.push(Instruction::End { range, crc });
@@ -261,8 +282,11 @@ impl Link {
                 return Err(LinkError::DamagedNews { at });
             }
             Some(Incoming::News { epoch, seq, data, .. }) => {
+                self.check_epoch(epoch, at, now)?;
                 let mut count = 0;
-                fetch.begin_news(&self.peer.name, epoch);
+                if !fetch.begin_news(self.config.id, &self.peer.name, epoch) {
+                    return Ok(());
+                }
                 for entry in inventory::entries(&data) {
                     match entry.map_err(|source| LinkError::News { at, source })? {
                         inventory::Entry::Object(object) => {

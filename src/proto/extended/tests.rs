@@ -10,7 +10,7 @@ use crate::proto::{Link, LinkError, Protocol, Received};
 use crate::transfer::{Action, Content, Entry, Event, Flow, FlowId, Flows, RangeRequest};
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, PacketLen, Root256, Time};
 use crate::wire::checksum::crc32c;
-use crate::wire::extended::{DataOf, Frame, Packer, Segment};
+use crate::wire::extended::{DataOf, Epoch, Frame, Packer, Segment, Seq};
 use crate::wire::hello::{Features, Hello, Role};
 
 const REMOTE: FlowId = FlowId(0);
@@ -576,17 +576,34 @@ fn whole_blocks_of_an_earlier_run_are_not_sent_again() {
     assert_eq!(link.counters().payload_in, 3_000_000 - (1 << 20));
 }
 
+/// What node 1 makes of these frames from node 0.
+fn provoke(net: &mut Net, frames: &[Frame]) -> Result<(), LinkError> {
+    let end = &mut net.nodes[0].ends[0];
+    end.packer.start();
+    frames.iter().for_each(|frame| end.packer.push_head(frame).expect("short"));
+    end.flush(&[]);
+    let train: Vec<u8> = end.out.drain(..).collect();
+    net.nodes[1].receive(0, &train, net.now)
+}
+
+#[test]
+fn a_log_that_starts_over_again_and_again_ends_its_link() {
+    let mut net = pair(1400);
+    (0..10).for_each(|_| net.step());
+    let whole = |epoch| Frame::Whole { epoch: Epoch(epoch), seq: Seq(0), origin: 1 };
+    provoke(&mut net, &[whole(7)]).expect("an epoch");
+    net.now = net.now + limits::EPOCH_LASTS_MIN;
+    provoke(&mut net, &[whole(8), whole(8)]).expect("another one, later");
+    let error = provoke(&mut net, &[whole(7)]).expect_err("one more");
+    assert!(error.to_string().contains("one more epoch"), "{error}");
+}
+
 #[test]
 fn an_answer_to_a_request_that_was_never_made_ends_the_link() {
     let mut net = pair(1400);
     (0..10).for_each(|_| net.step());
     let frame = Frame::Pending { id: crate::wire::extended::RequestId(3) };
-    let end = &mut net.nodes[0].ends[0];
-    end.packer.start();
-    end.packer.push_head(&frame).expect("short");
-    end.flush(&[]);
-    let train: Vec<u8> = end.out.drain(..).collect();
-    let error = net.nodes[1].receive(0, &train, net.now).expect_err("out of place");
+    let error = provoke(&mut net, &[frame]).expect_err("out of place");
     assert!(matches!(error, LinkError::Duplex(super::LinkError::OutOfPlace { .. })) && error.is_damage(), "{error}");
     assert!(!super::LinkError::Silent(limits::SILENCE_MAX).is_damage());
 }
