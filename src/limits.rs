@@ -312,6 +312,9 @@ pub const RECENT_BYTES_MAX: usize = 32 << 20;
 pub const RANGES_ORDERED_MAX: usize = 512;
 /// Ranges that a server queues for one link.
 pub const RANGES_PER_LINK_MAX: usize = 1024;
+/// Ranges that an exchange has yet to order for one link, those among them that were cancelled since; of more it says
+/// that they are not there now.
+pub const DEMANDS_PER_LINK_MAX: usize = 4 * RANGES_PER_LINK_MAX;
 /// Shortest range that is ordered, bytes, but for an object's end.
 pub const RANGE_BYTES_MIN: u64 = 32 << 10;
 /// A link that is not measured yet orders ranges of this length, bytes, ...

@@ -553,6 +553,24 @@ fn actions_generation(flow: &mut Flow) -> crate::units::Generation {
     commit.expect("it is whole")
 }
 
+/// A trader that asks for every second byte and cancels that at once had its exchange keep and sort all of it.
+#[test]
+fn what_a_reader_cancels_is_not_kept_without_end() {
+    let mut flow = relay(&[("a", 3000 * K)]);
+    let (id, one, other) = (ObjectId(0), ByteCount(1), LinkId(8));
+    flow.demand_range(READER, id, Offset(0), one, Time::ZERO);
+    let asked = 2 * limits::DEMANDS_PER_LINK_MAX as u64;
+    for at in (1..=asked).rev().map(|at| Offset(2 * at)) {
+        flow.demand_range(READER, id, at, one, Time::ZERO);
+        flow.release_range(READER, id, true, Time::ZERO);
+    }
+    assert_eq!(flow.blocks.demands.iter().count(), limits::DEMANDS_PER_LINK_MAX);
+    assert_eq!(flow.range_state(id, Offset(2), one, Time::ZERO), RangeState::Pending, "it may ask again");
+    flow.demand_range(other, id, Offset(2000 * K), ByteCount(32 * K), Time::ZERO);
+    let next: Vec<_> = [(); 2].iter().filter_map(|()| flow.next_range(L1, Time::ZERO)).collect();
+    assert!(next.iter().any(|range| range.offset == Offset(2000 * K)), "others take turns with it: {next:?}");
+}
+
 #[test]
 fn one_link_to_a_peer_reads_its_news_and_another_goes_on_where_it_stopped() {
     let mut flow = fetching(&[], &[(L1, "e1"), (L2, "e1")]);

@@ -618,7 +618,8 @@ impl Flow {
             && self.blocks.may_carry(gather, link, request.offset, request.length, now)
     }
 
-    /// Puts on the demand queue what of a range is neither here nor on order nor demanded already.
+    /// Puts on the demand queue what of a range is neither here nor on order nor demanded already, as far as its
+    /// reader's has room: what was cancelled stays there until its turn comes.
     pub(super) fn demand_gaps(&mut self, reader: Option<LinkId>, id: ObjectId, offset: Offset, length: ByteCount) {
         let Some(size) = self.at(id).content.as_ref().map(|content| content.size) else { return };
         let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
@@ -626,6 +627,9 @@ impl Flow {
         for (offset, length) in gaps {
             let news: Vec<_> = gather.demanded.missing_in(offset, length).collect();
             for (offset, length) in news {
+                if self.blocks.demands.is_full(reader) {
+                    return;
+                }
                 gather.demanded.insert(offset, length);
                 self.blocks.demands.push_back(Demand { reader, object: id, offset, length });
             }

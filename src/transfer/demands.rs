@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
+use crate::limits;
 use crate::units::{ByteCount, LinkId, ObjectId, Offset};
 
 /// A range, and who asked for it; `None`: it was on order already, and goes first.
@@ -31,6 +32,11 @@ impl Demands {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Demand> {
         self.queues.values().flatten()
+    }
+
+    /// Whether a reader has asked for as much as is kept for one.
+    pub(super) fn is_full(&self, reader: Option<LinkId>) -> bool {
+        reader.is_some() && self.queues.get(&reader).is_some_and(|queue| queue.len() >= limits::DEMANDS_PER_LINK_MAX)
     }
 
     /// Behind what its reader asked for before.
