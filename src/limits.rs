@@ -281,6 +281,9 @@ pub const HASH_READ_BYTES: usize = 256 << 10;
 
 /// Objects in one flow's table.
 pub const OBJECTS_MAX: usize = 4_000_000;
+/// Bytes of names and checksums of what peers tell a flow of: 512 TiB of long objects. What is told beyond is not
+/// taken, as with more objects than the table has room for.
+pub const KNOWN_BYTES_MAX: u64 = 2 << 30;
 /// Objects that a flow remembers to have missed and that are here by now, beside as many as it still misses.
 pub const MISSED_SLACK: usize = 1024;
 /// Requests that a link may have outstanding, and that a server queues for one link.
@@ -297,6 +300,8 @@ pub const GATHERS_MAX: usize = 8 * OPEN_PARTS_MAX;
 pub const EPOCH_LASTS_MIN: Duration = Duration::from_secs(1);
 /// Names that a flow's log tells to be removed; beyond this the log starts over.
 pub const REMOVALS_MAX: usize = 1_000_000;
+/// ... or with more bytes than these in their names.
+pub const REMOVALS_BYTES_MAX: usize = 128 << 20;
 /// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of more it is
 /// likelier that a file system is not mounted there.
 pub const MIRROR_REMOVED_MAX: usize = 32;

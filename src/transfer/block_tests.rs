@@ -571,6 +571,23 @@ fn what_a_reader_cancels_is_not_kept_without_end() {
     assert!(next.iter().any(|range| range.offset == Offset(2000 * K)), "others take turns with it: {next:?}");
 }
 
+/// A peer told of objects of two million blocks each, and of as many of them as it liked.
+#[test]
+fn what_peers_tell_of_is_bounded_in_bytes() {
+    let mut flow = fetching(&[("a", 3000 * K)], &[(L1, "e1")]);
+    assert_eq!(flow.known_bytes, 1 + 3 * 4);
+    flow.known_bytes = limits::KNOWN_BYTES_MAX - 9;
+    assert!(flow.know(entry("b", 10, 1)).is_some());
+    assert_eq!((flow.know(entry("c", 10, 1)), flow.id_of(&name("c"))), (None, None), "no place is taken either");
+    assert_eq!(flow.know(entry("a", 6000 * K, 2)), None, "nor may one grow");
+    flow.subscription(L1, &peer("e1"));
+    assert!(flow.begin_news(L1, &peer("e1"), 7));
+    flow.learn(&peer("e1"), entry("c", 10, 1));
+    assert!(flow.ledger.cursors[&peer("e1")].lossy, "what it has told is not all that it has");
+    flow.forget(&name("b"));
+    assert!(flow.know(entry("c", 10, 1)).is_some(), "what is gone makes room");
+}
+
 #[test]
 fn one_link_to_a_peer_reads_its_news_and_another_goes_on_where_it_stopped() {
     let mut flow = fetching(&[], &[(L1, "e1"), (L2, "e1")]);

@@ -51,6 +51,8 @@ pub struct Flow {
     pub(super) listed_only: bool,
     pub(super) room: Option<Room>,
     pub(super) totals: Totals,
+    /// Bytes of names and checksums of the objects whose content is known.
+    pub(super) known_bytes: u64,
     pub(super) missed: Missed,
     /// Part files that are open: of objects that are arriving, or whole and not committed yet.
     pub(super) open_parts: usize,
@@ -93,6 +95,7 @@ impl Flow {
             listed_only: false,
             room,
             totals: Totals::default(),
+            known_bytes: 0,
             missed: Missed::default(),
             open_parts: 0,
             longest: ByteCount(0),

@@ -222,7 +222,7 @@ impl Flow {
     /// all that is known is that it is not here.
     pub(super) fn forget_hashed(&mut self, id: ObjectId) {
         if self.interests.hashed.remove(&id) && self.at(id).content.is_some() {
-            self.at_mut(id).content = None;
+            self.set_content(id, None);
             self.ledger.drop_record(&mut self.objects, id);
         }
     }

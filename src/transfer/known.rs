@@ -3,7 +3,7 @@
 
 use super::action::{Event, Problem};
 use super::flow::{Flow, Kind};
-use super::ledger::{Entry, News, Record};
+use super::ledger::{Content, Entry, News, Record};
 use super::object::ObjectState;
 use crate::limits;
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
@@ -16,13 +16,19 @@ impl Flow {
         if !content.is_consistent() {
             return None;
         }
+        // What it offers itself its root has room for.
+        let is_too_much =
+            self.kind != Kind::Offer && self.known_bytes + known_bytes(&name, &content) > limits::KNOWN_BYTES_MAX;
         let id = match self.id_of(&name) {
             Some(id) => id,
-            None if self.listed_only || self.names.len() >= limits::OBJECTS_MAX => return None,
+            None if self.listed_only || self.names.len() >= limits::OBJECTS_MAX || is_too_much => return None,
             None => self.insert(name.clone(), (self.kind == Kind::Fetch).then_some(content.size)),
         };
         if self.at(id).content.as_ref() == Some(&content) {
             return Some(id);
+        }
+        if is_too_much {
+            return None;
         }
         if self.kind == Kind::Fetch && !self.has_listed_size(id, content.size) {
             return None;
@@ -38,7 +44,7 @@ impl Flow {
         if self.kind == Kind::Fetch {
             self.totals.bytes = ByteCount(self.totals.bytes.0 - before.0 + content.size.0);
         }
-        self.at_mut(id).content = Some(content);
+        self.set_content(id, Some(content));
         self.discard_left(id);
         self.is_told(id);
         if self.kind == Kind::Fetch {
@@ -79,8 +85,8 @@ impl Flow {
         if is_wanted {
             object.keep_expected();
         }
-        object.content = None;
         object.told_by = 0;
+        self.set_content(id, None);
         self.discard_left(id);
         self.wake_readers(id);
         if self.kind != Kind::Fetch {
@@ -120,12 +126,12 @@ impl Flow {
     }
 
     /// What is known of the contents of all objects, in the order of the table.
-    pub fn known(&self) -> impl Iterator<Item = (&ObjectName, &super::Content)> {
+    pub fn known(&self) -> impl Iterator<Item = (&ObjectName, &Content)> {
         self.objects.iter().filter_map(|object| Some((&object.name, object.content.as_ref()?)))
     }
 
     /// What is known of an object's content.
-    pub fn content(&self, id: ObjectId) -> Option<&super::Content> {
+    pub fn content(&self, id: ObjectId) -> Option<&Content> {
         self.at(id).content.as_ref()
     }
 
@@ -158,6 +164,14 @@ impl Flow {
     }
 
     // -- helpers -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn set_content(&mut self, id: ObjectId, content: Option<Content>) {
+        let object = &mut self.objects[id.0 as usize];
+        let before = std::mem::replace(&mut object.content, content);
+        let bytes =
+            |content: &Option<Content>| content.as_ref().map_or(0, |content| known_bytes(&object.name, content));
+        self.known_bytes = self.known_bytes - bytes(&before) + bytes(&object.content);
+    }
 
     /// An object of the list has the length that the list says, or the operator is told.
     fn has_listed_size(&mut self, id: ObjectId, found: ByteCount) -> bool {
@@ -228,4 +242,9 @@ impl Flow {
             self.free.push(id);
         }
     }
+}
+
+/// What is kept of an object because its content is known.
+fn known_bytes(name: &ObjectName, content: &Content) -> u64 {
+    (name.as_bytes().len() + size_of_val(&content.block_crcs[..])) as u64
 }

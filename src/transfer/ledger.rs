@@ -69,6 +69,8 @@ pub(super) struct Ledger {
     replaced: usize,
     removed: BTreeMap<NonZeroU32, ObjectName>,
     removals: BTreeMap<ObjectName, NonZeroU32>,
+    /// Bytes of their names.
+    removal_bytes: usize,
     pub(super) subscribers: BTreeSet<LinkId>,
     /// How far the logs of the peers are read.
     pub(super) cursors: BTreeMap<NodeName, Cursor>,
@@ -106,6 +108,7 @@ impl Default for Ledger {
             replaced: 0,
             removed: BTreeMap::new(),
             removals: BTreeMap::new(),
+            removal_bytes: 0,
             subscribers: BTreeSet::new(),
             cursors: BTreeMap::new(),
         }
@@ -119,6 +122,7 @@ impl Ledger {
         let object = &mut objects[id.0 as usize];
         if let Some(number) = self.removals.remove(&object.name) {
             self.removed.remove(&number);
+            self.removal_bytes -= object.name.as_bytes().len();
         }
         self.replaced += usize::from(object.record.replace(number).is_some());
         self.known.push((number, id));
@@ -134,11 +138,12 @@ impl Ledger {
         self.replaced += 1;
         let name = object.name.clone();
         self.drop_replaced(objects);
-        if self.removed.len() >= limits::REMOVALS_MAX {
+        if self.removed.len() >= limits::REMOVALS_MAX || self.removal_bytes >= limits::REMOVALS_BYTES_MAX {
             self.start_over(objects, self.epoch.wrapping_add(1).max(1));
             return;
         }
         let number = self.number(objects);
+        self.removal_bytes += name.as_bytes().len();
         self.removed.insert(number, name.clone());
         self.removals.insert(name, number);
     }
@@ -156,6 +161,7 @@ impl Ledger {
         self.epoch = epoch;
         self.removed.clear();
         self.removals.clear();
+        self.removal_bytes = 0;
         self.known.retain(|&(number, id)| objects[id.0 as usize].record == Some(number));
         self.replaced = 0;
         self.next = NonZeroU32::MIN;
@@ -245,6 +251,18 @@ mod tests {
         ledger.start_over(&mut objects, 9);
         let seqs: Vec<u64> = ledger.from(&objects, 9, 0).map(|(seq, _)| seq).collect();
         assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn removals_of_long_names_make_a_log_start_over_too() {
+        let (mut ledger, mut objects) = (Ledger::default(), objects(3));
+        (0..3).for_each(|i| ledger.add(&mut objects, ObjectId(i)));
+        ledger.remove(&mut objects, ObjectId(0));
+        ledger.add(&mut objects, ObjectId(0));
+        assert_eq!(ledger.removal_bytes, 0);
+        ledger.removal_bytes = limits::REMOVALS_BYTES_MAX - 2;
+        (0..2).for_each(|i| ledger.remove(&mut objects, ObjectId(i)));
+        assert_eq!((ledger.epoch, ledger.from(&objects, 1, 4).count()), (2, 1), "only what is known is told");
     }
 
     #[test]

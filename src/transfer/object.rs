@@ -275,9 +275,10 @@ impl Object {
 
     /// Nobody names it any more.
     pub(super) fn clear(&mut self) {
+        debug_assert!(self.content.is_none(), "it is counted while it is known");
         self.is_gone = true;
         (self.stage, self.queued) = (Stage::Absent, false);
-        (self.content, self.passing, self.record) = (None, None, None);
+        (self.passing, self.record) = (None, None);
     }
 
     /// Gives memory back that it needs no more. When it was used last is forgotten.
