@@ -110,6 +110,14 @@ impl Site {
                      not told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
                 ));
             }
+            let mirror = flows.iter().filter(|flow| flow.is_mirror());
+            if mirror.filter(|flow| flow.has_too_many_peers()).count() > 0 {
+                told.push(format!(
+                    "more than {} peers have told what there is, so that nobody can say what of it is gone: nothing is \
+                     removed. Allow only exchanges of this site to connect (listen.allow), and restart this node",
+                    u32::BITS
+                ));
+            }
             // A spool remembers no object that it could not take.
             for why in flows.iter().filter_map(|flow| flow.last_store_failure(now)) {
                 if !told.iter().any(|problem| problem.ends_with(why)) {

@@ -184,6 +184,8 @@ impl Flow {
                 (cursor.reader, cursor.asked) = (None, None);
             }
         }
+        // One that could not be told from others, and told of nothing, was never there.
+        self.ledger.cursors.retain(|_, cursor| cursor.reader.is_some() || cursor.mask != 0 || cursor.seq > 0);
         self.blocks.left_at = now;
         self.wake_carriers();
         self.wakes.remove(&link);

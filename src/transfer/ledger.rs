@@ -116,6 +116,12 @@ impl Default for Ledger {
 }
 
 impl Ledger {
+    /// A bit for another peer; 0 where there is none.
+    pub(super) fn free_mask(&self) -> u32 {
+        let used = self.cursors.values().fold(0, |masks, cursor| masks | cursor.mask);
+        !used & used.wrapping_add(1)
+    }
+
     /// Records that an object is known, or is known anew.
     pub(super) fn add(&mut self, objects: &mut [Object], id: ObjectId) {
         let number = self.number(objects);

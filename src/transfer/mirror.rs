@@ -95,9 +95,19 @@ impl Flow {
         self.asks.mirror = mirror;
     }
 
+    /// Whether what is gone at the origin goes here as well.
+    pub fn is_mirror(&self) -> bool {
+        self.asks.mirror
+    }
+
     /// The peer that has nothing any more, and how many objects are kept here all the same.
     pub fn kept_back(&self) -> Option<(&NodeName, u64)> {
         self.asks.kept_back.as_ref().map(|(peer, count)| (peer, *count))
+    }
+
+    /// Whether there are more peers than can be told apart, so that nothing that is gone is removed.
+    pub fn has_too_many_peers(&self) -> bool {
+        self.ledger.cursors.values().any(|cursor| cursor.mask == 0)
     }
 
     /// Whether a peer has told all there was, at some time since this flow began.
@@ -149,8 +159,14 @@ impl Flow {
         if self.kind == Kind::Offer {
             return None;
         }
-        let mask = 1_u32.checked_shl(self.ledger.cursors.len() as u32).unwrap_or(0);
-        let cursor = self.ledger.cursors.entry(peer.clone()).or_insert(Cursor { mask, ..Cursor::default() });
+        if !self.ledger.cursors.contains_key(peer) {
+            if self.ledger.free_mask() == 0 {
+                self.forget_peers();
+            }
+            let mask = self.ledger.free_mask();
+            self.ledger.cursors.insert(peer.clone(), Cursor { mask, ..Cursor::default() });
+        }
+        let cursor = self.ledger.cursors.get_mut(peer)?;
         if *cursor.reader.get_or_insert(link) != link || cursor.asked.is_some() {
             return None;
         }
@@ -267,6 +283,25 @@ impl Flow {
         }
     }
 
+    /// There are too many peers: those that are gone make room for others, if another one that is there speaks for
+    /// their origin, or they told of nothing.
+    fn forget_peers(&mut self) {
+        let told = self.objects.iter().fold(0, |masks, object| masks | object.told_by);
+        let there: BTreeSet<u32> =
+            self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some()).filter_map(|c| c.origin).collect();
+        let is_spoken_for = |cursor: &Cursor| cursor.origin.is_some_and(|origin| there.contains(&origin));
+        let mut gone = 0;
+        self.ledger.cursors.retain(|_, cursor| {
+            let has_told = if cursor.mask == 0 { cursor.seq > 0 } else { cursor.mask & told != 0 };
+            let stays = cursor.reader.is_some() || (has_told && !is_spoken_for(cursor));
+            gone |= if stays { 0 } else { cursor.mask };
+            stays
+        });
+        if gone & told != 0 {
+            self.objects.iter_mut().for_each(|object| object.told_by &= !gone);
+        }
+    }
+
     /// All of the origin's objects are known: what an earlier run left of others is nobody's, if there is no other origin.
     fn discard_unnamed(&mut self, origin: u32) {
         if self.ledger.cursors.values().all(|cursor| cursor.origin == Some(origin)) {
@@ -280,7 +315,7 @@ impl Flow {
 
     /// `peer` has answered question `ask`: what it does not tell is gone, unless that is told by others who may know of it.
     fn sweep(&mut self, peer: &NodeName, mask: u32, origin: u32, ask: u32) {
-        if self.ledger.cursors.len() > u32::BITS as usize {
+        if self.has_too_many_peers() {
             // Who told what is not known of all of them.
             return;
         }
@@ -469,6 +504,51 @@ mod tests {
             ask(&mut flow, L1, "e1");
             flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
             assert_eq!(removed(&mut flow), expected, "{origin:?}");
+        }
+    }
+
+    /// Whoever connected 33 times under other names kept everything from being removed until the node was started
+    /// again.
+    #[test]
+    fn peers_that_told_of_nothing_make_room_for_others() {
+        let mut flow = mirroring(&["a", "b"]);
+        for number in 0..100 {
+            let from = format!("x{number}");
+            flow.attach_blocks(L2, peer(&from), Time::ZERO);
+            ask(&mut flow, L2, &from);
+            flow.detach_blocks(L2, Time::ZERO);
+        }
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        assert!(!flow.has_too_many_peers());
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        assert_eq!(removed(&mut flow), ["b"]);
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_makes_room_only_where_another_one_speaks_for_its_origin() {
+        for (origin, expected) in [(HERE, vec!["x"]), (ELSEWHERE, vec![])] {
+            let mut flow = mirroring(&["a", "x"]);
+            ask(&mut flow, L1, "e1");
+            tell(&mut flow, L1, "e1", 7, &["a"]);
+            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+            flow.have(name("x"), ByteCount(9), Root256([1; 32]));
+            for number in 0..32 {
+                let from = format!("x{number}");
+                flow.attach_blocks(L2, peer(&from), Time::ZERO);
+                ask(&mut flow, L2, &from);
+                tell(&mut flow, L2, &from, 8, &["a", "x"]);
+                flow.handle_whole(L2, &peer(&from), 8, 2, origin);
+                flow.detach_blocks(L2, Time::ZERO);
+            }
+            removed(&mut flow);
+            (0..2).for_each(|_| {
+                flow.review();
+                ask(&mut flow, L1, "e1");
+                flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+            });
+            assert_eq!(flow.has_too_many_peers(), expected.is_empty(), "{origin}");
+            assert_eq!(removed(&mut flow), expected, "{origin}");
         }
     }
 
