@@ -25,7 +25,7 @@ use crate::proto::extended::Piece;
 use crate::proto::{Link, Received};
 use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
-use crate::uring::{Buffer, Completion, Driver, Gather, Outcome, Pool, RingError, Token, socket};
+use crate::uring::{Buffer, Completion, Driver, Gather, Outcome, Pool, Token, socket};
 
 /// A connection, by what is spoken over it.
 enum Spoken {
@@ -114,8 +114,8 @@ impl Worker {
         while !(self.drain_by.is_some() && self.connections.is_empty()) {
             let timeout = if self.shared.inboxes[self.index].may_wait() { self.next_timeout() } else { Duration::ZERO };
             if let Err(error) = self.driver.wait(Some(timeout)) {
-                self.give_up(&error);
-                return;
+                // Links that it has, and those that it is handed, would hang for ever.
+                panic!("a worker's driver failed, start this process again: {error}");
             }
             while let Some(completion) = self.driver.next_completion() {
                 self.handle_completion(completion);
@@ -137,15 +137,6 @@ impl Worker {
         let now = self.shared.now();
         let deadline = self.connections.values().map(|connection| connection.flight().deadline).min();
         deadline.into_iter().chain(self.drain_by).min().map_or(limits::KEEPALIVE_EVERY, |at| at.since(now))
-    }
-
-    /// The driver is of no more use: every link ends, and the node is told.
-    fn give_up(&mut self, error: &RingError) {
-        tracing::error!("a worker's driver failed, its links end: {error}");
-        for mut connection in std::mem::take(&mut self.connections).into_values() {
-            give_back(&self.shared, &mut connection, &error.to_string());
-            self.finish(connection, error.to_string());
-        }
     }
 
     fn handle_message(&mut self, message: Message) {
