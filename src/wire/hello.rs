@@ -44,7 +44,8 @@ pub struct Hello {
     pub version: u16,
     /// What the node can do; both ends use what both have.
     pub features: Features,
-    /// Largest packet that the node takes, bytes, at least [`limits::PACKET_BYTES_MIN`]; both ends use the smaller.
+    /// Largest packet that the node takes, bytes, at least [`limits::PACKET_BYTES_MIN`]. For later versions to settle a
+    /// length by: this one goes by what both ends have configured.
     pub packet_bytes_max: u32,
     /// What the node is.
     pub role: Role,
