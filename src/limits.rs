@@ -122,6 +122,8 @@ pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
 pub const NAME_DEPTH_MAX: usize = 128;
 /// Objects that one commit takes at once.
 pub const COMMIT_BATCH_MAX: usize = 256;
+/// A commit of others waits while so many blocks of an object are read back to prove its root, and for no more.
+pub const READ_BACK_BLOCKS_MAX: u64 = 8;
 /// Parts of one commit that are flushed one by one; a larger batch flushes its whole file system once.
 pub const COMMIT_SYNC_EACH_MAX: usize = 8;
 /// Directories that a root remembers as durable; when there are more it flushes them again.

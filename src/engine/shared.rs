@@ -72,6 +72,8 @@ pub(super) struct Shared {
     pub(super) committed_at: AtomicU64,
     /// The engine was killed: nothing more goes to disk.
     pub(super) dead: AtomicBool,
+    /// When whoever stops the engine has waited for long enough, nanoseconds of its clock.
+    over_at: AtomicU64,
     /// Writer and committer have ended, and the flusher is to.
     pub(super) ending: AtomicBool,
     /// Small objects of spools.
@@ -117,6 +119,7 @@ impl Shared {
             committed_bytes: AtomicU64::new(0),
             committed_at: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            over_at: AtomicU64::new(u64::MAX),
             kept: Mutex::default(),
             recent: Mutex::default(),
             spaces: Pool::new(limits::RANGES_POOLED_MAX, limits::BLOCK_BYTES as usize)?,
@@ -366,8 +369,14 @@ impl Shared {
         }
     }
 
+    /// Whether what takes long is to be left: the engine was killed, or was to have stopped by now.
+    pub(super) fn is_over(&self) -> bool {
+        self.dead.load(Ordering::Acquire) || self.now().0.as_nanos() as u64 >= self.over_at.load(Ordering::Relaxed)
+    }
+
     /// Tells every worker to end its links, each after the train in flight but no later than `within`.
     pub(super) fn drain(&self, within: Duration) {
+        self.over_at.store((self.now() + within).0.as_nanos() as u64, Ordering::Relaxed);
         self.inboxes.iter().for_each(|inbox| inbox.push([Message::Drain(within)]));
     }
 

@@ -16,7 +16,7 @@ use super::shared::{PartKey, Shared, Store, lock};
 use super::{Notice, spawn};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, Part, StoreError, hash_part, hash_source};
+use crate::store::{Committer, Part, StoreError, hash_part, hash_source_unless, unseen_blocks};
 use crate::transfer::{Content, Fault, FlowId};
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
@@ -343,7 +343,12 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                             commit(&shared, std::mem::take(&mut batch));
                             remove(&shared, std::mem::take(&mut gone));
                         }
-                        if let Some(part) = shared.part(key).filter(|part| has_root(&shared, key, part, root)) {
+                        let Some(part) = shared.part(key) else { continue };
+                        if root.is_some() && unseen_blocks(&part) > limits::READ_BACK_BLOCKS_MAX {
+                            // It takes a while, in which the others need not wait.
+                            commit(&shared, std::mem::take(&mut batch));
+                        }
+                        if has_root(&shared, key, &part, root) {
                             batch.entry(key.0).or_default().push((key, part));
                         }
                     }
@@ -365,28 +370,31 @@ fn hash(shared: &Shared, key: PartKey) {
     let Some(name) = current_name(shared, key) else { return };
     let source = shared.stores[usize::from(flow.0)].root().open_source(&name);
     let content = source.map_err(|error| error.to_string()).and_then(|source| {
-        let hashes = hash_source(&source).map_err(|error| error.to_string())?;
+        let hashes = hash_source_unless(&source, || shared.is_over()).map_err(|error| error.to_string())?;
         let stamp = source.stamp();
-        Ok(Content {
+        Ok(hashes.map(|hashes| Content {
             size: stamp.size,
             mtime_ns: stamp.mtime.0,
             mode: stamp.mode.bits(),
             root: hashes.root,
             block_crcs: hashes.block_crcs,
-        })
+        }))
     });
     shared.with_flows(|flows, now| match content {
-        Ok(content) => flows.at(flow).handle_hashed(id, generation, content),
+        Ok(None) => {}
+        Ok(Some(content)) => flows.at(flow).handle_hashed(id, generation, content),
         Err(reason) => flows.at(flow).handle_source_failed(id, generation, reason, now),
     });
 }
 
-/// Whether all of a part is what the inventory says; if not, the flow is told.
+/// Whether all of a part is what the inventory says; if not, the flow is told. Where the engine stops first, the next
+/// run finds out.
 fn has_root(shared: &Shared, key: PartKey, part: &Part, root: Option<Root256>) -> bool {
     let Some(root) = root else { return true };
-    match hash_part(part) {
-        Ok(found) if found == root => return true,
-        Ok(_) => {}
+    match hash_part(part, || shared.is_over()) {
+        Ok(Some(found)) if found == root => return true,
+        Ok(Some(_)) => {}
+        Ok(None) => return false,
         Err(error) => tracing::warn!("{error}"),
     }
     shared.with_flows(|flows, now| flows.at(key.0).handle_root_failed(key.1, key.2, now));

@@ -49,8 +49,9 @@ pub fn block_crc(block: &[u8]) -> u32 {
 }
 
 /// Reads all of an object. Blocks for as long as the disk and the processor take; an object that changed meanwhile is
-/// an error, never a mixture of two.
-pub fn hash_source(source: &Source) -> Result<Hashes, SourceError> {
+/// an error, never a mixture of two. `None` where `is_over`, which is asked before each block, said that it is to be
+/// left.
+pub fn hash_source_unless(source: &Source, is_over: impl Fn() -> bool) -> Result<Option<Hashes>, SourceError> {
     source.advise_sequential();
     let size = source.size();
     let mut hasher = Hasher::new();
@@ -58,26 +59,47 @@ pub fn hash_source(source: &Source) -> Result<Hashes, SourceError> {
     let mut block_crcs = Vec::with_capacity(usize::try_from(block_count(size)).unwrap_or(0));
     for index in 0..block_count(size) {
         let (offset, length) = block_range(index, size);
+        if is_over() {
+            return Ok(None);
+        }
         let block = &mut buffer[..length.0 as usize];
         source.read_exact_at(block, offset)?;
         hasher.update(block);
         block_crcs.push(block_crc(block));
     }
     source.verify_unchanged()?;
-    Ok(Hashes { root: Root256(*hasher.finalize().as_bytes()), block_crcs: block_crcs.into() })
+    Ok(Some(Hashes { root: Root256(*hasher.finalize().as_bytes()), block_crcs: block_crcs.into() }))
 }
 
-/// BLAKE3 of all of a part, every byte of which is written. Reads back what was not seen whole as it was written.
-pub fn hash_part(part: &Part) -> Result<Root256, StoreError> {
+/// The same, to its end.
+pub fn hash_source(source: &Source) -> Result<Hashes, SourceError> {
+    hash_source_unless(source, || false).map(|hashes| hashes.expect("nobody said that it is over"))
+}
+
+/// BLAKE3 of all of a part, every byte of which is written. Reads back what was not seen whole as it was written;
+/// `None` where `is_over`, which is asked before each block that is read, said that it is to be left.
+pub fn hash_part(part: &Part, is_over: impl Fn() -> bool) -> Result<Option<Root256>, StoreError> {
     let (size, mut buffer) = (part.size(), Vec::new());
-    let mut read_back = |index| {
+    let mut blocks = Vec::with_capacity(usize::try_from(block_count(size)).unwrap_or(0));
+    for index in 0..block_count(size) {
+        if let Some(seen) = part.seen_block(index) {
+            blocks.push(seen);
+            continue;
+        }
+        if is_over() {
+            return Ok(None);
+        }
         let (offset, length) = block_range(index, size);
         buffer.resize(length.0 as usize, 0);
         part.read_exact_at(&mut buffer, offset)?;
-        Ok(block_cv(index, size, [&buffer[..]]))
-    };
-    let blocks = (0..block_count(size)).map(|index| part.seen_block(index).map_or_else(|| read_back(index), Ok));
-    Ok(root_of(size, &blocks.collect::<Result<Vec<_>, StoreError>>()?))
+        blocks.push(block_cv(index, size, [&buffer[..]]));
+    }
+    Ok(Some(root_of(size, &blocks)))
+}
+
+/// How many blocks of a part [`hash_part`] reads back.
+pub fn unseen_blocks(part: &Part) -> u64 {
+    (0..block_count(part.size())).filter(|&index| part.seen_block(index).is_none()).count() as u64
 }
 
 /// What block `index` of an object of `size` bytes adds to its root; `pieces` are the block's bytes in order.

@@ -46,7 +46,10 @@ mod tests;
 
 pub use commit::Committer;
 pub use error::{Refusal, SourceError, StoreError};
-pub use hash::{BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_part, hash_source, root_of};
+pub use hash::{
+    BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_part, hash_source, hash_source_unless,
+    root_of, unseen_blocks,
+};
 pub use hashes_cache::HashCache;
 pub use journal::{Confirmed, Journal, Pending, Resumed, Unmarked};
 pub use marker::{Marker, MarkerError};
