@@ -17,12 +17,13 @@ use super::writer::WriteJob;
 use crate::limits;
 use crate::proto::Link;
 use crate::proto::extended::{Instruction, Piece};
+use crate::store::SourceError;
 use crate::transfer::RangeRequest;
 use crate::units::{ByteCount, Offset};
 use crate::uring::{Gather, socket};
 use crate::wire::checksum::crc32c;
 use crate::wire::duplex::MIDDLE;
-use crate::wire::extended::{DataOf, Frame, Packer, Segment};
+use crate::wire::extended::{DataOf, Frame, Packer, Refusal, Segment};
 
 /// Lays out what the link has to send now, at most about `budget` bytes.
 pub(super) fn build(
@@ -81,12 +82,12 @@ pub(super) fn build(
                     push_head(&mut connection.packer, &Frame::Begin { id, offset, length, crc });
                     connection.outgoing = Some((offset.0, bytes));
                 }
-                Err(reason) => {
+                Err(why) => {
                     connection.source = None;
                     let serve = connection.serve;
                     if let Link::Extended(link) = &mut connection.link {
                         shared.with_flows(|flows, now| {
-                            link.handle_source_failed(id, range, reason, now, flows.at(serve));
+                            link.handle_source_failed(id, range, why, now, flows.at(serve));
                         });
                     }
                 }
@@ -145,8 +146,11 @@ fn poll(shared: &Shared, connection: &mut Connection) -> Option<Piece> {
     })
 }
 
+/// Why a range cannot be sent: what the peer is told, and what is seen here.
+type Unread = (Refusal, String);
+
 /// A range's bytes, all of one version of the file, and their checksum.
-fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<(Bytes, u32), String> {
+fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<(Bytes, u32), Unread> {
     let key = (connection.serve, range.object, range.generation);
     let checked = |bytes: Bytes| {
         let crc = crc32c(&bytes);
@@ -161,15 +165,19 @@ fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Re
     read_file(shared, connection, range).map(checked)
 }
 
-fn read_file(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, String> {
+fn read_file(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, Unread> {
     let is_open = |open: &OpenSource| open.id == range.object && open.generation == range.generation;
     if !connection.source.as_ref().is_some_and(is_open) {
         let serve = connection.serve;
         let name = shared.with_flows(|flows, _| flows.at(serve).name(range.object).clone());
-        connection.source = Some(OpenSource::open_range(shared, serve, range, &name)?);
+        let open = OpenSource::open_range(shared, serve, range, &name).map_err(|why| (Refusal::Changed, why))?;
+        connection.source = Some(open);
     }
-    let source = connection.source.as_ref().ok_or("it was not opened")?;
-    source.read(Space::new(&shared.spaces, range.length), range.offset, range.length)
+    let source = connection.source.as_ref().expect("it was just opened");
+    source.read(Space::new(&shared.spaces, range.length), range.offset, range.length).map_err(|error| {
+        let is_damage = matches!(error, SourceError::Io { .. });
+        (if is_damage { Refusal::Damaged } else { Refusal::Changed }, error.to_string())
+    })
 }
 
 /// Moves the packer's new segments into the train; how much of them is padding.

@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::space::Space;
 use crate::limits;
 use crate::proto::duplex::{Data, Piece};
-use crate::store::Source;
+use crate::store::{Source, SourceError};
 use crate::transfer::{FlowId, RangeRequest};
 use crate::units::{ByteCount, Generation, ObjectId, ObjectName, Offset, PacketLen};
 use crate::uring::Gather;
@@ -59,9 +59,9 @@ impl OpenSource {
     }
 
     /// Reads a range, and finds the file unchanged after that.
-    pub(super) fn read(&self, mut space: Space, offset: Offset, length: ByteCount) -> Result<Bytes, String> {
-        space.fill(length, |bytes| self.file.read_exact_at(bytes, offset)).map_err(|error| error.to_string())?;
-        self.file.verify_unchanged().map_err(|error| error.to_string())?;
+    pub(super) fn read(&self, mut space: Space, offset: Offset, length: ByteCount) -> Result<Bytes, SourceError> {
+        space.fill(length, |bytes| self.file.read_exact_at(bytes, offset))?;
+        self.file.verify_unchanged()?;
         Ok(space.freeze())
     }
 

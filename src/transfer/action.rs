@@ -145,6 +145,9 @@ pub enum Problem {
     /// It changed under the sender.
     #[error("{0}")]
     Source(String),
+    /// Whoever has it cannot read it.
+    #[error("its source cannot read it: look at the log and the disk of the node that it comes from")]
+    DamagedSource,
     /// Bytes came in as they were sent, but are not those that the inventory tells.
     #[error("the block at byte {} is not what the inventory says; its source is damaged or has changed", .offset.0)]
     WrongBlock {

@@ -135,6 +135,14 @@ impl Flow {
         self.wake_carriers();
     }
 
+    /// The peer refused what was left of an order since it cannot read it, which [`Flow::handle_range_pending`] was
+    /// told.
+    pub fn handle_source_damaged(&mut self, rest: RangeRequest) {
+        if self.is_current(rest.object, rest.generation) {
+            self.tell_problem(rest.object, Problem::DamagedSource);
+        }
+    }
+
     /// The root of a generation is not the one that the inventory tells: all of it is fetched again.
     pub fn handle_root_failed(&mut self, id: ObjectId, generation: Generation, now: Time) {
         if !self.is_current(id, generation) || !matches!(self.at(id).state(), ObjectState::Whole { .. }) {

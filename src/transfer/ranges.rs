@@ -1,5 +1,6 @@
 //! The serving side of ranges: who asked for which, and what of it is here.
 
+use super::action::Problem;
 use super::flow::{Flow, Kind};
 use super::object::{Availability, ObjectState};
 use crate::limits;
@@ -19,6 +20,8 @@ pub enum RangeState {
     Awaited,
     /// Not here now; the peer is to be told so.
     Pending,
+    /// The same, since where it comes from it cannot be read.
+    Damaged,
     /// There is no such object.
     Gone,
     /// The object has no such range.
@@ -134,6 +137,8 @@ impl Flow {
         });
         if has_room && can_come && is_asked && now >= self.hold.until {
             RangeState::Awaited
+        } else if self.at(id).problem == Some(Problem::DamagedSource) {
+            RangeState::Damaged
         } else {
             RangeState::Pending
         }

@@ -109,12 +109,15 @@ impl Link {
                     fetch.handle_range_pending(link, rest, now);
                 }
             }
-            Frame::Refused { id, reason: _ } => {
+            Frame::Refused { id, reason } => {
                 if let Some(object) = self.interests.remove(&id.0) {
                     fetch.handle_interest_refused(link, object, now);
                 } else if let Some(rest) = self.order(id, at)? {
                     self.orders.remove(&id.0);
                     fetch.handle_range_pending(link, rest, now);
+                    if reason == Refusal::Damaged {
+                        fetch.handle_source_damaged(rest);
+                    }
                 }
             }
             Frame::Cancel { id } => {

@@ -23,13 +23,14 @@ impl Link {
         Some(piece)
     }
 
-    /// The range last polled cannot be sent, since its bytes cannot be had or have changed: none of it was or will be sent.
-    /// The request is refused, and the object not served until it has been looked at again.
+    /// The range last polled cannot be sent, since its bytes cannot be had or have changed: none of it was or will be
+    /// sent. The request is refused, and the object not served until it has been looked at again. `why`: what the peer
+    /// is told, and what is seen here.
     pub fn handle_source_failed(
         &mut self,
         id: RequestId,
         range: RangeRequest,
-        reason: String,
+        (reason, why): (Refusal, String),
         now: Time,
         serve: &mut Flow,
     ) {
@@ -37,8 +38,8 @@ impl Link {
         if let Some(object) = self.asked.remove(id).map(|asked| asked.object).or(self.sent.take()) {
             serve.release_range(self.config.id, object, false, now);
         }
-        self.answers.push_back(Frame::Refused { id, reason: Refusal::Changed });
-        serve.handle_source_failed(range.object, range.generation, reason, now);
+        self.answers.push_back(Frame::Refused { id, reason });
+        serve.handle_source_failed(range.object, range.generation, why, now);
     }
 
     /// What was polled lay in so many packets, with so much padding.
@@ -221,6 +222,7 @@ impl Link {
                     return Some(Piece::Range { id, range });
                 }
                 RangeState::Pending => None,
+                RangeState::Damaged => Some(Refusal::Damaged),
                 RangeState::Gone => Some(Refusal::Gone),
                 RangeState::Invalid => Some(Refusal::Invalid),
             };

@@ -7,10 +7,10 @@ use super::{FEATURES, Instruction, Piece};
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::{Link, LinkError, Protocol, Received};
-use crate::transfer::{Action, Content, Entry, Event, Flow, FlowId, Flows, RangeRequest};
+use crate::transfer::{Action, Content, Entry, Event, Flow, FlowId, Flows, Problem, RangeRequest};
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, PacketLen, Root256, Time};
 use crate::wire::checksum::crc32c;
-use crate::wire::extended::{DataOf, Epoch, Frame, Packer, Segment, Seq};
+use crate::wire::extended::{DataOf, Epoch, Frame, Packer, Refusal, Segment, Seq};
 use crate::wire::hello::{Features, Hello, Role};
 
 const REMOTE: FlowId = FlowId(0);
@@ -126,7 +126,7 @@ impl Node {
                     let Some(read) = self.range_bytes(serve_id, range, &object) else {
                         let serve = self.flows.at(serve_id);
                         let Link::Extended(link) = &mut self.ends[at].link else { panic!("a range of the seed's") };
-                        link.handle_source_failed(id, range, "gone".into(), now, serve);
+                        link.handle_source_failed(id, range, (Refusal::Damaged, "gone".into()), now, serve);
                         continue;
                     };
                     let frame = Frame::Begin { id, offset: range.offset, length: range.length, crc: crc32c(&read) };
@@ -546,6 +546,24 @@ fn a_source_that_is_not_what_its_inventory_says_is_never_committed() {
     assert!(net.nodes[1].events.iter().any(|event| matches!(event, Event::Failed { .. })));
     net.nodes[0].disks[1].clone_from(&right);
     net.run(|net| net.has(1, &right));
+}
+
+#[test]
+fn what_cannot_be_read_at_its_origin_is_told_to_the_far_end() {
+    let mut net = site();
+    let object = name("a0");
+    let wanted = fill(&mut net.nodes[0], "a", &[400_000]);
+    net.nodes[0].disks[1].clear();
+    let is_told = |net: &mut Net| {
+        let mut objects = net.nodes[3].flows.at(REMOTE).objects();
+        objects.any(|(name, _, _, problem)| *name == object && problem == Some(&Problem::DamagedSource))
+    };
+    (0..2000).for_each(|_| net.step());
+    assert!(is_told(&mut net));
+    net.nodes[0].disks[1].clone_from(&wanted);
+    assert!(net.nodes[0].flows.at(LOCAL).offer(object.clone(), ByteCount(400_000)));
+    net.run(|net| net.has(3, &wanted));
+    assert!(!is_told(&mut net));
 }
 
 #[test]

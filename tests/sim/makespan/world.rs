@@ -431,7 +431,11 @@ fn next_answer(connection: &mut Connection, flow: &mut Flow, now: Time, pending:
                 }
                 return Some(answer);
             }
-            RangeState::Ready { .. } | RangeState::Pending | RangeState::Gone | RangeState::Invalid => {
+            RangeState::Ready { .. }
+            | RangeState::Pending
+            | RangeState::Damaged
+            | RangeState::Gone
+            | RangeState::Invalid => {
                 pending.push(asked.id);
                 flow.release_range(link, object, asked.generation.is_some(), now);
                 connection.asked.remove(at);
