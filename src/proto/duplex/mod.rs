@@ -341,6 +341,8 @@ impl Link {
         let mut at = fetch.poll_timeout(self.config.id, now).unwrap_or(now + limits::KEEPALIVE_EVERY);
         if self.free {
             at = at.min(self.last_in + limits::SILENCE_MAX).min(self.last_out + limits::KEEPALIVE_EVERY);
+        } else if !self.asked.is_empty() {
+            at = at.min(now + limits::KEEPALIVE_EVERY);
         }
         at.min(self.pay_at.filter(|_| self.owed() > 0).unwrap_or(at)).max(now)
     }

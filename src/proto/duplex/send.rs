@@ -111,7 +111,7 @@ impl Link {
     }
 
     /// "Not here" answers the oldest request of one of our own for good, and is said to a seed-only peer as often as a
-    /// packet is owed.
+    /// packet is owed, and again from time to time: it may ask once and then wait for what comes.
     fn say_pending(&mut self, now: Time, serve: &mut Flow) -> Answer {
         self.sending = None;
         if self.free {
@@ -122,7 +122,8 @@ impl Link {
             }
             return Answer::Pending;
         }
-        if self.is_debt_due(now) { Answer::Pending } else { Answer::Nothing }
+        let is_silent = now.since(self.last_out) >= limits::RETRY_PENDING_MAX;
+        if is_silent || self.is_debt_due(now) { Answer::Pending } else { Answer::Nothing }
     }
 
     /// The next bytes of `sending`: whole packets of what is ready, or all of its tail once that is.

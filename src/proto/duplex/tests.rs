@@ -407,6 +407,20 @@ fn a_peer_without_hello_is_owed_a_packet_for_each_one() {
     }
 }
 
+/// It asked once, was told nothing more, and left after a while.
+#[test]
+fn a_peer_that_asks_once_and_waits_is_told_again_that_it_must() {
+    let mut a = Side::new(Role::Trader, N);
+    a.meets_seed_peer();
+    a.receives_text(&["R:x:N:"], at(0)).unwrap();
+    assert_eq!(heads(&a.sends(at(0), 1), 64, 2), ["P:"]);
+    assert_eq!(a.sends(at(1999), 1).len(), 0);
+    assert!(a.link.poll_timeout(&a.fetch, at(1999)) < at(3000), "it is looked at again");
+    assert_eq!(heads(&a.sends(at(2000), 1), 64, 2), ["P:"]);
+    a.offers("x", vec![b'x']);
+    assert_eq!(heads(&a.sends(at(2001), 1), 64, 5), ["B:1:x"]);
+}
+
 #[test]
 fn data_that_ran_ahead_is_not_owed_again() {
     // Each packet of an object was answered, and answered once more: they went round the loop for ever.
