@@ -110,6 +110,14 @@ impl Site {
                      not told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
                 ));
             }
+            for peer in flows.iter().flat_map(Flow::lossy_peers) {
+                told.push(format!(
+                    "not all that {peer} tells of can be taken, and the rest is not fetched: there is room for {} objects, \
+                     and for {} bytes of names and checksums",
+                    limits::OBJECTS_MAX,
+                    limits::KNOWN_BYTES_MAX
+                ));
+            }
             let mirror = flows.iter().filter(|flow| flow.is_mirror());
             if mirror.filter(|flow| flow.has_too_many_peers()).count() > 0 {
                 told.push(format!(

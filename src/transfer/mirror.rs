@@ -110,6 +110,12 @@ impl Flow {
         self.ledger.cursors.values().any(|cursor| cursor.mask == 0)
     }
 
+    /// Peers that are there and told of more than could be taken.
+    pub fn lossy_peers(&self) -> impl Iterator<Item = &NodeName> {
+        let lossy = self.ledger.cursors.iter().filter(|(_, cursor)| cursor.lossy && cursor.reader.is_some());
+        lossy.map(|(peer, _)| peer)
+    }
+
     /// Whether a peer has told all there was, at some time since this flow began.
     pub fn was_told_whole(&self) -> bool {
         self.asks.was_told
