@@ -290,8 +290,8 @@ fn links_and_objects_are_tables() {
     let links = Links { node: status.node, peers: status.peers, clients: Vec::new() };
     let expected = "\
 PEER       LINK  ADDRESS         STATE  FOR  IN        OUT       SHARE   STOLEN   TWICE    BAD  BYTES IN  BYTES OUT  RETRANS  RECONN  CC     OBJECT    NOTE
-exchange2  5     10.1.1.9:7402   up     12m  1.5 MB/s  1.5 MB/s  16.4 %  24.0 MB  65.5 kB  0    1.1 GB    1.2 GB     0        0       cubic  stock1_7
-exchange2  6     10.1.1.13:7401  down   8s   0 B/s     0 B/s     -       24.0 MB  65.5 kB  2    1.1 GB    1.2 GB     0        0       -      -         connection refused, next try in 8 s
+exchange2  2     10.1.1.9:7402   up     12m  1.5 MB/s  1.5 MB/s  16.4 %  24.0 MB  65.5 kB  0    1.1 GB    1.2 GB     0        0       cubic  stock1_7
+exchange2  3     10.1.1.13:7401  down   8s   0 B/s     0 B/s     -       24.0 MB  65.5 kB  2    1.1 GB    1.2 GB     0        0       -      -         connection refused, next try in 8 s
 ";
     assert_eq!(ctl::links(&links), expected);
     assert_eq!(ctl::links(&Links { node: "n".to_owned(), peers: Vec::new(), clients: Vec::new() }), "n has no links\n");
@@ -328,8 +328,8 @@ fn why_slow_has_a_line_for_each_link() {
 trader1 is SYNCING
 PEER       LINK  ADDRESS         IN        OUT       HELD BY  WHY
 exchange1  1     10.1.1.5:7401   1.5 MB/s  1.5 MB/s  network  brings 1.5 MB/s, with 1.3 MB more on order
-exchange2  5     10.1.1.9:7402   0 B/s     1.5 MB/s  relay    3 orders out, and the exchange has had nothing of them for 1.2 s
-exchange2  -     10.1.1.13:7401  0 B/s     0 B/s     down     connection refused, next try in 8 s
+exchange2  2     10.1.1.9:7402   0 B/s     1.5 MB/s  relay    3 orders out, and the exchange has had nothing of them for 1.2 s
+exchange2  3     10.1.1.13:7401  0 B/s     0 B/s     down     connection refused, next try in 8 s
 ";
     assert_eq!(ctl::why_slow(&status.clone().into()), expected);
     let served = Served::start(Told::new(status.clone()));

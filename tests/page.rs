@@ -50,7 +50,7 @@ fn the_page_shows_how_far_the_node_is_and_what_is_wrong() {
         ("objects", "212 of 500 objects"),
         ("eta", "12 min 55 s left"),
         ("rate-in", "8.9 MB/s"),
-        ("problem-list", "exchange2 link 6 (10.1.1.13:7401) is down: connection refused, next try in 8 s"),
+        ("problem-list", "exchange2 link 3 (10.1.1.13:7401) is down: connection refused, next try in 8 s"),
         ("map", "▲ degraded, 2 of 3 up"),
         ("links", "exchange1 link 1"),
         ("pulse", "live"),

@@ -114,6 +114,9 @@ pub struct WhyLink {
     pub peer: String,
     /// As [`LinkStatus::id`].
     pub id: u64,
+    /// As [`LinkStatus::number`].
+    #[serde(default)]
+    pub number: u32,
     /// The other end.
     pub address: String,
     /// Whether it carries packets.
@@ -137,8 +140,8 @@ impl From<Status> for WhySlow {
     fn from(status: Status) -> Self {
         let of_peer = |peer: PeerStatus| {
             let of_link = move |link: LinkStatus| {
-                let LinkStatus { id, address, state, rate_in, rate_out, held_by, why, .. } = link;
-                WhyLink { peer: peer.name.clone(), id, address, state, rate_in, rate_out, held_by, why }
+                let LinkStatus { id, number, address, state, rate_in, rate_out, held_by, why, .. } = link;
+                WhyLink { peer: peer.name.clone(), id, number, address, state, rate_in, rate_out, held_by, why }
             };
             peer.links.into_iter().map(of_link)
         };

@@ -78,14 +78,14 @@
 //!   "payload_in": integer, "payload_out": integer }         bytes of files since it came
 //! ```
 //!
-//! `verified`, `stolen`, `duplicated` and `bad` are of all connections that a link has had since the start. Where the peer
-//! dials this node, one link is what comes from one address.
+//! Bytes and padding, `verified`, `stolen`, `duplicated` and `bad` are of all connections that a link has had since the start,
+//! `retransmits` of the one that it has now. Where the peer dials this node, one link is what comes from one address.
 //!
 //! # `supersync.why-slow/1` - `GET /v1/why-slow`, `supersyncctl why-slow --json`
 //!
 //! ```text
 //! { "schema": "supersync.why-slow/1", "node": string, "state": as in supersync.status/1,
-//!   "links": [ { "peer": string, "id": integer, "address": string, "state": as in a link,
+//!   "links": [ { "peer": string, "id": integer, "number": integer, "address": string, "state": as in a link,
 //!                "rate_in": number, "rate_out": number, "held_by": as in a link, "why": string }, .. ] }
 //! ```
 //!
@@ -334,7 +334,7 @@ pub struct PeerStatus {
     /// Times that what came in was damaged.
     #[serde(default)]
     pub bad: u64,
-    /// Its links, in the order of the config.
+    /// Its links, by their numbers.
     pub links: Vec<LinkStatus>,
 }
 
@@ -374,7 +374,7 @@ pub enum PeerState {
 /// One connection, or the place of one that is being tried again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkStatus {
-    /// Unique for the life of the daemon.
+    /// Of the connection, unique for the life of the daemon; 0: there is none.
     pub id: u64,
     /// Which of its peer's links it is, from 1; connections come and go, it stays.
     #[serde(default)]
@@ -389,9 +389,9 @@ pub struct LinkStatus {
     pub rate_in: f64,
     /// Payload going out, bytes per second.
     pub rate_out: f64,
-    /// Bytes received, padding and headers included.
+    /// Bytes received over all of its connections, padding and headers included.
     pub bytes_in: u64,
-    /// Bytes sent, padding and headers included.
+    /// Bytes sent over all of its connections, padding and headers included.
     pub bytes_out: u64,
     /// Padding among the received.
     pub padding_in: u64,
@@ -399,7 +399,7 @@ pub struct LinkStatus {
     pub padding_out: u64,
     /// Times it came back.
     pub reconnects: u64,
-    /// TCP segments sent again.
+    /// TCP segments sent again over the connection that it has now.
     pub retransmits: u64,
     /// TCP congestion control in use.
     pub congestion: Option<String>,

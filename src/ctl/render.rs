@@ -98,7 +98,7 @@ pub fn links(links: &Links) -> String {
     let rows = rows.map(|(peer, link)| {
         vec![
             clean(&peer.name),
-            link.id.to_string(),
+            link.number.to_string(),
             clean(&link.address),
             link.state.to_string(),
             coarse(link.since_seconds),
@@ -147,10 +147,10 @@ pub fn why_slow(why: &WhySlow) -> String {
         return out;
     }
     let row = |link: &WhyLink| {
-        let id = if link.id == 0 { "-".to_owned() } else { link.id.to_string() };
         let (rate_in, rate_out) = (rate(link.rate_in), rate(link.rate_out));
         let held_by = link.held_by.to_string();
-        vec![clean(&link.peer), id, clean(&link.address), rate_in, rate_out, held_by, clean(&link.why)]
+        let number = link.number.to_string();
+        vec![clean(&link.peer), number, clean(&link.address), rate_in, rate_out, held_by, clean(&link.why)]
     };
     let header = ["PEER", "LINK", "ADDRESS", "IN", "OUT", "HELD BY", "WHY"];
     out.push_str(&table("", &header, links.iter().map(row), &[2; 7]));
@@ -282,13 +282,13 @@ fn peers(peers: &[PeerStatus]) -> String {
     table("  ", &["PEER", "LINKS", "STATE", "IN", "OUT", "RETRANS", "NOTE"], rows, &[2, 2, 4, 3, 3, 2, 0])
 }
 
-/// The peer's own note, or else the first of a link that is not up, counted from 1 as in the config.
+/// The peer's own note, or else the first of a link that is not up.
 fn note(peer: &PeerStatus) -> String {
     if let Some(note) = &peer.note {
         return clean(note);
     }
-    let mut lame = (1..).zip(&peer.links).filter(|(_, link)| link.state != LinkState::Up);
-    lame.find_map(|(place, link)| Some(format!("link {place}: {}", clean(link.note.as_deref()?)))).unwrap_or_default()
+    let mut lame = peer.links.iter().filter(|link| link.state != LinkState::Up);
+    lame.find_map(|link| Some(format!("link {}: {}", link.number, clean(link.note.as_deref()?)))).unwrap_or_default()
 }
 
 /// Left-aligned columns under a header, `gaps` blanks after each, no lines.

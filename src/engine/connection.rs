@@ -58,6 +58,8 @@ pub struct Traffic {
     pub payload_in: u64,
     /// Bytes of objects sent.
     pub payload_out: u64,
+    /// Packets received: with the bytes of objects in them, they tell how much was padding.
+    pub packets_in: u64,
     /// Padding sent.
     pub padding_out: u64,
 }
@@ -68,14 +70,15 @@ impl AddAssign for Traffic {
         self.bytes_out += other.bytes_out;
         self.payload_in += other.payload_in;
         self.payload_out += other.payload_out;
+        self.packets_in += other.packets_in;
         self.padding_out += other.padding_out;
     }
 }
 
 impl From<&LinkView> for Traffic {
     fn from(view: &LinkView) -> Self {
-        let Counters { payload_in, payload_out, padding_out, .. } = view.counters;
-        Self { bytes_in: view.bytes_in, bytes_out: view.bytes_out, payload_in, payload_out, padding_out }
+        let Counters { payload_in, payload_out, packets_in, padding_out, .. } = view.counters;
+        Self { bytes_in: view.bytes_in, bytes_out: view.bytes_out, payload_in, payload_out, packets_in, padding_out }
     }
 }
 

@@ -515,7 +515,7 @@ impl Worker {
         let id = connection.link.id();
         self.shared.remove_link(id);
         let peer = connection.link.peer().map(|peer| peer.name.clone());
-        tracing::debug!(link = id.0, address = connection.flight.address, "ended: {reason}");
+        tracing::debug!(connection = id.0, address = connection.flight.address, "ended: {reason}");
         let (address, damaged) = (connection.flight.address.clone(), connection.damaged);
         drop(connection);
         self.shared.notify(Notice::Closed { link: id, peer, address, damaged, reason });

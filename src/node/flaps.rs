@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::limits;
 
-/// Where a link is: the peer, as far as it is known, its address, and which link of the config it is.
-pub(super) type Place = (String, String, Option<u64>);
+/// Where a link is: the peer, as far as it is known, its address, and which of the peer's links it is.
+pub(super) type Place = (String, String, Option<u32>);
 
 /// What changed at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn place(link: u64) -> Place {
+    fn place(link: u32) -> Place {
         ("trader1".into(), "10.1.1.5".into(), Some(link))
     }
 
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn the_places_that_are_remembered_are_bounded() {
         let (mut flaps, now) = (Flaps::default(), Instant::now());
-        for at in 0..2 * limits::LINKS_MAX as u64 {
+        for at in 0..2 * limits::LINKS_MAX as u32 {
             flaps.handle(now, place(at), Change::Refusal("not allowed".into()));
         }
         assert_eq!(flaps.0.len(), limits::LINKS_MAX);

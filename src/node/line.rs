@@ -258,6 +258,11 @@ impl Caller {
         self.places.iter().filter_map(|place| place.link).collect()
     }
 
+    /// Which of its links `link` is the connection of, if it is one.
+    pub(super) fn number(&self, link: LinkId) -> Option<u32> {
+        self.places.iter().find(|place| place.link == Some(link)).map(|place| place.number)
+    }
+
     /// As [`History::unsettled`], of all its places.
     pub(super) fn unsettled(&self) -> impl Iterator<Item = LinkId> {
         self.places.iter().map(|place| &place.history).chain([&self.left]).flat_map(History::unsettled)
@@ -309,6 +314,7 @@ mod tests {
         caller.handle_met(LinkId(3), "10.1.1.13:40001");
         let links: Vec<_> = caller.places.iter().map(|place| place.link).collect();
         assert_eq!(links, [Some(LinkId(2)), Some(LinkId(3))], "there were never more than two at a time");
+        assert_eq!([1, 2, 3].map(|link| caller.number(LinkId(link))), [None, Some(2), Some(3)]);
         assert_eq!(caller.left.sum(None, |_| Tally::default()), tally(7, 1), "and nothing is forgotten");
     }
 }

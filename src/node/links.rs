@@ -282,6 +282,11 @@ impl Look {
             Some((id, view)) => self.connected(id, view),
             None => LinkStatus { address: address.to_owned(), ..LinkStatus::default() },
         };
+        let traffic = tally.traffic;
+        (status.bytes_in, status.bytes_out) = (traffic.bytes_in, traffic.bytes_out);
+        let headers = 2 * traffic.packets_in;
+        status.padding_in = (traffic.packets_in * self.packet_bytes).saturating_sub(traffic.payload_in + headers);
+        status.padding_out = traffic.padding_out;
         (status.verified, status.stolen) = (tally.verified.0, tally.stolen.0);
         (status.duplicated, status.bad) = (tally.duplicated.0, tally.bad);
         let facts = match found {
@@ -301,9 +306,6 @@ impl Look {
         let health = self.health.get(&id);
         let told = health.map_or_else(Health::default, |health| health.0);
         let seed_only = view.peer.is_some() && !view.runs_free;
-        let headers = 2 * view.counters.packets_in;
-        let padding_in =
-            (view.counters.packets_in * self.packet_bytes).saturating_sub(view.counters.payload_in + headers);
         LinkStatus {
             id: id.0,
             address: view.address.clone(),
@@ -311,10 +313,6 @@ impl Look {
             since_seconds: self.now.since(view.since).as_secs(),
             rate_in: sample.map_or(0.0, |sample| sample.rate_in),
             rate_out: sample.map_or(0.0, |sample| sample.rate_out),
-            bytes_in: view.bytes_in,
-            bytes_out: view.bytes_out,
-            padding_in,
-            padding_out: view.counters.padding_out,
             retransmits: view.tcp.retransmitted.into(),
             congestion: view.congestion.clone(),
             object: health.and_then(|health| health.1.clone()),
@@ -368,7 +366,8 @@ fn health(flows: &Flows, link: LinkId, now: Time) -> Option<(Health, Option<Stri
     })
 }
 
-fn peer_status(name: String, links: Vec<LinkStatus>, configured: bool) -> PeerStatus {
+fn peer_status(name: String, mut links: Vec<LinkStatus>, configured: bool) -> PeerStatus {
+    links.sort_by_key(|link| link.number);
     let up = links.iter().filter(|link| link.state == LinkState::Up).count() as u32;
     let total = links.len() as u32;
     let rate_in: f64 = links.iter().map(|link| link.rate_in).sum();

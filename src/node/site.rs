@@ -327,26 +327,26 @@ impl Site {
     fn handle_notice(&self, notice: Notice) {
         match notice {
             Notice::Met { link, address, .. } if lock(&self.clients).contains(&link) => {
-                tracing::info!(link = link.0, address, "a client asks by name");
+                tracing::info!(connection = link.0, address, "a client asks by name");
             }
             Notice::Closed { link, address, reason, .. } if lock(&self.clients).remove(&link) => {
-                tracing::info!(link = link.0, address, "client gone: {reason}");
+                tracing::info!(connection = link.0, address, "client gone: {reason}");
             }
             Notice::Met { link, peer, .. } if self.is_trader() && self.is_paused(&peer) => {
-                tracing::debug!(link = link.0, %peer, "refused: it is paused");
+                tracing::debug!(connection = link.0, %peer, "refused: it is paused");
                 self.engine().close_link(link, super::pause::REASON);
             }
             Notice::Met { link, peer, address } => {
                 lock(&self.slots).iter().filter(|slot| slot.is_link(link)).for_each(|slot| slot.handle_met());
-                self.tell(self.place(link, peer.as_str(), &address), Change::Link("link up".into()));
                 if self.is_trader() {
                     let mut callers = lock(&self.callers);
                     // Whoever connects says what it is called: names that nobody uses any more make room.
                     if callers.len() >= limits::LINKS_MAX && !callers.contains_key(&peer) {
                         callers.retain(|peer, caller| caller.up > 0 || self.is_paused(peer));
                     }
-                    callers.entry(peer).or_default().handle_met(link, &address);
+                    callers.entry(peer.clone()).or_default().handle_met(link, &address);
                 }
+                self.tell(self.place(link, peer.as_str(), &address), Change::Link("link up".into()));
             }
             Notice::Closed { link, peer, address, damaged, reason } => {
                 let name = peer.as_ref().map(NodeName::to_string).or_else(|| self.dialed_peer(link));
@@ -382,7 +382,8 @@ impl Site {
             None => {
                 let host =
                     address.parse().map_or_else(|_| address.to_owned(), |address: SocketAddr| address.ip().to_string());
-                (peer.to_owned(), host, None)
+                let number = lock(&self.callers).values().find_map(|caller| caller.number(link));
+                (peer.to_owned(), host, number)
             }
         }
     }
@@ -394,7 +395,7 @@ impl Site {
             RoleConfig::Exchange(exchange) => exchange.peers[slot.peer].name.to_string(),
             RoleConfig::Trader(_) => String::new(),
         };
-        (peer, slot.address.remote.to_string(), Some(slot.number.into()))
+        (peer, slot.address.remote.to_string(), Some(slot.number))
     }
 
     /// All that came over a connection that is gone is added to what its place has done.
@@ -521,7 +522,7 @@ impl Site {
         let (config, fallback_peer) = (self.config(), fallback_name(address.ip()));
         let address = address.to_string();
         if let Err(error) = super::set_up(&socket, config.congestion.clone()) {
-            tracing::warn!(link = id.0, address, "the socket keeps the system's settings: {error}");
+            tracing::warn!(connection = id.0, address, "the socket keeps the system's settings: {error}");
         }
         let role = if self.is_trader() { Role::Trader } else { Role::Exchange };
         let hello = Hello {
@@ -532,7 +533,7 @@ impl Site {
             node: config.name.clone(),
         };
         let config = LinkConfig { id, packet_len: config.packet_len, hello, configured_peer, fallback_peer };
-        tracing::debug!(link = id.0, address, "connected");
+        tracing::debug!(connection = id.0, address, "connected");
         self.engine().add_link(NewLink { socket, config, protocol, fetch, serve, address });
     }
 

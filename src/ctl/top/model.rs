@@ -30,10 +30,9 @@ pub(super) enum Column {
 pub(super) const COLUMNS: [Column; 8] =
     [Column::Peer, Column::Link, Column::State, Column::In, Column::Out, Column::Share, Column::HeldBy, Column::Bad];
 
-/// A link in its place: its peer, and counted from 1 as in the config.
+/// A link, its peer and its last minute.
 pub(super) struct Row<'a> {
     pub(super) peer: &'a PeerStatus,
-    pub(super) place: usize,
     pub(super) link: &'a LinkStatus,
     /// Bytes per second in and out together, the newest last.
     pub(super) history: &'a VecDeque<f64>,
@@ -45,7 +44,7 @@ pub(super) struct Top {
     pub(super) status: Status,
     /// Why the daemon does not answer now.
     pub(super) away: Option<String>,
-    history: BTreeMap<(String, usize), VecDeque<f64>>,
+    history: BTreeMap<(String, u32), VecDeque<f64>>,
     pub(super) sort: Column,
     pub(super) is_reversed: bool,
     /// The picture stands still.
@@ -86,8 +85,8 @@ impl Top {
     /// Adds a moment to the history of every link, and drops those of links that are no more.
     fn remember(&mut self, status: &Status) {
         let mut before = std::mem::take(&mut self.history);
-        for (peer, place, link) in places(status) {
-            let key = (peer.name.clone(), place);
+        for (peer, link) in links(status) {
+            let key = (peer.name.clone(), link.number);
             let mut history = before.remove(&key).unwrap_or_default();
             history.push_back(link.rate_in + link.rate_out);
             while history.len() > limits::TOP_HISTORY {
@@ -97,13 +96,12 @@ impl Top {
         }
     }
 
-    /// The links in the order that was chosen; equal ones in that of the config.
+    /// The links in the order that was chosen; equal ones as the daemon tells them.
     pub(super) fn rows(&self) -> Vec<Row<'_>> {
         static NONE: VecDeque<f64> = VecDeque::new();
-        let of = |peer: &PeerStatus, place| self.history.get(&(peer.name.clone(), place)).unwrap_or(&NONE);
-        let mut rows: Vec<Row<'_>> = places(&self.status)
-            .map(|(peer, place, link)| Row { peer, place, link, history: of(peer, place) })
-            .collect();
+        let of = |peer: &PeerStatus, number| self.history.get(&(peer.name.clone(), number)).unwrap_or(&NONE);
+        let mut rows: Vec<Row<'_>> =
+            links(&self.status).map(|(peer, link)| Row { peer, link, history: of(peer, link.number) }).collect();
         rows.sort_by(|a, b| {
             let order = compare(self.sort, a, b);
             if self.is_reversed { order.reverse() } else { order }
@@ -122,20 +120,20 @@ impl Top {
     }
 
     pub(super) fn scroll(&mut self, step: isize) {
-        let last = places(&self.status).count().saturating_sub(1);
+        let last = links(&self.status).count().saturating_sub(1);
         self.skipped = self.skipped.saturating_add_signed(step).min(last);
     }
 }
 
-fn places(status: &Status) -> impl Iterator<Item = (&PeerStatus, usize, &LinkStatus)> {
-    status.peers.iter().flat_map(|peer| (1..).zip(&peer.links).map(move |(place, link)| (peer, place, link)))
+fn links(status: &Status) -> impl Iterator<Item = (&PeerStatus, &LinkStatus)> {
+    status.peers.iter().flat_map(|peer| peer.links.iter().map(move |link| (peer, link)))
 }
 
 /// Names go up, figures go down: what there is most of comes first.
 fn compare(column: Column, a: &Row<'_>, b: &Row<'_>) -> Ordering {
     match column {
-        Column::Peer => a.peer.name.cmp(&b.peer.name).then(a.place.cmp(&b.place)),
-        Column::Link => a.place.cmp(&b.place),
+        Column::Peer => a.peer.name.cmp(&b.peer.name).then(a.link.number.cmp(&b.link.number)),
+        Column::Link => a.link.number.cmp(&b.link.number),
         Column::State => a.link.state.to_string().cmp(&b.link.state.to_string()),
         Column::In => b.link.rate_in.total_cmp(&a.link.rate_in),
         Column::Out => b.link.rate_out.total_cmp(&a.link.rate_out),

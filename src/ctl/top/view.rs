@@ -174,7 +174,7 @@ fn cells(row: &Row<'_>, palette: Palette, trace: usize) -> TableRow<'static> {
     let link = row.link;
     TableRow::new([
         Cell::from(clean(&row.peer.name)),
-        Cell::from(row.place.to_string()),
+        Cell::from(link.number.to_string()),
         Cell::from(link.state.to_string()).style(palette.link(link.state)),
         Cell::from(rate(link.rate_in)),
         Cell::from(rate(link.rate_out)),
@@ -217,8 +217,8 @@ fn problems(top: &Top) -> Vec<String> {
     let config = config.map(|why| format!("! config: {}", clean(why)));
     let of_node = top.status.problems.iter().map(|why| format!("! {}", clean(why)));
     let of_links = top.status.peers.iter().flat_map(|peer| {
-        let links = (1..).zip(&peer.links).filter(|(_, link)| link.state != LinkState::Up);
-        links.map(move |(place, link)| format!("! {} link {place}: {}", clean(&peer.name), clean(&link.why)))
+        let links = peer.links.iter().filter(|link| link.state != LinkState::Up);
+        links.map(move |link| format!("! {} link {}: {}", clean(&peer.name), link.number, clean(&link.why)))
     });
     away.chain(config).chain(of_node).chain(of_links).collect()
 }
