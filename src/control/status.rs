@@ -123,7 +123,7 @@
 //! ```text
 //! { "schema": "supersync.verify/1", "directory": string,
 //!   "objects": integer, "bytes": integer,                   as they were committed
-//!   "without_root": integer            not read, as their markers tell a size at most, which is right
+//!   "without_root": integer            not read, and so not verified, as their markers tell a size at most, which is right
 //!   "told_whole": bool?                with --deep: the far trader has told all that it has, and all was compared
 //!   "seconds": number,
 //!   "counts": { kind: integer, .. },   findings of each kind

@@ -92,7 +92,7 @@ enum Command {
     /// Fetch whole files, by name or all of them, from a trader that listens for the named protocol
     Fetch(fetch::Fetch),
     /// Read all that was fetched again and hold it against its markers; exits with 6 where something is damaged, with 3
-    /// where something has no marker or is not as at the far trader
+    /// where something has no marker, or one without BLAKE3 as all that `fetch` writes, or is not as at the far trader
     Verify(verify::Options),
     /// Have the daemon read its config file again, and show what that changed; exits with 78 if the file is wrong, and nothing
     /// was changed

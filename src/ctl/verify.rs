@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{CtlError, Screen, render};
 use crate::config::{self, RoleConfig};
 use crate::control::{Client, Inventory};
+use crate::node::fetch::FETCHED_INTO;
 use crate::store::{Difference, Root, StoreError, Verified};
 use crate::units::{ByteCount, ObjectName};
 use crate::{exit, limits};
@@ -25,7 +26,8 @@ use crate::{exit, limits};
 /// What of which store is verified.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The directory that was fetched into. Without it: `store.remote` of the config, or of the daemon that runs
+    /// The directory that was fetched into, or the one that was given to `fetch`, which fetches into remote/ below it. Without
+    /// it: `store.remote` of the config, or of the daemon that runs
     directory: Option<PathBuf>,
     /// Take `store.remote` of this config
     #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
@@ -102,12 +104,12 @@ pub(super) async fn run(
     screen: &Screen,
 ) -> Result<u8, CtlError> {
     let (directory, told) = match (&options.directory, &options.config, options.deep) {
-        (Some(directory), _, false) => (directory.clone(), None),
+        (Some(directory), _, false) => (fetched_into(directory), None),
         (None, Some(file), false) => (remote_of(file)?, None),
         (named, file, deep) => {
             let inventory = ask(&client()?, deep).await?;
             let directory = match (named, file) {
-                (Some(directory), _) => directory.clone(),
+                (Some(directory), _) => fetched_into(directory),
                 (None, Some(file)) => remote_of(file)?,
                 (None, None) => inventory.remote.clone(),
             };
@@ -133,13 +135,14 @@ pub(super) async fn run(
     };
     let told: Option<BTreeMap<_, _>> =
         told.map(|told| told.objects.into_iter().map(|o| (o.name, (o.size, o.root))).collect());
-    let is_deep = told.is_some();
     let tally = Mutex::new(Tally { root: &root, screen, repair: options.repair, bar: &bar, report, told });
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     root.verify_all(threads, |name, found| {
+        let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
         // Its marker tells nothing to hold it against, but the far trader may.
-        let found = if is_deep && matches!(found, Ok(Verified::NoRoot)) { root.hash(&name) } else { found };
-        tally.lock().unwrap_or_else(PoisonError::into_inner).take(&name, found);
+        let is_told = matches!(found, Ok(Verified::NoRoot)) && lock().is_told(&name);
+        let found = if is_told { root.hash(&name) } else { found };
+        lock().take(&name, found);
     });
     let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     tally.take_missing();
@@ -148,7 +151,14 @@ pub(super) async fn run(
     tally.conclude()
 }
 
-fn remote_of(file: &std::path::Path) -> Result<PathBuf, CtlError> {
+/// `directory`, or `remote/` in it where that is the one that objects come into.
+fn fetched_into(directory: &Path) -> PathBuf {
+    let is_root = |directory: &Path| directory.join(limits::PRIVATE_DIR).is_dir();
+    let below = directory.join(FETCHED_INTO);
+    if !is_root(directory) && is_root(&below) { below } else { directory.to_owned() }
+}
+
+fn remote_of(file: &Path) -> Result<PathBuf, CtlError> {
     match config::load(file)?.role {
         RoleConfig::Trader(trader) => trader.store.map(|store| store.remote).ok_or(CtlError::NoStore),
         RoleConfig::Exchange(_) => Err(CtlError::NoStore),
@@ -168,6 +178,11 @@ async fn ask(client: &Client, deep: bool) -> Result<Inventory, CtlError> {
 }
 
 impl Tally<'_> {
+    /// Whether the far trader tells of it.
+    fn is_told(&self, name: &ObjectName) -> bool {
+        self.told.as_ref().is_some_and(|told| told.contains_key(&name.to_string()))
+    }
+
     fn take(&mut self, name: &ObjectName, found: Result<Verified, StoreError>) {
         let told = self.told.as_mut().and_then(|told| told.remove(&name.to_string()));
         match found {
@@ -177,7 +192,10 @@ impl Tally<'_> {
                 self.bar.inc(size.0);
                 self.compare(name, size, root.to_string(), told);
             }
-            Ok(Verified::NoRoot) => self.report.without_root += 1,
+            Ok(Verified::NoRoot) => {
+                self.report.without_root += 1;
+                self.handle_untold(name);
+            }
             Ok(Verified::Unmarked) => {
                 let advice =
                     "it was never finished here, or another program put it here; supersyncd replaces what it wants";
@@ -212,11 +230,15 @@ impl Tally<'_> {
                 let (expected, found) = (ByteCount(expected_size).to_string() + ", BLAKE3 " + &expected, root);
                 self.add(name, Kind::Outdated, Some(expected), Some(format!("{size}, BLAKE3 {found}")), advice);
             }
-            None if self.report.told_whole == Some(true) => {
-                let advice = "it is kept; with store.delete = \"mirror\" supersyncd removes such objects";
-                self.add(name, Kind::Extra, None, None, advice.into());
-            }
-            None => {}
+            None => self.handle_untold(name),
+        }
+    }
+
+    /// The far trader tells nothing of it.
+    fn handle_untold(&mut self, name: &ObjectName) {
+        if self.report.told_whole == Some(true) {
+            let advice = "it is kept; with store.delete = \"mirror\" supersyncd removes such objects";
+            self.add(name, Kind::Extra, None, None, advice.into());
         }
     }
 
@@ -275,6 +297,7 @@ impl Tally<'_> {
             () if has(Kind::Damaged) => exit::MISMATCH,
             () if has(Kind::Unreadable) => exit::FAILED,
             () if !report.counts.is_empty() || report.told_whole == Some(false) => exit::INCOMPLETE,
+            () if report.without_root > 0 => exit::INCOMPLETE,
             () => exit::OK,
         };
         screen.conclude(&json, || summary(&report), verdict)
@@ -287,7 +310,7 @@ fn summary(report: &Report) -> String {
     let total = HumanBytes(*bytes);
     let mut text = format!("{directory}: {objects} objects, {total} read in {seconds:.1} s and as they were committed");
     if *without_root > 0 {
-        text += &format!("; {without_root} not read, as their markers have no BLAKE3");
+        text += &format!("; {without_root} not verified: their markers have no BLAKE3 to hold them against");
     }
     if report.told_whole == Some(false) {
         text += "; the far trader has not told all that it has, and only what it has told was compared";

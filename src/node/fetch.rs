@@ -33,6 +33,9 @@ use crate::wire::hello::{Hello, Role};
 use crate::wire::padding::Padding;
 use crate::{exit, limits};
 
+/// The directory in the data directory that objects come into.
+pub const FETCHED_INTO: &str = "remote";
+
 /// The flow that is fetched.
 const FETCH: FlowId = FlowId(0);
 /// A flow that serves nothing: a link has one.
@@ -206,7 +209,7 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
         return Err(FetchError::Address { address: job.address, reason: error.to_string() });
     }
     super::raise_open_files();
-    let root = Arc::new(Root::create(&job.destination.join("remote"))?);
+    let root = Arc::new(Root::create(&job.destination.join(FETCHED_INTO))?);
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
     let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, answered: false };

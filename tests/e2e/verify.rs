@@ -128,6 +128,16 @@ fn what_cannot_be_verified_is_said() {
     assert_eq!((status, &report["told_whole"]), (3, &json!(false)));
     site.kill("t1");
     assert_eq!(verify(&["/nowhere/at/all"]).0, 1);
+    // As `fetch` leaves it: nothing to hold the file against.
+    let fetched = site.dir().join("fetched");
+    fs::create_dir_all(fetched.join("remote/.supersync")).expect("made");
+    fs::write(fetched.join("remote/a"), "abc").expect("written");
+    fs::write(fetched.join("remote/a.success"), "size 3\n").expect("written");
+    for place in [&fetched, &fetched.join("remote")] {
+        let (status, report) = verify(&[text(place)]);
+        assert_eq!((status, &report["without_root"], &report["objects"]), (3, &json!(1), &json!(0)));
+        assert_eq!(report["directory"], json!(fetched.join("remote")));
+    }
     assert_eq!(verify(&["--deep", "--socket", text(&site.socket("t1"))]).0, 4);
     assert_eq!(verify(&["--config", text(&site.config("e1"))]).0, 2);
 }
