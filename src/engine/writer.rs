@@ -409,11 +409,19 @@ fn commit(shared: &Shared, batch: BTreeMap<FlowId, Vec<(PartKey, Arc<Part>)>>) {
 
 fn remove(shared: &Shared, gone: BTreeMap<FlowId, Vec<ObjectName>>) {
     for (flow, names) in gone {
-        for (name, result) in shared.stores[usize::from(flow.0)].root().remove_batch(names) {
+        let root = shared.stores[usize::from(flow.0)].root();
+        let mut removed = 0;
+        for (name, result) in root.remove_batch(names) {
             match result {
-                Ok(()) => tracing::debug!(object = %name, "removed: it is gone at its origin"),
+                Ok(()) => {
+                    removed += 1;
+                    tracing::debug!(object = %name, "removed: it is gone at its origin");
+                }
                 Err(error) => tracing::warn!(object = %name, "is gone at its origin, and cannot be removed: {error}"),
             }
+        }
+        if removed > 0 {
+            tracing::info!("removed {removed} objects from {}: they are gone at their origin", root.path().display());
         }
     }
 }

@@ -65,6 +65,7 @@ fn what_is_removed_goes_with_its_marker_and_the_directories_it_leaves_empty() {
     site.until("it is gone at the far trader", |site| is_gone(site, "t2", 2) && !remote.join("2026").exists());
     until_settled(&mut site);
     assert_eq!(site.missing(), [("t2", 2)], "nothing else went");
+    assert!(site.log("t2").contains("they are gone at their origin"), "{}", site.log("t2"));
     // It may come back.
     fs::write(site.local("t1", 2), random_bytes(site.segment_bytes())).expect("written");
     site.until_converged();
