@@ -150,6 +150,8 @@ pub const LOCAL_SETTLE: Duration = Duration::from_millis(50);
 pub const LOCAL_LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Whether `remote/` still has what was marked is looked at this often.
 pub const REMOTE_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Whether the directories of modules can be served is looked at this often.
+pub const MODULES_LOOK_EVERY: Duration = Duration::from_secs(30);
 /// To look at `local/` or `remote/` takes at most one part in this many of the time.
 pub const LOOK_DUTY: u32 = 20;
 /// What was hashed is offered after this time, however little it is.

@@ -261,7 +261,7 @@ fn status_looks_as_documented() {
 fn status_of_an_exchange_with_problems() {
     let mut status = synced();
     (status.node, status.role, status.state) = ("exchange1".to_owned(), Role::Exchange, State::Waiting);
-    status.config = ConfigState { ok: false, message: Some("line 3: unknown key".to_owned()) };
+    status.config = ConfigState { ok: false, message: Some("as in problems".to_owned()) };
     status.want = Totals { objects: 1, bytes: 24_000_000 };
     status.have = Totals::default();
     status.failed = 1;
@@ -269,14 +269,17 @@ fn status_of_an_exchange_with_problems() {
     status.spool = Some(SpoolStatus { bytes: 24_000_000, max_bytes: 4 << 30, objects: 1 });
     status.peers[0].name = "trader\x1b[31m2".to_owned();
     (status.peers[0].links_total, status.peers[0].state) = (None, PeerState::Idle);
-    status.problems = vec!["spool: disk full; free some space in /var/spool/supersync".to_owned()];
+    let of_config = "config: exchange1.toml:3:1: unknown key `lisen`\n 3 | lisen = 1\n\x1b[2J".to_owned();
+    status.problems = vec![of_config, "spool: disk full; free some space in /var/spool/supersync".to_owned()];
     let expected = "\
 ● exchange1  exchange  WAITING  up 12m  engine io_uring  config not in force
   want 1 object 24.0 MB   have 0 (0 B)   1 failed   0 B/s in   0 B/s out
   spool 24.0 MB of 4.3 GB   1 object
   PEER               LINKS  STATE    IN         OUT        RETRANS  NOTE
   trader\\u{1b}[31m2  3      idle     4.4 MB/s   4.4 MB/s   0
-  ! config: line 3: unknown key
+  ! config: exchange1.toml:3:1: unknown key `lisen`
+     3 | lisen = 1
+    \\u{1b}[2J
   ! spool: disk full; free some space in /var/spool/supersync
 ";
     assert_eq!(ctl::status(&status, Colour::Plain), expected);

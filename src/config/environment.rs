@@ -48,6 +48,14 @@ pub struct Finding {
     pub fix: String,
 }
 
+impl Finding {
+    /// Without how much it matters.
+    pub fn in_a_line(&self) -> String {
+        let Self { what, fix, .. } = self;
+        if fix.is_empty() { what.clone() } else { format!("{what}: {fix}") }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.severity, self.what)?;
@@ -88,6 +96,35 @@ pub fn check_environment(config: &Config) -> Vec<Finding> {
     findings.0
 }
 
+/// What keeps modules from being served to this user.
+pub fn check_modules<'m>(modules: impl IntoIterator<Item = &'m Module>) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    modules.into_iter().for_each(|module| findings.module(module));
+    findings.errors()
+}
+
+/// What on this host keeps a node that runs with `old` from running with `new`, as a reload would have it. What it had before
+/// is no worse for a reload, and is not looked at.
+pub fn check_reload(old: &Config, new: &Config) -> Vec<Finding> {
+    match (&old.role, &new.role) {
+        (RoleConfig::Trader(old), RoleConfig::Trader(new)) => {
+            let needs = |module: &Module| (module.path.clone(), module.read_only);
+            let is_new = |module: &&Module| !old.modules.iter().any(|old| needs(old) == needs(module));
+            check_modules(new.modules.iter().filter(is_new))
+        }
+        (RoleConfig::Exchange(old), RoleConfig::Exchange(new)) => {
+            let mut findings = Findings(Vec::new());
+            let had: Vec<IpAddr> = old.peers.iter().flat_map(|peer| &peer.links).filter_map(|link| link.bind).collect();
+            for peer in &new.peers {
+                let binds = peer.links.iter().filter_map(|link| link.bind);
+                binds.filter(|bind| !had.contains(bind)).for_each(|bind| findings.bind(peer.name.as_str(), bind));
+            }
+            findings.errors()
+        }
+        _ => Vec::new(),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     Read,
@@ -99,6 +136,11 @@ struct Findings(Vec<Finding>);
 impl Findings {
     fn add(&mut self, severity: Severity, what: impl Into<String>, fix: impl Into<String>) {
         self.0.push(Finding { severity, what: what.into(), fix: fix.into() });
+    }
+
+    fn errors(mut self) -> Vec<Finding> {
+        self.0.retain(|finding| finding.severity == Severity::Error);
+        self.0
     }
 
     fn trader(&mut self, trader: &Trader, running: bool) {
@@ -194,13 +236,18 @@ impl Findings {
                     let what = format!("peer {}: {name} does not resolve: {error}", peer.name);
                     self.add(Severity::Warning, what, "it is tried again at each dial; write an address to be sure");
                 }
-                if let Some(bind) = link.bind
-                    && let Err(error) = TcpListener::bind(SocketAddr::new(bind, 0))
-                {
-                    let what = format!("peer {}: cannot bind to {bind}: {}", peer.name, reason(&error));
-                    self.add(Severity::Error, what, "`ip address` shows what this host has");
+                if let Some(bind) = link.bind {
+                    self.bind(peer.name.as_str(), bind);
                 }
             }
+        }
+    }
+
+    /// An address that links to `peer` are to come from.
+    fn bind(&mut self, peer: &str, bind: IpAddr) {
+        if let Err(error) = TcpListener::bind(SocketAddr::new(bind, 0)) {
+            let what = format!("peer {peer}: cannot bind to {bind}: {}", reason(&error));
+            self.add(Severity::Error, what, "`ip address` shows what this host has");
         }
     }
 
@@ -229,7 +276,7 @@ impl Findings {
             (true, Err(error)) => {
                 let verb = if access == Access::Read { "read" } else { "write to" };
                 let what = format!("{key}: user {user} may not {verb} {shown}: {}", error.desc());
-                self.add(Severity::Error, what, format!("chown it, or run this as the user that {verb}s it"));
+                self.add(Severity::Error, what, format!("chown it, or run this as the user that may {verb} it"));
             }
             (false, Ok(())) => {
                 let what = format!("{key}: {shown} is not there; it can be made");

@@ -6,7 +6,8 @@
 //! the file itself; [`check_environment`] does the third, and only looks.
 //!
 //! A reload parses the file again and makes the running config what [`reloaded`] says; the [`diff()`] to the old one is
-//! what was applied, that to the new one what needs a restart. A file that does not parse changes nothing.
+//! what was applied, that to the new one what needs a restart. A file that does not parse, or of which this host lacks what
+//! would be applied ([`check_reload`]), changes nothing.
 
 mod diff;
 mod effective;
@@ -27,7 +28,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use diff::{Change, diff, reloaded};
-pub use environment::{Finding, Severity, check_environment};
+pub use environment::{Finding, Severity, check_environment, check_modules, check_reload};
 pub use error::{ConfigError, Place, Problem, Problems};
 pub use model::{
     Cidr, CidrError, Config, Control, Delete, EngineChoice, Exchange, HttpAddress, LinkAddress, Listen, Module, Peer,

@@ -32,7 +32,7 @@
 //!   "bytes_received": integer, "bytes_sent": integer,       on the wire, since start
 //!   "payload_received": integer, "payload_sent": integer,   of these, bytes of objects
 //!   "payload_discarded": integer,      arrived twice, or thrown away
-//!   "problems": [ string, .. ] }       what an operator should look at, each with what to do
+//!   "problems": [ string, .. ] }       what an operator should look at, each with what to do; that of config among them
 //!
 //! peer: { "name": string,
 //!   "links_up": integer, "links_total": integer?,           configured; null when the peer dials this node
@@ -224,7 +224,7 @@ pub struct Status {
     pub payload_sent: u64,
     /// Bytes of objects that arrived twice or were thrown away.
     pub payload_discarded: u64,
-    /// What an operator should look at, each with what to do.
+    /// What an operator should look at, each with what to do; that of `config` among them.
     pub problems: Vec<String>,
 }
 

@@ -61,9 +61,9 @@ pub fn status(status: &Status, colour: Colour) -> String {
     if !status.clients.is_empty() {
         out.push_str(&clients("  ", &status.clients));
     }
-    let config_problem = config.message.as_ref().filter(|_| !config.ok).map(|why| format!("config: {why}"));
-    for problem in config_problem.iter().chain(&status.problems) {
-        line(&mut out, format_args!("  {} {}", colour.paint(RED, "!"), clean(problem)));
+    for problem in &status.problems {
+        let (mark, text) = (colour.paint(RED, "!"), problem.lines().map(clean).collect::<Vec<_>>().join("\n    "));
+        line(&mut out, format_args!("  {mark} {text}"));
     }
     out
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use super::problems::Subject;
 use super::site::{SECOND, Site, lock};
 use crate::engine;
 use crate::limits;
@@ -129,7 +130,7 @@ fn run(site: &Weak<Site>, root: &Root) {
         match queue.next() {
             Next::Hash(batch) => hash_all(&site, root, batch, cache.as_mut()),
             Next::LookEnded { is_all, unreadable } => {
-                site.tell_unreadable(unreadable);
+                site.tell_problems(Subject::Unreadable, unreadable);
                 if is_all {
                     site.engine().with_flows(|flows, _| flows.at(SECOND).set_told_all(true));
                 }

@@ -4,11 +4,11 @@
 //! the flow remembers. What is new or changed is offered at once, or handed to be hashed first.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use super::inventory::{Batch, unsettled};
-use super::site::{NAMED, SECOND, Site, lock};
+use super::problems::Subject;
+use super::site::{NAMED, SECOND, Site};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
@@ -39,12 +39,12 @@ impl Site {
                 let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);
                 self.end_look(is_all && look.is_told);
                 self.withdraw_named(&before_named, &look);
-                self.tell_problems(problems);
+                self.tell_problems(Subject::Local, problems);
             }
             Err(error) => {
                 self.end_look(false);
                 tracing::error!("cannot look at local/: {error}");
-                *lock(&self.store_problems) = vec![error.to_string()];
+                self.tell_problems(Subject::Local, vec![error.to_string()]);
             }
         }
     }
@@ -171,24 +171,6 @@ impl Site {
             queue.end_look(is_all);
         }
     }
-
-    fn tell_problems(&self, problems: Vec<String>) {
-        replace_problems(&self.store_problems, problems);
-    }
-
-    /// What of `local/` cannot be read, and so is not offered.
-    pub(super) fn tell_unreadable(&self, problems: Vec<String>) {
-        replace_problems(&self.unreadable, problems);
-    }
-}
-
-/// New ones are told once.
-fn replace_problems(known: &Mutex<Vec<String>>, problems: Vec<String>) {
-    let mut known = lock(known);
-    for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
-        tracing::warn!("{problem}");
-    }
-    *known = problems;
 }
 
 /// An object may be served as it stands.

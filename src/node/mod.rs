@@ -21,6 +21,7 @@ mod links;
 mod listen;
 mod local;
 mod pause;
+mod problems;
 mod reload;
 mod remote;
 mod report;

@@ -1,6 +1,7 @@
 //! The config read again: what a running node takes of it, takes effect.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,12 +9,13 @@ use sd_notify::NotifyState;
 
 use super::signals::notify;
 use super::site::{Site, lock};
-use crate::config::{self, Change, Config, Protocol, RoleConfig};
+use crate::config::{self, Change, Config, Finding, Protocol, RoleConfig};
 use crate::control::ReloadReport;
 use crate::units::ByteCount;
 
 impl Site {
-    /// Reads the config again and applies what can be applied. A bad file changes nothing. The service manager is told that
+    /// Reads the config again and applies what can be applied. A bad file changes nothing, nor does one that does not fit this
+    /// host. The service manager is told that
     /// the node reloads, whoever asked for it.
     pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
         let since = NotifyState::monotonic_usec_now().ok();
@@ -25,8 +27,9 @@ impl Site {
 
     fn reload_file(self: &Arc<Self>) -> Result<ReloadReport, String> {
         let Some(file) = &self.file else { return Err("this node was not started from a file".into()) };
-        let new = match config::load(file).map_err(|error| error.to_string()) {
-            Ok(new) => new,
+        let old = self.config();
+        let (running, new) = match read(file, &old) {
+            Ok(read) => read,
             Err(error) => {
                 tracing::error!("reload failed, nothing was changed: {error}");
                 *lock(&self.reload_problem) = Some(error.clone());
@@ -34,16 +37,17 @@ impl Site {
                 return Err(error);
             }
         };
-        let old = self.config();
-        let running = config::reloaded(&old, &new);
         let told = |from: &Config, to: &Config| config::diff(from, to).iter().map(Change::to_string).collect();
         let report = ReloadReport { applied: told(&old, &running), needs_restart: told(&running, &new) };
         self.set_config(running);
         self.apply_exchange();
         self.apply_trader();
+        self.modules_changed.notify_one();
         let message =
             (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));
         tracing::info!(applied = report.applied.len(), needs_restart = report.needs_restart.len(), "reloaded");
+        report.applied.iter().for_each(|change| tracing::info!("applied: {change}"));
+        report.needs_restart.iter().for_each(|change| tracing::info!("needs a restart: {change}"));
         *lock(&self.reload_problem) = message;
         self.reload_failed.store(false, Ordering::Relaxed);
         Ok(report)
@@ -98,5 +102,18 @@ impl Site {
         }
         // Retired places of a paused peer wait for this.
         self.resumed.notify_waiters();
+    }
+}
+
+/// The config of `file`, and before it the one that a node of `old` runs with from then on.
+fn read(file: &Path, old: &Config) -> Result<(Config, Config), String> {
+    let new = config::load(file).map_err(|error| error.to_string())?;
+    let running = config::reloaded(old, &new);
+    match config::check_reload(old, &running) {
+        errors if errors.is_empty() => Ok((running, new)),
+        errors => {
+            let errors: Vec<String> = errors.iter().map(Finding::in_a_line).collect();
+            Err(format!("{}: this host lacks what it asks for\n{}", file.display(), errors.join("\n")))
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Holds what a trader wants, and what it has marked, against its `remote/`.
 
 use super::NodeError;
-use super::site::{FIRST, Site, lock};
+use super::problems::Subject;
+use super::site::{FIRST, Site};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
+use crate::limits;
 use crate::store::{Done, Root, SegmentSpec, scan};
 use crate::transfer::ObjectState;
 use crate::units::{ByteCount, ObjectName};
@@ -28,13 +30,13 @@ impl Site {
                 return Ok(());
             }
         };
-        let mut wants = Vec::with_capacity(names.len());
+        let (mut wants, mut misnamed) = (Vec::with_capacity(names.len()), Vec::new());
         for name in names {
             if self.is_ending() {
                 return Ok(());
             }
             if let Err(error) = check_name_fits(&name, packet_len) {
-                lock(&self.store_problems).push(error.to_string());
+                misnamed.push(error.to_string());
                 continue;
             }
             let found = root.size_of(&name).ok().flatten();
@@ -49,6 +51,8 @@ impl Site {
             let marked = whole.and_then(|size| Some((size, root.marked_root(&name).ok().flatten()?)));
             wants.push((name, whole.is_some(), marked));
         }
+        misnamed.truncate(limits::PROBLEMS_SHOWN_MAX);
+        self.tell_problems(Subject::Wanted, misnamed);
         self.engine().with_flows(|flows, now| {
             let flow = flows.at(FIRST);
             flow.fetch_listed_only(size.is_some());

@@ -60,6 +60,7 @@ impl Site {
             (false, false, 0) => State::Waiting,
             (false, false, _) => State::Syncing,
         };
+        let message = lock(&self.reload_problem).clone();
         // What an exchange passed on of an object that was never whole here was not thrown away.
         let verified: u64 = peers.iter().map(|peer| peer.verified).sum();
         let kept = verified.max(self.engine().committed_bytes() + arriving);
@@ -71,10 +72,7 @@ impl Site {
             uptime_seconds: uptime.as_secs(),
             version: env!("CARGO_PKG_VERSION").into(),
             engine: self.engine().driver().to_string(),
-            config: match &*lock(&self.reload_problem) {
-                None => ConfigState { ok: true, message: None },
-                Some(problem) => ConfigState { ok: false, message: Some(problem.clone()) },
-            },
+            config: ConfigState { ok: message.is_none(), message },
             want,
             want_known,
             have,
@@ -94,48 +92,6 @@ impl Site {
             payload_discarded: sums.payload_in.saturating_sub(kept),
             problems: self.problems(),
         }
-    }
-
-    pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = lock(&self.store_problems).clone();
-        problems.extend_from_slice(&lock(&self.unreadable));
-        problems.truncate(limits::PROBLEMS_SHOWN_MAX);
-        let failed: Vec<String> = self.engine().with_flows(|flows, now| {
-            let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
-            let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
-            let mut told: Vec<String> = failed.take(limits::PROBLEMS_SHOWN_MAX).collect();
-            for (peer, count) in flows.iter().filter_map(Flow::kept_back) {
-                told.push(format!(
-                    "by what {peer} tells, the far trader lacks most of what was here: {count} objects in remote/ that it has \
-                     not told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
-                ));
-            }
-            for peer in flows.iter().flat_map(Flow::lossy_peers) {
-                told.push(format!(
-                    "not all that {peer} tells of can be taken, and the rest is not fetched: there is room for {} objects, \
-                     and for {} bytes of names and checksums",
-                    limits::OBJECTS_MAX,
-                    limits::KNOWN_BYTES_MAX
-                ));
-            }
-            let mirror = flows.iter().filter(|flow| flow.is_mirror());
-            if mirror.filter(|flow| flow.has_too_many_peers()).count() > 0 {
-                told.push(format!(
-                    "more than {} peers have told what there is, so that nobody can say what of it is gone: nothing is \
-                     removed. Allow only exchanges of this site to connect (listen.allow), and restart this node",
-                    u32::BITS
-                ));
-            }
-            // A spool remembers no object that it could not take.
-            for why in flows.iter().filter_map(|flow| flow.last_store_failure(now)) {
-                if !told.iter().any(|problem| problem.ends_with(why)) {
-                    told.push(why.to_owned());
-                }
-            }
-            told
-        });
-        problems.extend(failed);
-        problems
     }
 
     fn object_states(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus> {

@@ -16,6 +16,7 @@ use super::flaps::{self, Change, Flaps};
 use super::flows::{exchange_flows, trader_flows};
 use super::line::{Caller, Slot, Tally, free_number};
 use super::links::Rates;
+use super::problems::Subject;
 use super::report::Handle;
 use super::{NodeError, dial, inventory, listen, watch};
 use crate::config::{Config, EngineChoice, HttpAddress, LinkAddress, Listen, RoleConfig, Trader};
@@ -70,10 +71,8 @@ pub(super) struct Site {
     pub(super) callers: Mutex<BTreeMap<NodeName, Caller>>,
     /// Links of those who ask by name, and come and go as they like.
     pub(super) clients: Mutex<BTreeSet<LinkId>>,
-    /// What an operator should look at in the store.
-    pub(super) store_problems: Mutex<Vec<String>>,
-    /// Files of `local/` that cannot be read.
-    pub(super) unreadable: Mutex<Vec<String>>,
+    /// What an operator should look at.
+    pub(super) problems: Mutex<BTreeMap<Subject, Vec<String>>>,
     pub(super) reload_problem: Mutex<Option<String>>,
     /// The config was refused when it was read last.
     pub(super) reload_failed: AtomicBool,
@@ -91,6 +90,8 @@ pub(super) struct Site {
     /// What of `local/` is to be hashed, where objects are offered with their checksums.
     pub(super) hasher: Option<inventory::Queue>,
     pub(super) checks_wanted: Notify,
+    /// The config has other modules.
+    pub(super) modules_changed: Notify,
     /// Who waits for the next look at `remote/` to end.
     pub(super) check_waiters: Mutex<Vec<oneshot::Sender<()>>>,
     /// Somebody asks on the control socket that the node ends.
@@ -202,8 +203,7 @@ impl Site {
             closers: Mutex::default(),
             callers: Mutex::default(),
             clients: Mutex::default(),
-            store_problems: Mutex::default(),
-            unreadable: Mutex::default(),
+            problems: Mutex::default(),
             reload_problem: Mutex::default(),
             reload_failed: AtomicBool::new(false),
             begun: AtomicBool::new(false),
@@ -215,6 +215,7 @@ impl Site {
             resumed: Notify::new(),
             hasher,
             checks_wanted: Notify::new(),
+            modules_changed: Notify::new(),
             check_waiters: Mutex::default(),
             drain_wanted: Notify::new(),
             draining: AtomicBool::new(false),
@@ -265,6 +266,7 @@ impl Site {
                     watch::start_local(site, local, Arc::clone(&self.look_again), looks_later);
                     watch::start_remote(Arc::clone(self));
                 }
+                watch::start_modules(Arc::clone(self));
             }
             RoleConfig::Exchange(exchange) => {
                 for (index, peer) in exchange.peers.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Keeps the flows true to the disk: looks at `local/` when something changes there, and at `remote/` from time to time.
+//! Keeps the flows true to the disk: looks at `local/` when something changes there, at `remote/` and at
+//! modules from time to time.
 
 use std::sync::Arc;
 
@@ -92,6 +93,19 @@ pub(super) fn start_remote(site: Arc<Site>) {
                 let _ = waiter.send(());
             }
             pause = limits::REMOTE_LOOK_EVERY.max(began.elapsed() * limits::LOOK_DUTY);
+        }
+    });
+}
+
+/// Checks from time to time, and when they change, that the modules can be served. A file system that does not answer keeps
+/// nobody but this from going on.
+pub(super) fn start_modules(site: Arc<Site>) {
+    control::spawn(async move {
+        while !site.is_ending() {
+            if let Err(error) = site.aside(Site::look_at_modules).await {
+                tracing::error!("cannot look at the modules: {error}");
+            }
+            let _ = timeout(limits::MODULES_LOOK_EVERY, site.modules_changed.notified()).await;
         }
     });
 }

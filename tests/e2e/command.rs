@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::proxy::Proxy;
 use super::schema;
 use super::session::Server;
-use super::site::{PATIENCE, Plan, Site, random_bytes};
+use super::site::{PATIENCE, Plan, Site, fresh_address, random_bytes};
 
 fn command(site: &Site, node: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_supersyncctl"));
@@ -157,7 +157,13 @@ fn a_reload_of_a_bad_file_exits_with_78_and_status_says_so_until_a_good_one() {
     assert_eq!(config["ok"], json!(false));
     assert!(config["message"].to_string().contains("colour"), "{config}");
     let shown = ctl(&site, "t1", &["status"]).stdout;
-    assert!(String::from_utf8_lossy(&shown).contains("config not in force"));
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(
+        shown.contains("config not in force") && shown.contains("`colour`\n") && shown.contains("    1 | colour"),
+        "{shown}"
+    );
+    let problems = site.tells("t1", "/problems");
+    assert!(problems.as_array().is_some_and(|all| all.len() == 1) && problems[0].to_string().contains("colour"));
 
     // What a running node does not take is told, and no less true at the next reload.
     let other = good.replace("stock{1..1}", "stock{1..2}").replace("127.0.0.0/8", "127.0.0.0/9");
@@ -165,6 +171,9 @@ fn a_reload_of_a_bad_file_exits_with_78_and_status_says_so_until_a_good_one() {
     let report = told(&site, "t1", &["reload"], 0);
     assert!(report["applied"][0].to_string().contains(".allow: "), "{report}");
     assert!(report["needs_restart"][0].to_string().contains("store.segments: stock{1..1} "), "{report}");
+    for change in ["applied: listen[", "needs a restart: store.segments: "] {
+        assert!(site.log("t1").contains(change), "who reloads by a signal reads the log:\n{}", site.log("t1"));
+    }
     assert_eq!(told(&site, "t1", &["reload"], 0)["applied"], json!([]));
     assert_eq!(site.tells("t1", "/want/objects"), json!(1));
     assert_eq!(site.tells("t1", "/config/ok"), json!(false));
@@ -172,6 +181,48 @@ fn a_reload_of_a_bad_file_exits_with_78_and_status_says_so_until_a_good_one() {
     fs::write(site.config("t1"), good).expect("written");
     said(&site, "t1", &["reload"], 0);
     assert_eq!(site.tells("t1", "/config/ok"), json!(true));
+}
+
+/// A file that is right and that `check` fails on this host closed the links that were up, and was said to be applied.
+#[test]
+fn a_reload_of_what_this_host_lacks_changes_nothing() {
+    let mut site = Site::start(Plan { segments: 1, exchanges: 1, links: 2, ..Plan::default() });
+    site.until_converged();
+    site.until("all links are up", |site| links_up(site, "e1", "t1") == 2);
+    let up: Vec<_> = [0, 1].map(|link| site.tells("e1", &format!("/peers/0/links/{link}/id"))).into();
+    let good = fs::read_to_string(site.config("e1")).expect("there");
+    let bind = "name = \"t1\"\nbind = [\"203.0.113.77\", \"203.0.113.77\"]\n";
+    fs::write(site.config("e1"), good.replace("name = \"t1\"\n", bind)).expect("written");
+    let error = said(&site, "e1", &["reload"], 78);
+    assert!(error.contains("peer t1: cannot bind to 203.0.113.77: ") && error.contains("nothing was"), "{error}");
+    assert_eq!(up, [0, 1].map(|link| site.tells("e1", &format!("/peers/0/links/{link}/id"))));
+    said(&site, "e1", &["status"], 3);
+    fs::write(site.config("e1"), good).expect("written");
+    said(&site, "e1", &["reload"], 0);
+}
+
+#[test]
+fn a_module_that_is_not_there_is_a_problem_and_no_reload_brings_another() {
+    let mut site = Site::new(Plan { segments: 1, exchanges: 1, ..Plan::default() });
+    let (good, path) = (fs::read_to_string(site.config("t1")).expect("there"), site.dir().join("not-mounted"));
+    let module = |name: &str| format!("[[module]]\nname = \"{name}\"\npath = \"{}\"\n", path.join(name).display());
+    let listen = format!("[[listen]]\naddress = \"{}\"\nprotocol = \"session\"\n", fresh_address());
+    let with = |modules: &str| fs::write(site.config("t1"), format!("{good}{listen}{modules}")).expect("written");
+    fs::create_dir(&path).expect("made");
+    with(&module("a"));
+    site.run("t1");
+    let lacks =
+        |site: &Site, name: &str| site.tells("t1", "/problems").to_string().contains(&format!("module {name}: "));
+    site.until("the module is missed", |site| lacks(site, "a"));
+    assert!(site.log("t1").contains("not-mounted/a is not there"), "{}", site.log("t1"));
+    let with = |modules: &str| fs::write(site.config("t1"), format!("{good}{listen}{modules}")).expect("written");
+    with(&(module("a") + &module("b")));
+    let error = said(&site, "t1", &["reload"], 78);
+    assert!(error.contains("module b: ") && !error.contains("module a: "), "{error}");
+    fs::create_dir(path.join("a")).expect("made");
+    fs::create_dir(path.join("b")).expect("made");
+    said(&site, "t1", &["reload"], 0);
+    site.until("both are there", |site| !lacks(site, "a") && !lacks(site, "b"));
 }
 
 /// 0 to 6, 77 and 78, each from a real command before real nodes.

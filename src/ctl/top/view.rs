@@ -213,14 +213,13 @@ fn sparkline(history: &VecDeque<f64>, width: usize) -> String {
 /// What an operator should look at.
 fn problems(top: &Top) -> Vec<String> {
     let away = top.away.iter().map(|why| format!("! {}", clean(why)));
-    let config = top.status.config.message.iter().filter(|_| !top.status.config.ok);
-    let config = config.map(|why| format!("! config: {}", clean(why)));
-    let of_node = top.status.problems.iter().map(|why| format!("! {}", clean(why)));
+    let lines = |(index, line)| format!("{} {}", if index == 0 { "!" } else { " " }, clean(line));
+    let of_node = top.status.problems.iter().flat_map(|why| why.lines().enumerate().map(lines));
     let of_links = top.status.peers.iter().flat_map(|peer| {
         let links = peer.links.iter().filter(|link| link.state != LinkState::Up);
         links.map(move |link| format!("! {} link {}: {}", clean(&peer.name), link.number, clean(&link.why)))
     });
-    away.chain(config).chain(of_node).chain(of_links).collect()
+    away.chain(of_node).chain(of_links).collect()
 }
 
 fn draw_help(frame: &mut Frame<'_>) {

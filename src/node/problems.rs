@@ -1,0 +1,83 @@
+//! What an operator should look at, by where it was found. Each look replaces what the one before it found.
+
+use super::site::{Site, lock};
+use crate::config::{self, RoleConfig};
+use crate::limits;
+use crate::transfer::Flow;
+
+/// Where problems are found, in the order in which they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// The directories of modules.
+    Modules,
+    /// Names of the specification.
+    Wanted,
+    /// The directory that is served.
+    Local,
+    /// Files in it that cannot be read.
+    Unreadable,
+}
+
+impl Site {
+    /// All that a look at `subject` found. What the one before it did not find is logged.
+    pub(super) fn tell_problems(&self, subject: Subject, problems: Vec<String>) {
+        let mut all = lock(&self.problems);
+        let known = all.entry(subject).or_default();
+        for problem in problems.iter().filter(|problem| !known.contains(problem)).take(limits::PROBLEMS_SHOWN_MAX) {
+            tracing::warn!("{problem}");
+        }
+        *known = problems;
+    }
+
+    /// Whether the directories of modules are there, with the rights that they need.
+    pub(super) fn look_at_modules(&self) {
+        let config = self.config();
+        let RoleConfig::Trader(trader) = &config.role else { return };
+        let found = config::check_modules(&trader.modules).into_iter();
+        self.tell_problems(Subject::Modules, found.map(|finding| finding.in_a_line()).collect());
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = lock(&self.problems).values().flatten().cloned().collect();
+        problems.truncate(limits::PROBLEMS_SHOWN_MAX);
+        if let Some(problem) = &*lock(&self.reload_problem) {
+            problems.insert(0, format!("config: {problem}"));
+        }
+        let failed: Vec<String> = self.engine().with_flows(|flows, now| {
+            let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
+            let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
+            let mut told: Vec<String> = failed.take(limits::PROBLEMS_SHOWN_MAX).collect();
+            for (peer, count) in flows.iter().filter_map(Flow::kept_back) {
+                told.push(format!(
+                    "by what {peer} tells, the far trader lacks most of what was here: {count} objects in remote/ that it has \
+                     not told of since are kept. Was its local/ mounted? If they are to go, remove them by hand"
+                ));
+            }
+            for peer in flows.iter().flat_map(Flow::lossy_peers) {
+                told.push(format!(
+                    "not all that {peer} tells of can be taken, and the rest is not fetched: there is room for {} objects, \
+                     and for {} bytes of names and checksums",
+                    limits::OBJECTS_MAX,
+                    limits::KNOWN_BYTES_MAX
+                ));
+            }
+            let mirror = flows.iter().filter(|flow| flow.is_mirror());
+            if mirror.filter(|flow| flow.has_too_many_peers()).count() > 0 {
+                told.push(format!(
+                    "more than {} peers have told what there is, so that nobody can say what of it is gone: nothing is \
+                     removed. Allow only exchanges of this site to connect (listen.allow), and restart this node",
+                    u32::BITS
+                ));
+            }
+            // A spool remembers no object that it could not take.
+            for why in flows.iter().filter_map(|flow| flow.last_store_failure(now)) {
+                if !told.iter().any(|problem| problem.ends_with(why)) {
+                    told.push(why.to_owned());
+                }
+            }
+            told
+        });
+        problems.extend(failed);
+        problems
+    }
+}
