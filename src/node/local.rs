@@ -7,12 +7,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 
 use super::inventory::{Batch, unsettled};
-use super::problems::Subject;
-use super::site::{NAMED, SECOND, Site};
+use super::problems::{Subject, replaced};
+use super::site::{NAMED, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
-use crate::store::{Refusal, Refused, Sample, ScanReport, SegmentSpec, Stamp, scan_by_parts};
+use crate::store::{Refusal, Refused, Sample, ScanReport, SegmentSpec, Skipped, Stamp, scan_by_parts};
 use crate::transfer::{Flow, FlowId};
 use crate::units::{ObjectId, ObjectName, PacketLen};
 use crate::wire::duplex::check_name_fits;
@@ -35,11 +35,13 @@ impl Site {
             Ok(None) => {}
             Ok(Some(report)) => {
                 self.scanned.store(true, Ordering::Relaxed);
-                let mut problems = look.problems(&report);
+                let mut problems: Vec<String> = replaced(root).into_iter().collect();
+                problems.extend(look.problems(&report));
                 let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);
                 self.end_look(is_all && look.is_told);
                 self.withdraw_named(&before_named, &look);
                 self.tell_problems(Subject::Local, problems);
+                self.tell_skipped(report.skipped);
             }
             Err(error) => {
                 self.end_look(false);
@@ -170,6 +172,18 @@ impl Site {
         if let Some(queue) = &self.hasher {
             queue.end_look(is_all);
         }
+    }
+
+    /// Tells what is passed over, when that is no longer what it was: some keep links there on purpose.
+    fn tell_skipped(&self, mut skipped: Sample<Skipped>) {
+        skipped.first.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut told = lock(&self.skipped);
+        if skipped.count > 0 && skipped != *told {
+            let (count, path) = (skipped.count, skipped.first[0].path.display());
+            let kind = skipped.first[0].kind;
+            tracing::warn!("entries of local/ that are never replicated: {count}, as {path}, {kind}");
+        }
+        *told = skipped;
     }
 }
 

@@ -3,6 +3,7 @@
 use super::site::{Site, lock};
 use crate::config::{self, RoleConfig};
 use crate::limits;
+use crate::store::Root;
 use crate::transfer::Flow;
 
 /// Where problems are found, in the order in which they are told.
@@ -10,12 +11,25 @@ use crate::transfer::Flow;
 pub(super) enum Subject {
     /// The directories of modules.
     Modules,
+    /// The directory that is fetched into.
+    Remote,
     /// Names of the specification.
     Wanted,
     /// The directory that is served.
     Local,
     /// Files in it that cannot be read.
     Unreadable,
+}
+
+/// A directory that a node has open and that another one stands in for.
+pub(super) fn replaced(root: &Root) -> Option<String> {
+    let path = root.path().display();
+    root.is_replaced().then(|| {
+        format!(
+            "{path} is no longer the directory that this node has open: it was renamed, unmounted or mounted over. Put that \
+             one back, or restart the node to use what is there now"
+        )
+    })
 }
 
 impl Site {

@@ -26,6 +26,7 @@ use crate::engine::{self, Engine, EngineConfig, EngineError, NewLink, Notice, St
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::{Protocol, extended, named};
+use crate::store::{Sample, Skipped};
 use crate::transfer::{Flow, FlowId, Flows};
 use crate::units::{LinkId, NodeName};
 use crate::uring::control::{self, Listener};
@@ -73,6 +74,8 @@ pub(super) struct Site {
     pub(super) clients: Mutex<BTreeSet<LinkId>>,
     /// What an operator should look at.
     pub(super) problems: Mutex<BTreeMap<Subject, Vec<String>>>,
+    /// What of `local/` is never replicated, as it was told last.
+    pub(super) skipped: Mutex<Sample<Skipped>>,
     pub(super) reload_problem: Mutex<Option<String>>,
     /// The config was refused when it was read last.
     pub(super) reload_failed: AtomicBool,
@@ -204,6 +207,7 @@ impl Site {
             callers: Mutex::default(),
             clients: Mutex::default(),
             problems: Mutex::default(),
+            skipped: Mutex::default(),
             reload_problem: Mutex::default(),
             reload_failed: AtomicBool::new(false),
             begun: AtomicBool::new(false),

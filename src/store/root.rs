@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, stat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, linkat, syncfs, unlinkat};
 
@@ -125,6 +125,16 @@ impl Root {
     /// Where it was opened; for messages only.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Whether its path leads to another directory than the one that was opened, or to none.
+    pub fn is_replaced(&self) -> bool {
+        let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
+        match (fstat(&self.shared.dir), stat(&*self.shared.path)) {
+            (Ok(open), Ok(there)) => identity(open) != identity(there),
+            (_, Err(errno)) => errno == Errno::ENOENT,
+            (Err(_), Ok(_)) => false,
+        }
     }
 
     /// How many parts of an interrupted run were removed when the root was opened.

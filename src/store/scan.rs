@@ -5,6 +5,7 @@
 //! object is listed with the reason; a file that disappears while the walk goes on was never there.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -54,6 +55,18 @@ pub enum SkippedKind {
     Symlink,
     /// A device, a socket or a pipe.
     Special,
+    /// A file with the name of a marker, and nothing beside it that it could mark.
+    Marker,
+}
+
+impl fmt::Display for SkippedKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Symlink => "a symbolic link",
+            Self::Special => "a device, a socket or a pipe",
+            Self::Marker => "the name of a marker",
+        })
+    }
 }
 
 /// An entry that is never replicated.
@@ -81,7 +94,7 @@ pub struct ScanReport {
     pub objects: Vec<(ObjectName, Stamp)>,
     /// Their sizes' sum.
     pub bytes: ByteCount,
-    /// Links and special files.
+    /// Links, special files, and names that only markers have.
     pub skipped: Sample<Skipped>,
     /// What a person should rename or give access to.
     pub refused: Sample<Refused>,
@@ -157,7 +170,7 @@ impl<'v> Walk<'v> {
                 match kind {
                     Some(Type::Directory) => self.below(full),
                     Some(Type::Symlink) => self.skip(&full, SkippedKind::Symlink),
-                    Some(Type::File) if is_marker(entry) => {}
+                    Some(Type::File) if is_marker(entry) => self.marker(directory, entry, &full),
                     // A file system need not tell the type in its listing.
                     Some(Type::File) | None => self.look(directory, entry, full),
                     Some(_) => self.skip(&full, SkippedKind::Special),
@@ -174,7 +187,7 @@ impl<'v> Walk<'v> {
             Err(errno) => return self.unreadable(&full, errno),
         };
         match kind_of(&stat) {
-            SFlag::S_IFREG if is_marker(entry) => {}
+            SFlag::S_IFREG if is_marker(entry) => self.marker(directory, entry, &full),
             SFlag::S_IFREG => self.file(&full, Stamp::of(&stat)),
             SFlag::S_IFDIR => self.below(full),
             SFlag::S_IFLNK => self.skip(&full, SkippedKind::Symlink),
@@ -211,6 +224,13 @@ impl<'v> Walk<'v> {
             // What a file system check keeps for its administrator is no data.
             Errno::EACCES if full == b"lost+found" => {}
             _ => self.refuse(full, Refusal::Unreadable(std::io::Error::from(errno).kind())),
+        }
+    }
+
+    fn marker(&mut self, directory: BorrowedFd<'_>, entry: &[u8], full: &[u8]) {
+        let marked = &entry[..entry.len() - limits::SUCCESS_SUFFIX.len()];
+        if marked.is_empty() || fstatat(directory, marked, AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT) {
+            self.skip(full, SkippedKind::Marker);
         }
     }
 

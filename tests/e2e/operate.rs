@@ -279,3 +279,40 @@ fn damage_counts_against_the_link_that_did_it() {
     assert!(proxy.flips() > 0 && bad(&exchange[0]) + bad(&near[0]) > 0, "{} flips: {exchange} {near}", proxy.flips());
     assert_eq!((bad(&exchange[1]), bad(&far[0])), (0, 0), "the other link did no harm");
 }
+
+/// A directory that is exchanged by a rename is another one: the node went on with the old one, and was SYNCED.
+#[test]
+fn a_directory_that_another_one_stands_in_for_is_a_problem() {
+    let mut site = Site::start(Plan { segments: 1, exchanges: 1, ..Plan::default() });
+    site.until_converged();
+    for root in ["local", "remote"] {
+        let (path, away) = (site.path("t1").join(root), site.path("t1").join("away"));
+        fs::rename(&path, &away).expect("renamed");
+        fs::create_dir(&path).expect("made");
+        // Something changes in the one that the node has.
+        fs::write(away.join("new"), "").expect("written");
+        let is_told = |site: &Site| site.tells("t1", "/problems").to_string().contains(path.to_str().expect("text"));
+        site.until("it is told", |site| is_told(site));
+        fs::remove_dir(&path).expect("removed");
+        fs::rename(&away, &path).expect("renamed");
+        fs::remove_file(path.join("new")).expect("removed");
+        site.until("it is told no more", |site| !is_told(site));
+    }
+}
+
+#[test]
+fn what_is_never_replicated_is_said_when_it_changes() {
+    let mut site = Site::new(Plan { segments: 1, exchanges: 1, ..Plan::default() });
+    let local = site.path("t1").join("local");
+    std::os::unix::fs::symlink("stock1", local.join("link")).expect("made");
+    fs::write(local.join("stock1.success"), "").expect("written");
+    site.all().iter().for_each(|node| site.run(node));
+    site.until_converged();
+    assert!(site.log("t1").contains("never replicated: 1, as link, a symbolic link"));
+    assert_eq!(site.tells("t1", "/problems").as_array().map(Vec::len), Some(0), "somebody may want it so");
+    fs::write(local.join("alone.success"), "").expect("written");
+    fs::write(local.join("more"), "").expect("written");
+    site.until("the second one is said", |site| {
+        site.log("t1").contains("never replicated: 2, as alone.success, the name")
+    });
+}

@@ -17,6 +17,7 @@ fn a_scan_lists_data_and_nothing_else() {
     }
     site.write("b.success", b"");
     site.write("a/z.success", b"");
+    site.write("a/alone.success", b"data, by its name a marker");
     site.write(".supersync/parts/12", b"half");
     fs::create_dir(site.path.join("empty")).expect("made");
     symlink("b", site.path.join("link")).expect("made");
@@ -39,7 +40,12 @@ fn a_scan_lists_data_and_nothing_else() {
     skipped.sort_by_key(|entry| entry.0);
     assert_eq!(
         skipped,
-        [("a/loop", SkippedKind::Symlink), ("link", SkippedKind::Symlink), ("pipe", SkippedKind::Special)]
+        [
+            ("a/alone.success", SkippedKind::Marker),
+            ("a/loop", SkippedKind::Symlink),
+            ("link", SkippedKind::Symlink),
+            ("pipe", SkippedKind::Special)
+        ]
     );
     let mut refused: Vec<_> =
         report.refused.first.iter().map(|entry| (entry.path.clone(), entry.reason.clone())).collect();
