@@ -13,7 +13,7 @@ use crate::config::RoleConfig;
 use crate::control::{HeldBy, LinkState, LinkStatus, PeerState, PeerStatus};
 use crate::engine::{LinkView, Traffic};
 use crate::limits;
-use crate::transfer::{FlowId, Flows, Health};
+use crate::transfer::{Flow, FlowId, Flows, Health, Problem};
 use crate::units::{LinkId, SessionId, Time};
 
 /// Weight of the newest sample.
@@ -117,7 +117,8 @@ pub(super) struct Look {
     health: BTreeMap<LinkId, (Health, Option<String>)>,
     /// Why the disk takes nothing for a flow.
     disk: [Option<String>; 2],
-    no_room: [bool; 2],
+    /// Why a flow's spool takes nothing more.
+    no_room: [Option<String>; 2],
     /// Something is missing in a flow, and no link has any of it on order.
     wanting: [bool; 2],
     now: Time,
@@ -166,7 +167,7 @@ impl Site {
                 Some(reason) => Some(format!("the store takes nothing: {reason}")),
                 None => behind.then(|| "more waits to be written than this node keeps in memory".into()),
             });
-            let no_room = [FIRST, SECOND].map(|flow| flows.at(flow).is_out_of_room());
+            let no_room = [FIRST, SECOND].map(|flow| no_room(flows.at(flow)));
             let missing = [FIRST, SECOND].map(|flow| flows.at(flow).wants_more());
             (health, disk, no_room, missing, now)
         });
@@ -338,7 +339,7 @@ impl Look {
             on_order: health.owed.0,
             silent: health.silent,
             pending: health.pending,
-            no_room: self.no_room[usize::from(flow.0)],
+            no_room: self.no_room[usize::from(flow.0)].clone(),
             wanting: self.wanting[usize::from(flow.0)],
             asked: view.asked,
             unsent: view.tcp.not_sent.into(),
@@ -356,6 +357,23 @@ impl Look {
         }
         facts
     }
+}
+
+/// Why a spool has no room for what is asked of it, where that is so: one object too long for it, or what it holds.
+fn no_room(flow: &Flow) -> Option<String> {
+    if !flow.is_out_of_room() {
+        return None;
+    }
+    let mut objects = flow.objects().filter(|_| flow.totals().failed > 0);
+    let too_long = objects.find_map(|(name, _, _, problem)| match problem {
+        Some(problem @ Problem::LargerThanSpool { .. }) => Some(format!("{name}: {problem}")),
+        _ => None,
+    });
+    Some(
+        too_long.unwrap_or_else(|| {
+            "the spool is full: nothing more is fetched until what it holds has been sent on".into()
+        }),
+    )
 }
 
 /// What a link's flow knows of it, and what it is bringing in.

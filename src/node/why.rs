@@ -33,8 +33,8 @@ pub(super) struct Facts {
     pub(super) pending: bool,
     /// Something is missing, and no link has any of it on order.
     pub(super) wanting: bool,
-    /// What should come in over it has no place in the spool.
-    pub(super) no_room: bool,
+    /// Why what should come in over it has no place in the spool, where that is so.
+    pub(super) no_room: Option<String>,
     /// Requests of the peer that are not answered.
     pub(super) asked: usize,
     /// Bytes of objects in and out, a second.
@@ -93,9 +93,8 @@ fn incoming(facts: &Facts) -> Option<(HeldBy, String)> {
             false => (HeldBy::Relay, format!("{orders} out, and the exchange has had nothing of them for {silent}")),
         });
     }
-    if facts.orders == 0 && facts.no_room {
-        let why = "the spool is full: nothing more is fetched until what it holds has been sent on";
-        return Some((HeldBy::Relay, why.into()));
+    if let Some(why) = facts.no_room.as_ref().filter(|_| facts.orders == 0) {
+        return Some((HeldBy::Relay, why.clone()));
     }
     let why = match () {
         () if facts.pending => "says that it has not yet what is wanted",
@@ -225,8 +224,9 @@ mod tests {
         let asked = Facts { is_exchange: true, asked: 4, ..Facts::default() };
         check(asked.clone(), HeldBy::Relay, "the peer has 4 orders out, and none of it has come from the far trader");
         check(Facts { busy: 0.9, ..asked }, HeldBy::Network, "sends");
-        check(Facts { is_exchange: true, no_room: true, ..Facts::default() }, HeldBy::Relay, "the spool is full");
-        check(Facts { is_exchange: true, no_room: true, ..fetching() }, HeldBy::Network, "brings");
+        let no_room = || Some("the spool is full".to_owned());
+        check(Facts { is_exchange: true, no_room: no_room(), ..Facts::default() }, HeldBy::Relay, "the spool is full");
+        check(Facts { is_exchange: true, no_room: no_room(), ..fetching() }, HeldBy::Network, "brings");
     }
 
     #[test]

@@ -125,12 +125,12 @@ pub enum Problem {
         /// What the peer said.
         found: ByteCount,
     },
-    /// Longer than the whole spool.
-    #[error("its {size} do not fit into the spool; raise spool.max_bytes (now {max})")]
+    /// Longer than all that the spool has for what comes this way, which is half of it.
+    #[error("its {size} need spool.max_bytes of at least {} (now {}; half is for each way)", 2 * size.0, 2 * max.0)]
     LargerThanSpool {
         /// Its length.
         size: ByteCount,
-        /// The spool's bound.
+        /// The bound of this half.
         max: ByteCount,
     },
     /// The store could not take it.

@@ -1,6 +1,6 @@
 //! The main job: two traders converge through two exchanges.
 
-use super::site::{Plan, Site, process_kib};
+use super::site::{Plan, Site, ask, process_kib};
 
 #[test]
 fn two_traders_converge_through_two_exchanges() {
@@ -83,4 +83,16 @@ fn bytes_below(path: &std::path::Path) -> u64 {
         Err(_) => 0,
     });
     sizes.sum()
+}
+
+/// The status named half of what the config says, and `why-slow` a full spool that held nothing.
+#[test]
+fn an_object_that_no_spool_of_this_size_can_hold_is_named_with_what_it_needs() {
+    let plan = Plan { segments: 1, records: 100_000, spool: "1MiB", exchanges: 1, blocks: true, ..Plan::default() };
+    let mut site = Site::start(plan);
+    let needs = format!("need spool.max_bytes of at least {} (now 1048576;", 2 * site.segment_bytes());
+    site.until("status says what it needs", |site| site.tells("e1", "/problems").to_string().contains(&needs));
+    site.until("so does why-slow", |site| {
+        ask(&site.socket("e1"), "GET", "/v1/why-slow").is_some_and(|why| why["links"].to_string().contains(&needs))
+    });
 }
