@@ -501,6 +501,8 @@ pub const CONGESTION_BYTES_MAX: usize = 15;
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// A control connection that sends no whole request head for this long is closed.
 pub const CONTROL_HEADER_WITHIN: Duration = Duration::from_secs(10);
+/// ... and so is one that takes nothing of its answer for this long.
+pub const CONTROL_TAKEN_WITHIN: Duration = Duration::from_secs(10);
 /// SIGTERM: answers under way on the control socket are finished within this time.
 pub const CONTROL_DRAIN_WITHIN: Duration = Duration::from_secs(1);
 /// A request that waits for the node looks at it this often.
@@ -511,6 +513,8 @@ pub const CONTROL_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const CONTROL_CHECK_WITHIN: Duration = Duration::from_secs(5);
 /// The page is told this often how the node is, ...
 pub const PAGE_EVERY: Duration = Duration::from_secs(1);
+/// ... in so many places at a time: the other connections are for those who ask and go, ...
+pub const PAGE_READERS_MAX: usize = CONTROL_CONNECTIONS_MAX / 2;
 /// ... and at its start how fast the links were so many times before.
 pub const PAGE_HISTORY_MAX: usize = 60;
 /// A client gives a daemon up that has not answered a plain question within this time.

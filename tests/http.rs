@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use openmetrics_parser::{openmetrics, prometheus};
 use supersync::control::{Figures, HttpDoor, Role, SpoolStatus, Status};
+use supersync::limits;
 
 use site::{Told, figures, half_way};
 use watched::{Answer, Watched, ask, get};
@@ -141,6 +142,20 @@ fn a_unix_socket_answers_the_same() {
 }
 
 // -- events ------------------------------------------------------------------------------------------------------------
+
+/// 64 who asked for events and never read left /metrics unanswered.
+#[test]
+fn those_who_read_events_leave_room_for_those_who_ask() {
+    let served = Watched::start(Arc::new(Told::new(half_way())));
+    let follow = || served.connect("GET /events HTTP/1.1\r\nHost: localhost");
+    let followed = |stream| BufReader::new(stream).lines().next().and_then(Result::ok).unwrap_or_default();
+    let readers: Vec<_> = (0..limits::PAGE_READERS_MAX).map(|_| follow()).collect();
+    for reader in &readers {
+        assert!(followed(reader).contains("200 OK"));
+    }
+    assert!(followed(&follow()).contains("503"), "there is no place for one more");
+    assert_eq!(get(served.address, "/metrics").code, 200);
+}
 
 #[test]
 fn events_tell_what_was_then_how_it_is_until_the_daemon_ends() {

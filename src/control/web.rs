@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET /         the page: one HTML file, which follows /events
-//! GET /events   server-sent events: first `history`, then a Status of supersync.status/1 each second
+//! GET /events   server-sent events: first `history`, then a Status of supersync.status/1 each second; 503: too many read them
 //! GET /metrics  OpenMetrics 1.0, or the older text format for those who accept only that
 //! GET /livez    200: all loops turn; 503 and which does not
 //! GET /readyz   200: the node listens, or dials, and its store has been scanned; 503 and what is not so
@@ -30,7 +30,7 @@ use axum::routing::get;
 use futures_util::stream::{Stream, unfold};
 use rand::RngExt as _;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::connections::converse_until;
@@ -82,7 +82,13 @@ impl HttpDoor {
     /// Answers for `site` until `shutdown` ends.
     pub async fn serve(self, site: Arc<dyn Site>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
         let history = Arc::new(Mutex::new(History::default()));
-        let app = |closing| App { site: Arc::clone(&site), history: Arc::clone(&history), closing };
+        let readers = Arc::new(Semaphore::new(limits::PAGE_READERS_MAX));
+        let app = |closing| App {
+            site: Arc::clone(&site),
+            history: Arc::clone(&history),
+            readers: Arc::clone(&readers),
+            closing,
+        };
         let recording = record(Arc::clone(&site), Arc::clone(&history));
         match self.0 {
             Door::Loopback(address, listener) => {
@@ -118,6 +124,8 @@ impl fmt::Display for HttpDoor {
 struct App {
     site: Arc<dyn Site>,
     history: Arc<Mutex<History>>,
+    /// Places of those who read events.
+    readers: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
 
@@ -223,13 +231,19 @@ struct Telling {
     app: App,
     every: Interval,
     began: bool,
+    /// Held until its reader is gone.
+    _place: OwnedSemaphorePermit,
 }
 
-async fn events(Shared(app): Shared<App>) -> Sse<impl Stream<Item = Result<Event, axum::Error>>> {
+async fn events(Shared(app): Shared<App>) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Response> {
+    let Ok(place) = Arc::clone(&app.readers).try_acquire_owned() else {
+        let told = format!("{} read events already, which is as many as may\n", limits::PAGE_READERS_MAX);
+        return Err((StatusCode::SERVICE_UNAVAILABLE, told).into_response());
+    };
     let mut every = interval(limits::PAGE_EVERY);
     // Who reads slowly is told less often.
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Sse::new(unfold(Telling { app, every, began: false }, tell))
+    Ok(Sse::new(unfold(Telling { app, every, began: false, _place: place }, tell)))
 }
 
 async fn tell(mut telling: Telling) -> Option<(Result<Event, axum::Error>, Telling)> {
