@@ -305,7 +305,17 @@ d       failed   24.0 MB  0 B   changed while it was sent
 e       waiting  ?        0 B
 ... these are the first 2; --limit shows more
 ";
-    let some = Objects { objects: objects().split_off(3), truncated: true };
+    let mut some = Objects { objects: objects().split_off(3), truncated: true };
+    assert_eq!(ctl::objects(&some), expected);
+    let expected = "\
+OBJECT  FROM     STATE   SIZE     HAVE  NOTE
+d       trader1  failed  24.0 MB  0 B   changed while it was sent
+d       trader2  failed  24.0 MB  0 B   changed while it was sent
+";
+    some = Objects { objects: vec![some.objects[0].clone(), some.objects[0].clone()], truncated: false };
+    for (object, from) in some.objects.iter_mut().zip(["trader1", "trader2"]) {
+        object.from = Some(from.to_owned());
+    }
     assert_eq!(ctl::objects(&some), expected);
     assert_eq!(ctl::objects(&Objects { objects: Vec::new(), truncated: false }), "no objects\n");
 }

@@ -16,6 +16,9 @@ pub struct ObjectStatus {
     pub size: Option<u64>,
     /// How far it is.
     pub state: ObjectState,
+    /// The peer that an exchange has it from; `None` on a trader.
+    #[serde(default)]
+    pub from: Option<String>,
     /// Bytes here already.
     pub have_bytes: u64,
     /// What a person should know: why it failed, where it comes from.

@@ -105,6 +105,7 @@
 //!   "state": "missing"                 wanted, nobody asked for it yet
 //!          | "waiting"                 asked for, the peer does not have it yet
 //!          | "arriving" | "done" | "failed",
+//!   "from": string?,                   the peer that an exchange has it from, each way by itself; null on a trader
 //!   "have_bytes": integer, "note": string? }
 //! ```
 //!

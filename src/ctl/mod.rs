@@ -64,7 +64,7 @@ enum Command {
     Links(Watch),
     /// Show what holds each link back: the network, the peer, the disk, the relay, its own damage, or nothing at all
     WhySlow(Watch),
-    /// Show the objects that the node wants
+    /// Show the objects that a trader wants, or that an exchange passes on, each way by itself
     Objects {
         /// Only those that are not whole and marked
         #[arg(long, conflicts_with = "failed")]

@@ -162,16 +162,26 @@ pub fn objects(objects: &Objects) -> String {
     if objects.objects.is_empty() && !objects.truncated {
         return "no objects\n".to_owned();
     }
+    // An exchange passes objects of one name on both ways.
+    let has_from = objects.objects.iter().any(|object| object.from.is_some());
     let row = |object: &ObjectStatus| {
-        vec![
+        let mut row = vec![
             clean(&object.name),
             object.state.to_string(),
             object.size.map_or_else(|| "?".to_owned(), size),
             size(object.have_bytes),
             object.note.as_deref().map(clean).unwrap_or_default(),
-        ]
+        ];
+        if has_from {
+            row.insert(1, object.from.as_deref().map(clean).unwrap_or_default());
+        }
+        row
     };
-    let mut out = table("", &["OBJECT", "STATE", "SIZE", "HAVE", "NOTE"], objects.objects.iter().map(row), &[2; 5]);
+    let mut header = vec!["OBJECT", "STATE", "SIZE", "HAVE", "NOTE"];
+    if has_from {
+        header.insert(1, "FROM");
+    }
+    let mut out = table("", &header, objects.objects.iter().map(row), &[2; 6]);
     if objects.truncated {
         let shown = objects.objects.len();
         line(&mut out, format_args!("... these are the first {shown}; --limit shows more"));

@@ -95,11 +95,15 @@ impl Site {
     }
 
     fn object_states(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus> {
-        let is_trader = self.is_trader();
+        let config = self.config();
+        let sources = match &config.role {
+            RoleConfig::Trader(_) => vec![None],
+            RoleConfig::Exchange(exchange) => exchange.peers.iter().map(|peer| Some(peer.name.to_string())).collect(),
+        };
         let mut objects: Vec<ObjectStatus> = self.engine().with_flows(|flows, _| {
-            let flows = flows.iter().take(if is_trader { 1 } else { 2 });
-            let all = flows.flat_map(|flow| flow.objects());
-            let told = all.map(|(name, state, expected, problem)| {
+            let flows = flows.iter().zip(&sources);
+            let all = flows.flat_map(|(flow, from)| flow.objects().map(move |object| (from, object)));
+            let told = all.map(|(from, (name, state, expected, problem))| {
                 let (state, size, have) = match state {
                     transfer::ObjectState::Absent => (ObjectState::Missing, expected.map(|size| size.0), 0),
                     transfer::ObjectState::Requested { .. } => (ObjectState::Waiting, expected.map(|size| size.0), 0),
@@ -113,11 +117,11 @@ impl Site {
                 };
                 let state = if problem.is_some() && have == 0 { ObjectState::Failed } else { state };
                 let note = problem.map(ToString::to_string);
-                ObjectStatus { name: name.to_string(), size, state, have_bytes: have, note }
+                ObjectStatus { name: name.to_string(), size, state, from: from.clone(), have_bytes: have, note }
             });
             told.filter(|object| filter.admits(object.state)).take(limit).collect()
         });
-        objects.sort_unstable_by(|a: &ObjectStatus, b| a.name.cmp(&b.name));
+        objects.sort_unstable_by(|a: &ObjectStatus, b| (&a.name, &a.from).cmp(&(&b.name, &b.from)));
         objects
     }
 }

@@ -308,7 +308,7 @@ pub(crate) fn synced() -> Status {
 }
 
 pub(crate) fn object(name: &str, state: ObjectState) -> ObjectStatus {
-    ObjectStatus { name: name.to_owned(), size: Some(24_000_000), state, have_bytes: 0, note: None }
+    ObjectStatus { name: name.to_owned(), size: Some(24_000_000), state, from: None, have_bytes: 0, note: None }
 }
 
 /// One object of each state.

@@ -1,5 +1,7 @@
 //! The main job: two traders converge through two exchanges.
 
+use std::collections::BTreeSet;
+
 use super::site::{Plan, Site, ask, process_kib};
 
 #[test]
@@ -19,6 +21,12 @@ fn two_traders_converge_through_two_exchanges() {
         let status = site.status(exchange).expect("it answers");
         let spool = &status["spool"];
         assert!(spool["bytes"].as_u64() <= spool["max_bytes"].as_u64(), "{status}");
+        // Segments of one name go both ways, and are told apart.
+        let objects = ask(&site.socket(exchange), "GET", "/v1/objects").expect("it answers")["objects"].take();
+        let objects = objects.as_array().expect("a list");
+        let told: BTreeSet<_> =
+            objects.iter().map(|object| (object["name"].as_str(), object["from"].as_str())).collect();
+        assert!(told.len() == objects.len() && told.iter().all(|(_, from)| from.is_some()), "{objects:?}");
     }
 }
 
