@@ -426,6 +426,8 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(20);
 pub const REDIAL_MAX: Duration = Duration::from_secs(10);
 /// A fetch that brought no object over so many connections in a row ends.
 pub const FETCH_TRIES_MAX: u32 = 12;
+/// ... and one that nothing understandable ever came to, over so many.
+pub const FETCH_UNANSWERED_MAX: u32 = 3;
 /// Longest delay between two of them; the first is [`REDIAL_MIN`].
 pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(5);
 /// A fetch asks so many times for an object that the server does not send to its end.

@@ -130,26 +130,24 @@ pub enum FetchError {
     Engine(#[from] EngineError),
     /// The server cannot be reached any more.
     #[error(
-        "{address}: given up after {tries} tries in a row: {reason}{hint}; {missing} are still missing, and the same command goes on with these"
+        "{address}: given up after {tries} tries in a row: {reason}; {missing} are still missing, and the same command goes on with these"
     )]
     Lost {
         /// The server.
         address: String,
         /// Why the last connection ended, or could not be made.
         reason: String,
-        /// What else may be wrong, where nobody ever answered.
-        hint: &'static str,
         /// Connections in a row that brought nothing whole.
         tries: u32,
         /// What is not here.
         missing: Missing,
     },
-    /// The server sends what it must not.
+    /// The server sends what it must not, or nothing.
     #[error("{address}: {reason}; is it a listener with protocol = \"named\" and the same packet_bytes?")]
     Protocol {
         /// The server.
         address: String,
-        /// What came, and where.
+        /// What came, and where, or that nothing did.
         reason: String,
     },
     /// The server does not tell what it has.
@@ -212,7 +210,7 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let root = Arc::new(Root::create(&job.destination.join(FETCHED_INTO))?);
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
-    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, answered: false };
+    let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, connections: 0, answered: false };
     let mut run = Run { line, driver: job.driver, failed: Vec::new(), reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
@@ -224,26 +222,27 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     Ok(FetchSummary { fetched, bytes, skipped, failed, reconnects, elapsed: began.elapsed() })
 }
 
-/// What may be wrong where a server never says a word of the protocol.
-const HINT: &str = " (is it a listener with protocol = \"named\" and the same packet_bytes?)";
-
 /// The way to the server.
 struct Line {
     address: String,
     packet_len: PacketLen,
     /// Tries in a row that brought nothing whole.
     tries: u32,
+    connections: u32,
     /// Something that can be understood has come over one.
     answered: bool,
 }
 
 impl Line {
-    fn connect(&self) -> Result<TcpStream, String> {
+    fn connect(&mut self) -> Result<TcpStream, String> {
         let addresses = self.address.to_socket_addrs().map_err(|error| format!("cannot resolve the name: {error}"))?;
         let mut last = "the name has no address".to_owned();
         for address in addresses {
             match TcpStream::connect_timeout(&address, limits::DIAL_WITHIN) {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.connections += 1;
+                    return Ok(stream);
+                }
                 Err(error) => last = super::dial::describe(&error),
             }
         }
@@ -253,10 +252,14 @@ impl Line {
     /// A connection brought nothing: how long to wait for the next try, if there is one.
     fn next_try(&mut self, reason: &str, missing: Missing) -> Result<Duration, FetchError> {
         self.tries += 1;
+        let address = || self.address.clone();
+        if !self.answered && self.connections >= limits::FETCH_UNANSWERED_MAX {
+            let reason = format!("nothing that can be understood came over {} connections: {reason}", self.connections);
+            return Err(FetchError::Protocol { address: address(), reason });
+        }
         if self.tries >= limits::FETCH_TRIES_MAX {
-            let (address, reason) = (self.address.clone(), reason.to_owned());
-            let hint = if self.answered { "" } else { HINT };
-            return Err(FetchError::Lost { address, reason, hint, tries: self.tries, missing });
+            let reason = reason.to_owned();
+            return Err(FetchError::Lost { address: address(), reason, tries: self.tries, missing });
         }
         let delay = limits::REDIAL_MIN * 2_u32.pow(self.tries.min(16) - 1);
         Ok(delay.min(limits::FETCH_RETRY_MAX).mul_f64(rand::rng().random_range(0.5..1.0)))
@@ -306,13 +309,13 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
 
     /// Names, and the first of the lines that are none.
     fn list_once(&mut self) -> Result<(BTreeSet<ObjectName>, Vec<String>), ListError> {
-        let address = || self.line.address.clone();
         let lost = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => ListError::Lost("the peer closed the connection".into()),
             std::io::ErrorKind::WouldBlock => ListError::Lost("it does not answer".into()),
             _ => ListError::Lost(error.to_string()),
         };
         let mut stream = self.line.connect().map_err(ListError::Lost)?;
+        let address = self.line.address.clone();
         stream.set_read_timeout(Some(limits::NAMED_SILENCE_MAX)).map_err(lost)?;
         stream.set_write_timeout(Some(limits::NAMED_SILENCE_MAX)).map_err(lost)?;
         let mut packet = Listing::request();
@@ -334,12 +337,12 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             match taken {
                 Ok(Progress::Done) => return Ok((names, unnamed)),
                 Ok(Progress::Coming) if names.len() <= limits::OBJECTS_MAX => {}
-                Ok(Progress::Coming) => return Err(ListError::Final(FetchError::TooMany { address: address() })),
+                Ok(Progress::Coming) => return Err(ListError::Final(FetchError::TooMany { address })),
                 Ok(Progress::Refused(reason)) => {
-                    return Err(ListError::Final(FetchError::NoListing { address: address(), reason }));
+                    return Err(ListError::Final(FetchError::NoListing { address, reason }));
                 }
                 Err(error) => {
-                    let (address, reason) = (address(), error.to_string());
+                    let reason = error.to_string();
                     return Err(ListError::Final(FetchError::Protocol { address, reason }));
                 }
             }

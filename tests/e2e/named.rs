@@ -551,3 +551,19 @@ fn a_listing_cannot_lead_out_of_the_directory() {
     assert!(summary.failed.iter().all(|(name, _)| !name.chars().any(char::is_control)), "{:?}", summary.failed);
     check(home.path(), &Files::new());
 }
+
+/// It went on for two minutes, then said that the same command goes on.
+#[test]
+fn a_server_that_never_answers_is_given_up_with_what_to_look_at() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for names in [&[][..], &["a"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let closing = std::thread::spawn(move || listener.incoming().take(3).map(drop).count());
+        let error = fetch(job(address, directory.path(), names), |_| {}).expect_err("nobody answers");
+        assert_eq!(closing.join().expect("no panic"), 3);
+        let text = error.to_string();
+        assert!(matches!(error, FetchError::Protocol { .. }) && text.contains("came over 3 connections"), "{text}");
+        assert!(text.ends_with("is it a listener with protocol = \"named\" and the same packet_bytes?"), "{text}");
+    }
+}
