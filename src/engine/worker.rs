@@ -227,7 +227,7 @@ impl Worker {
                     _ if is_closing => {}
                     Ok(0) => self.close(id, "the peer closed the connection".into()),
                     Ok(bytes) => self.handle_received(id, buffer, bytes),
-                    Err(error) => self.close(id, format!("cannot receive: {error}")),
+                    Err(error) => self.close(id, socket::describe(&error)),
                 }
             }
             Outcome::Sent { train, result } => {
@@ -317,7 +317,7 @@ impl Worker {
             });
             self.close(id, "a file was cut short while it was sent; the link is made anew".into());
         } else {
-            self.close(id, format!("cannot send: {error}"));
+            self.close(id, socket::describe(error));
         }
     }
 

@@ -1,5 +1,6 @@
 //! An exchange's links: each is dialed for ever, with capped and jittered back-off, so that start order never matters.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::line::{Slot, SlotState};
 use super::site::Site;
 use crate::config::{LinkAddress, Remote};
 use crate::limits;
-use crate::uring::{DriverKind, control};
+use crate::uring::{DriverKind, control, socket};
 
 /// Keeps one configured link up until `slot` is retired.
 pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
@@ -71,17 +72,24 @@ async fn dial(kind: DriverKind, address: &LinkAddress) -> Result<(OwnedFd, Socke
     };
     match timeout(limits::DIAL_WITHIN, control::connect(kind, remote, address.bind)).await {
         Ok(Ok(socket)) => Ok((socket, remote)),
-        Ok(Err(error)) => Err(describe(&error)),
+        Ok(Err(error)) => Err(match address.bind.filter(|_| error.kind() == ErrorKind::AddrNotAvailable) {
+            Some(bind) => format!("this host does not have {bind}, which `bind` says; `ip address` shows what it has"),
+            None => socket::describe(&error),
+        }),
         Err(_) => Err(format!("no answer within {} s", limits::DIAL_WITHIN.as_secs())),
     }
 }
 
-pub(super) fn describe(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        std::io::ErrorKind::HostUnreachable => "no route to the host".into(),
-        std::io::ErrorKind::NetworkUnreachable => "the network is unreachable".into(),
-        std::io::ErrorKind::TimedOut => "no answer".into(),
-        _ => error.to_string(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_this_host_does_not_have_is_named() {
+        let remote = Remote::Address("127.0.0.1:9".parse().expect("an address"));
+        let address = LinkAddress { remote, bind: Some("203.0.113.77".parse().expect("an address")) };
+        let error = control::block_on(DriverKind::Blocking, dial(DriverKind::Blocking, &address)).expect("a runtime");
+        let error = error.expect_err("it is an address of documentation");
+        assert_eq!(error, "this host does not have 203.0.113.77, which `bind` says; `ip address` shows what it has");
     }
 }

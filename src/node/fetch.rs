@@ -27,7 +27,7 @@ use crate::proto::{Protocol, duplex};
 use crate::store::{Root, StoreError};
 use crate::transfer::{Flow, FlowId, Flows, ObjectState, Problem, Totals};
 use crate::units::{ByteCount, LinkId, NodeName, ObjectName, PacketLen};
-use crate::uring::DriverKind;
+use crate::uring::{DriverKind, socket};
 use crate::wire::duplex::{NameTooLong, check_name_fits};
 use crate::wire::hello::{Hello, Role};
 use crate::wire::padding::Padding;
@@ -243,7 +243,7 @@ impl Line {
                     self.connections += 1;
                     return Ok(stream);
                 }
-                Err(error) => last = super::dial::describe(&error),
+                Err(error) => last = socket::describe(&error),
             }
         }
         Err(last)
@@ -312,7 +312,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
         let lost = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => ListError::Lost("the peer closed the connection".into()),
             std::io::ErrorKind::WouldBlock => ListError::Lost("it does not answer".into()),
-            _ => ListError::Lost(error.to_string()),
+            _ => ListError::Lost(socket::describe(&error)),
         };
         let mut stream = self.line.connect().map_err(ListError::Lost)?;
         let address = self.line.address.clone();

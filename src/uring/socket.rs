@@ -43,6 +43,20 @@ pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::RcvBuf, &bytes)?)
 }
 
+/// What an error of a connection, or of making one, means to a person.
+pub fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::HostUnreachable => "no route to the host".into(),
+        io::ErrorKind::NetworkUnreachable => "the network is unreachable".into(),
+        io::ErrorKind::TimedOut => "no answer".into(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            "the peer closed the connection; its log says why".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// What the kernel tells of a TCP connection (TCP_INFO). A field that this kernel does not have is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
@@ -325,7 +339,10 @@ mod tests {
         drop(far);
         let mut byte = [0];
         let end = (&near).read(&mut byte);
-        assert!(matches!(&end, Err(error) if error.kind() == io::ErrorKind::ConnectionReset), "{end:?}");
+        let error = end.expect_err("it is reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(describe(&error), "the peer closed the connection; its log says why");
+        assert_eq!(describe(&io::Error::from(Errno::EPIPE)), "the peer closed the connection; its log says why");
         shutdown(&near, Shutdown::Both).expect("no error");
     }
 }
