@@ -59,6 +59,8 @@ struct Target {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show how far the node is; exits with 3 unless it is SYNCED, every link is up but for those of paused peers, and nothing is to be looked at
+    ///
+    /// A trader is dialed: it misses peers and links that it has had since its own start, and knows of no others.
     Status(Watch),
     /// Show each link: rates, its share of what comes in, and what it stole, brought twice and damaged since the start
     Links(Watch),

@@ -137,6 +137,10 @@ fn top_shows_a_site_at_work_and_obeys_its_keys() {
     screen.until_shown("PAUSED");
     screen.press("p");
     screen.until("it goes on", |screen| !screen.contents().contains("PAUSED"));
+    screen.resize(24, 76);
+    screen.until("whole words", |screen| {
+        screen.contents().lines().any(|line| line.starts_with("PEER") && line.trim_end().ends_with(" BAD  MINUTE"))
+    });
     screen.resize(12, 60);
     screen.until("a picture of the new size", |screen| {
         screen.rows(0, 60).last().is_some_and(|last| last.starts_with("q quit"))

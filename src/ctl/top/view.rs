@@ -149,7 +149,8 @@ fn draw_links(frame: &mut Frame<'_>, top: &Top, palette: Palette, area: Rect) {
         let style = if sorted { Modifier::BOLD | Modifier::UNDERLINED } else { Modifier::BOLD };
         Cell::from(format!("{}{mark}", title(*column))).style(Style::new().add_modifier(style))
     });
-    let header = header.chain([Cell::from("LAST MINUTE").style(Style::new().add_modifier(Modifier::BOLD))]);
+    let last = if trace < "LAST MINUTE".len() { "MINUTE" } else { "LAST MINUTE" };
+    let header = header.chain([Cell::from(last).style(Style::new().add_modifier(Modifier::BOLD))]);
     let visible = usize::from(area.height.saturating_sub(1)).max(1);
     let skipped = top.skipped.min(rows.len().saturating_sub(visible));
     let shown = rows.iter().skip(skipped).take(visible).map(|row| cells(row, palette, trace));
