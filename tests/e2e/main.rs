@@ -23,6 +23,7 @@ mod resume;
 mod schema;
 mod seed;
 mod session;
+mod session_bounds;
 mod session_habits;
 mod session_order;
 mod site;

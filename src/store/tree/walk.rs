@@ -17,20 +17,22 @@ use std::sync::Arc;
 
 use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::super::error::StoreError;
 use super::super::part::errno_of;
 use super::super::resolve::{self, Links};
 use super::super::source::Stamp;
-use super::error::TreeError;
+use super::error::{RefusedPath, TreeError};
 use super::found::{Found, Place, Top};
 use super::owners::Names;
 use super::rules::{Rules, Scope};
 use super::xattrs;
 use crate::limits;
 use crate::units::{ByteCount, Entry, Kind, PathError, TreePath};
+
+const PRIVATE_NAME: &[u8] = limits::PRIVATE_DIR.as_bytes();
 
 /// Something to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,9 @@ pub enum SkipReason {
     /// A device, a socket or a pipe.
     #[error("it is a {0}")]
     Special(&'static str),
+    /// Unfinished files, perhaps those of others.
+    #[error("it is a private directory of SuperSync")]
+    Private,
     /// A source before this one has something of that path.
     #[error("a source before has it, too")]
     Twice,
@@ -100,7 +105,7 @@ pub enum SkipReason {
 impl SkipReason {
     /// Whether something that should have been sent was not: nothing may then be deleted for not having been listed.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Special(_) | Self::Twice | Self::Xattrs(_))
+        !matches!(self, Self::Special(_) | Self::Private | Self::Twice | Self::Xattrs(_))
     }
 }
 
@@ -127,6 +132,14 @@ pub struct Walk {
 
 /// Opens the directory that a source lies in, or whose contents it is; the source as it is called there.
 fn open(source: WalkSource) -> Result<(Arc<Top>, WalkSource), TreeError> {
+    let private =
+        || TreeError::Refused { root: source.root.clone(), path: source.start.clone(), reason: RefusedPath::Reserved };
+    // Opening it tells what is wrong with a root that cannot be resolved.
+    let resolved = source.root.canonicalize().unwrap_or_else(|_| source.root.clone());
+    let above_start = resolved.components().map(|component| component.as_os_str().as_bytes());
+    if above_start.chain(source.start.as_bytes().split(|&b| b == b'/')).any(|name| name == PRIVATE_NAME) {
+        return Err(private());
+    }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let not_directory = |root| TreeError::Store(StoreError::NotDirectory { root });
     let root = nix::fcntl::open(&source.root, flags, Mode::empty()).map_err(|errno| match errno {
@@ -140,9 +153,38 @@ fn open(source: WalkSource) -> Result<(Arc<Top>, WalkSource), TreeError> {
         Errno::ENOTDIR => not_directory(below.clone()),
         _ => TreeError::of(&source.root, &source.start, "open", errno),
     })?;
+    // A symbolic link on the way may lead where no name does.
+    if is_private(root.as_fd(), dir.as_fd())
+        .map_err(|errno| TreeError::of(&source.root, &source.start, "open", errno))?
+    {
+        return Err(private());
+    }
     let start = TreePath::new(name).expect("a component of a path is a path");
     let top = Arc::new(Top::new(if above.is_empty() { &source.root } else { &below }, dir));
     Ok((top, WalkSource { start, ..source }))
+}
+
+/// Whether a directory beneath `root` is a private one, or lies in one.
+fn is_private(root: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> nix::Result<bool> {
+    let id_of = |stat: FileStat| (stat.st_dev, stat.st_ino);
+    let root = id_of(fstat(root)?);
+    let mut directory = directory.try_clone_to_owned().map_err(|error| errno_of(&error))?;
+    let mut id = id_of(fstat(&directory)?);
+    while id != root {
+        let above = openat(&directory, "..", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        match fstatat(&above, PRIVATE_NAME, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) if id_of(stat) == id => return Ok(true),
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        let below = std::mem::replace(&mut id, id_of(fstat(&above)?));
+        if below == id {
+            // It was moved away meanwhile, and this is the top of all.
+            return Err(Errno::ENOENT);
+        }
+        directory = above;
+    }
+    Ok(false)
 }
 
 /// A directory to be listed.
@@ -298,12 +340,13 @@ impl Walk {
             }
         };
         let is_dir = kind_of(&stat) == SFlag::S_IFDIR;
-        if is_dir && name == limits::PRIVATE_DIR.as_bytes() {
-            return Ok(None);
-        }
         // The receiver must know what the directory leaves out, so that it does not delete that.
         let is_told = !is_dir && name == limits::IGNORE_FILE.as_bytes();
         if !is_told && listing.scope.excludes(path.as_bytes(), is_dir) {
+            return Ok(None);
+        }
+        if is_dir && name == PRIVATE_NAME {
+            self.skip(&path, SkipReason::Private);
             return Ok(None);
         }
         self.found(&listing.place, listing.directory.as_fd(), path, None, &listing.scope, &stat)

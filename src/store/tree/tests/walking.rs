@@ -43,9 +43,40 @@ fn a_walk_tells_what_the_file_system_keeps() {
     assert_eq!(found_by_path["empty"].entry.kind, Kind::Directory);
 
     let skipped = walk.take_skipped();
-    assert_eq!(skipped.len(), 1);
-    assert_eq!((skipped[0].path.to_string(), skipped[0].reason.to_string()), ("pipe".into(), "it is a pipe".into()));
-    assert!(!skipped[0].reason.is_failure() && walk.take_skipped().is_empty());
+    let mut told: Vec<_> =
+        skipped.iter().map(|skipped| (skipped.path.to_string(), skipped.reason.to_string())).collect();
+    told.sort_unstable();
+    let private = (".supersync".into(), "it is a private directory of SuperSync".into());
+    assert_eq!(told, [private, ("pipe".into(), "it is a pipe".into())]);
+    assert!(!skipped.iter().any(|skipped| skipped.reason.is_failure()) && walk.take_skipped().is_empty());
+}
+
+#[test]
+fn nothing_of_a_private_directory_is_sent_whatever_leads_there() {
+    let site = Site::new();
+    site.write(".supersync/parts/file", b"somebody's");
+    site.write("sub/.supersync/parts/file", b"somebody's");
+    for (link, target) in [("link", ".supersync"), ("parts", "sub/.supersync/parts"), ("top", "."), ("sub/up", "..")] {
+        symlink(target, site.from().join(link)).expect("linked");
+    }
+    let check = |root: &str, start: &str, is_contents: bool, is_refused: bool| {
+        let lands = if is_contents { TreePath::top() } else { path("x") };
+        let source = WalkSource { root: site.from().join(root), start: path(start), lands };
+        let walk = Walk::new(vec![source], Rules::none(), WalkOptions::default());
+        let reserved = matches!(walk, Err(TreeError::Refused { reason: RefusedPath::Reserved, .. }));
+        assert_eq!((reserved, walk.is_ok()), (is_refused, !is_refused), "{root} {start}: {walk:?}");
+    };
+    check("", ".supersync", false, true);
+    check("", ".supersync", true, true);
+    check("", "sub/.supersync/parts/file", false, true);
+    check(".supersync/parts", "", true, true);
+    check("", "link", true, true);
+    check("", "link/parts/file", false, true);
+    check("", "parts", true, true);
+    check("", "parts/file", false, true);
+    check("", "link", false, false);
+    check("", "top/sub/up", true, false);
+    check("", "sub", true, false);
 }
 
 #[test]
