@@ -27,7 +27,7 @@ use super::site::{PATIENCE, ask, chance, engine, fresh_address, random_bytes};
 pub(super) struct Server {
     dir: tempfile::TempDir,
     pub(super) address: SocketAddr,
-    daemon: Option<Child>,
+    pub(super) daemon: Option<Child>,
     starts: usize,
 }
 
@@ -78,7 +78,7 @@ impl Server {
         self.dir.path().join(name)
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
     }
 

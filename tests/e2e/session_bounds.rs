@@ -1,8 +1,14 @@
 //! What a session may not do to others: to what they have, to the node that serves it, and to its end.
 
 use std::fs;
+use std::process::Stdio;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::session::Server;
+use super::site::PATIENCE;
 
 #[test]
 fn unfinished_files_of_others_are_not_given_out() {
@@ -22,4 +28,33 @@ fn unfinished_files_of_others_are_not_given_out() {
     let outcome = server.push(&server.path("open"), "open/there", &[]);
     outcome.ok();
     assert_eq!(outcome.paths("skipped"), ["open/.supersync"]);
+}
+
+#[test]
+fn a_node_that_hashes_for_a_session_ends_when_it_is_told_to() {
+    let mut server = Server::start();
+    // Longer than anybody waits.
+    let file = fs::File::create(server.path("closed/long")).expect("made");
+    if file.set_len(1 << 40).is_err() {
+        println!("skipped: no file of 1 TiB here, even without content");
+        return;
+    }
+    let mut pull = server.pull_from(server.address, "closed/", &server.path("there"), &["--checksum"]);
+    let mut client = pull.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    let by = Instant::now() + PATIENCE;
+    while !server.log().contains("session begins") {
+        assert!(Instant::now() < by, "the session does not begin:\n{}", server.log());
+        std::thread::yield_now();
+    }
+    let mut daemon = server.daemon.take().expect("it runs");
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).expect("it lives");
+    while daemon.try_wait().expect("ours").is_none() {
+        if Instant::now() >= by {
+            daemon.kill().expect("it lives");
+            panic!("it does not end:\n{}", server.log());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    client.kill().expect("ours");
+    client.wait().expect("it ended");
 }

@@ -79,7 +79,7 @@ fn begin(shared: &Arc<Shared>, job: &SessionJob, feed: SessionFeed) -> Result<(A
             let tree = if options.dry_run { Tree::look(destination) } else { Tree::open(destination) };
             let tree = tree.map_err(|error| local(destination, error))?;
             let landing = Landing::new(tree, TreePath::top(), landing_options(options, rules));
-            receive(shared, peer, Side::Client, options, landing, Some(feed)).map_err(thread)?
+            receive(shared, peer, Side::Client, options, (landing, None), Some(feed)).map_err(thread)?
         }
     };
     Ok((session, command))

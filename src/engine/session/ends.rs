@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use super::job::SessionFeed;
 use super::running::Running;
+use super::server::Share;
 use super::{landing, source};
 use crate::engine::shared::Shared;
 use crate::engine::spawn;
@@ -19,25 +20,26 @@ pub(super) fn send(
     peer: String,
     side: Side,
     options: &Options,
-    walk: Walk,
+    mut walk: Walk,
     feed: Option<SessionFeed>,
 ) -> std::io::Result<Arc<Running>> {
     let limit = options.bwlimit.map(|bytes| Rate(bytes.0 as f64));
     let protocol = Session::sender(side, options.block, limit);
     let session = Running::new(Arc::clone(shared), peer, protocol, None, feed);
+    walk.stop_when(Arc::clone(&session.is_over));
     let (scanned, block) = (Arc::clone(&session), options.block);
     let thread = spawn("ss-scanner", move || source::scan(&scanned, walk, block))?;
     shared.sessions.keep(thread);
     Ok(session)
 }
 
-/// Begins to put what comes where `landing` says.
+/// Begins to put what comes where the landing says, which may write to a tree that others share.
 pub(super) fn receive(
     shared: &Arc<Shared>,
     peer: String,
     side: Side,
     options: &Options,
-    landing: Landing,
+    landing: (Landing, Option<Share>),
     feed: Option<SessionFeed>,
 ) -> std::io::Result<Arc<Running>> {
     let (jobs, queue) = mpsc::channel();

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::running::{Counters, Running};
+use super::server::Share;
 use crate::limits;
 use crate::proto::session::Received;
 use crate::store::tree::{self, Ended, Examined, Landing, TreeError};
@@ -27,6 +28,8 @@ pub(super) enum Job {
 struct Writer {
     session: Arc<Running>,
     landing: Landing,
+    /// Behind the landing, which has the tree as well.
+    _share: Option<Share>,
     block_bytes: u32,
     is_dry_run: bool,
     /// Entries of the batch that were looked at, and what is needed of them.
@@ -43,23 +46,25 @@ struct Writer {
 /// Starts the writer of a session.
 pub(super) fn spawn(
     session: Arc<Running>,
-    landing: Landing,
+    (mut landing, share): (Landing, Option<Share>),
     block_bytes: u32,
     is_dry_run: bool,
     jobs: Receiver<Job>,
 ) -> std::io::Result<JoinHandle<()>> {
+    landing.stop_when(Arc::clone(&session.is_over));
+    let mut writer = Writer {
+        session,
+        landing,
+        _share: share,
+        block_bytes,
+        is_dry_run,
+        examined: Vec::new(),
+        paths: Vec::new(),
+        lacking: BTreeMap::new(),
+        busy_until: None,
+        is_complete: true,
+    };
     crate::engine::spawn("ss-session", move || {
-        let mut writer = Writer {
-            session,
-            landing,
-            block_bytes,
-            is_dry_run,
-            examined: Vec::new(),
-            paths: Vec::new(),
-            lacking: BTreeMap::new(),
-            busy_until: None,
-            is_complete: true,
-        };
         while let Some(Job::Follow { buffer, received }) = writer.next(&jobs) {
             let bytes = buffer.as_ref().map_or(&[][..], |buffer| buffer.filled());
             writer.follow(bytes, received);
@@ -157,6 +162,8 @@ impl Writer {
                 }
             }
             Received::Write { .. } | Received::Hole { .. } => {}
+            // Bytes that came are kept for the next run; nothing else is worth the time of one who waits for the end.
+            _ if self.session.has_ended() => {}
             Received::GiveUp { file } => {
                 self.is_complete &= !is_ignore_file(&self.session.lock().path_of(file));
                 if self.lacking.remove(&file).is_some() {

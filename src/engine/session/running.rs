@@ -37,6 +37,8 @@ pub(in crate::engine) struct Running {
     /// Bytes that wait for the writer.
     backlog: AtomicUsize,
     pub(super) counters: Counters,
+    /// It has ended; for whoever must not wait for the lock, or is busy for long.
+    pub(super) is_over: Arc<AtomicBool>,
     started: Instant,
 }
 
@@ -142,6 +144,7 @@ impl Running {
             feed,
             backlog: AtomicUsize::new(0),
             counters: Counters::default(),
+            is_over: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -215,7 +218,9 @@ impl Running {
 
     /// Everything stands.
     pub(super) fn finish(&self, core: &mut Core) {
-        self.end(core, Ending::Done);
+        if core.ended.is_none() {
+            self.end(core, Ending::Done);
+        }
     }
 
     /// Ends for another reason than that everything stands, unless it has ended.
@@ -254,6 +259,7 @@ impl Running {
             other => tracing::warn!(peer = self.peer, "session ended: {other}"),
         }
         core.ended = Some(ending);
+        self.is_over.store(true, Ordering::Release);
         if let Some(writer) = &self.writer {
             let _ = writer.send(Job::Stop);
         }
@@ -283,7 +289,7 @@ impl Running {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.lock().ended.is_some()
+        self.is_over.load(Ordering::Acquire)
     }
 
     /// Has the workers of its connections look at them, but for `except`.

@@ -28,10 +28,26 @@ const FIRST_LINK: u64 = 1 << 63;
 pub(in crate::engine) struct Sessions {
     served: Mutex<BTreeMap<SessionId, Served>>,
     /// Trees that are written to, shared by the sessions that write to them.
-    trees: Mutex<BTreeMap<PathBuf, Weak<Tree>>>,
+    trees: Mutex<BTreeMap<PathBuf, Arc<Slot>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_link: AtomicU64,
     callers: Arc<AtomicUsize>,
+}
+
+/// A tree while a session writes to it. Its lock is held while it is opened or closed, so that nobody meets it half way.
+type Slot = Mutex<Option<Arc<Tree>>>;
+
+/// A session's share of a tree: the last one that is dropped closes it. To be dropped after all else that has the tree.
+#[derive(Debug)]
+pub(super) struct Share(Arc<Slot>);
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut tree = lock(&self.0);
+        if tree.as_ref().is_some_and(|tree| Arc::strong_count(tree) == 1) {
+            *tree = None;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -92,16 +108,19 @@ impl Sessions {
         crate::engine::join(std::mem::take(&mut *lock(&self.threads)));
     }
 
-    /// The tree at `path`, which all sessions that write to it share.
-    pub(super) fn tree(&self, path: &Path) -> Result<Arc<Tree>, TreeError> {
+    /// The tree at `path`, which all sessions that write to it share. May wait for the disk.
+    pub(super) fn tree(&self, path: &Path) -> Result<(Arc<Tree>, Share), TreeError> {
         let mut trees = lock(&self.trees);
-        trees.retain(|_, tree| tree.strong_count() > 0);
-        if let Some(tree) = trees.get(path).and_then(Weak::upgrade) {
-            return Ok(tree);
-        }
-        let tree = Tree::open(path)?;
-        trees.insert(path.to_owned(), Arc::downgrade(&tree));
-        Ok(tree)
+        trees.retain(|_, slot| Arc::strong_count(slot) > 1);
+        let share = Share(Arc::clone(trees.entry(path.to_owned()).or_default()));
+        drop(trees);
+        let mut slot = lock(&share.0);
+        let tree = match &*slot {
+            Some(tree) => Arc::clone(tree),
+            None => Arc::clone(slot.insert(Tree::open(path)?)),
+        };
+        drop(slot);
+        Ok((tree, share))
     }
 
     fn is_full(&self) -> bool {
@@ -292,13 +311,13 @@ impl Caller {
                 let text = format!("the directory of module {} is not there", module.name);
                 return Err(Refused::new(ErrorCode::NOT_FOUND, text));
             }
-            let tree = match options.dry_run {
-                true => Tree::look(&module.path)?,
-                false => shared.sessions.tree(&module.path)?,
+            let (tree, share) = match options.dry_run {
+                true => (Tree::look(&module.path)?, None),
+                false => shared.sessions.tree(&module.path).map(|(tree, share)| (tree, Some(share)))?,
             };
             let mut landing = Landing::new(tree, path, landing_options(&options, rules));
             landing.check_base()?;
-            receive(shared, peer, Side::Server, &options, landing, None)
+            receive(shared, peer, Side::Server, &options, (landing, share), None)
         } else {
             let is_contents = command.path.ends_with(b"/") || path.is_top();
             let lands = if is_contents { TreePath::top() } else { TreePath::new(path.name())? };
@@ -318,5 +337,47 @@ impl Caller {
         let mut greeting = Vec::new();
         encode(&Message::Session(id), &mut greeting).expect("a number fits");
         Ok(Answer::Join(session, greeting))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_opened_again_only_when_it_is_closed() {
+        // A client that came while the last session before it ended was told that this very process has the tree.
+        let dir = tempfile::tempdir().expect("made");
+        // What somebody else has put there takes a while to look at, and lets the lock's file stand.
+        let private = dir.path().join(limits::PRIVATE_DIR);
+        std::fs::create_dir(&private).expect("made");
+        (0..500).for_each(|at| std::fs::write(private.join(format!("x{at}")), "").expect("written"));
+        let sessions = Sessions::default();
+        let refused = AtomicUsize::new(0);
+        let take = || {
+            sessions.tree(dir.path()).inspect_err(|_| {
+                refused.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    both.wait();
+                    drop(take());
+                    both.wait();
+                }
+            });
+            for _ in 0..200 {
+                let last = take();
+                both.wait();
+                drop(last);
+                both.wait();
+            }
+        });
+        (0..500).for_each(|at| std::fs::remove_file(private.join(format!("x{at}"))).expect("there"));
+        assert_eq!(refused.load(Ordering::Relaxed), 0, "nobody else has it");
+        drop(take());
+        assert!(!private.exists(), "it is closed");
     }
 }

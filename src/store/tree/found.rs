@@ -6,6 +6,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
@@ -101,10 +102,10 @@ impl Found {
         read
     }
 
-    /// BLAKE3 of a regular file's content. Reads all of it.
-    pub(super) fn hash(&self) -> Result<Root256, TreeError> {
+    /// BLAKE3 of a regular file's content. Reads all of it; `None` when it is to stop before.
+    pub(super) fn hash(&self, stop: &AtomicBool) -> Result<Option<Root256>, TreeError> {
         let file = self.open()?;
-        let root = hash_file(self.entry.size, |buffer, offset| file.read_exact_at(buffer, offset))?;
+        let root = hash_file(self.entry.size, stop, |buffer, offset| file.read_exact_at(buffer, offset))?;
         file.verify_unchanged()?;
         Ok(root)
     }
@@ -201,19 +202,23 @@ pub(super) fn open_to_read(directory: BorrowedFd<'_>, name: &[u8]) -> nix::Resul
     }
 }
 
-/// BLAKE3 of `size` bytes that `read` brings.
+/// BLAKE3 of `size` bytes that `read` brings; `None` when it is to stop before.
 pub(super) fn hash_file<E>(
     size: ByteCount,
+    stop: &AtomicBool,
     mut read: impl FnMut(&mut [u8], Offset) -> Result<(), E>,
-) -> Result<Root256, E> {
+) -> Result<Option<Root256>, E> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; limits::HASH_READ_BYTES.min(usize::try_from(size.0).unwrap_or(usize::MAX))];
     let mut at = 0;
     while at < size.0 {
+        if stop.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         let length = (size.0 - at).min(buffer.len() as u64) as usize;
         read(&mut buffer[..length], Offset(at))?;
         hasher.update(&buffer[..length]);
         at += length as u64;
     }
-    Ok(Root256(*hasher.finalize().as_bytes()))
+    Ok(Some(Root256(*hasher.finalize().as_bytes())))
 }

@@ -14,6 +14,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -104,6 +105,7 @@ pub struct Landing {
     digest: RandomState,
     pub(super) deleted: Vec<TreePath>,
     unjournaled: u64,
+    pub(super) stop: Arc<AtomicBool>,
     pub(super) dresser: Dresser,
     pub(super) directories: Directories,
     pub(super) tree: Arc<Tree>,
@@ -149,8 +151,14 @@ impl Landing {
             digest: RandomState::new(),
             deleted: Vec::new(),
             unjournaled: 0,
+            stop: Arc::default(),
             tree,
         }
+    }
+
+    /// Once this is true nobody waits for more than what is here: what takes long ends early.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// Whether what comes may land at the base: nothing stands there, or a directory.
@@ -380,8 +388,9 @@ impl Landing {
             }
             Ok(())
         };
-        match hash_file(entry.size, read) {
-            Ok(found) => Ok(found == hash),
+        match hash_file(entry.size, &self.stop, read) {
+            // Where it was stopped nothing comes of it any more.
+            Ok(found) => Ok(found == Some(hash)),
             // It was cut short meanwhile.
             Err(Errno::ENODATA) => Ok(false),
             Err(errno) => Err(self.fail(path, "read", errno)),

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use nix::dir::Type;
 use nix::errno::Errno;
@@ -88,6 +89,9 @@ impl Landing {
         let directories: Vec<TreePath> = self.listed.values().map(|entry| entry.path.clone()).collect();
         let mut scopes: HashMap<TreePath, Scope> = HashMap::new();
         for path in directories {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
             let scope = std::iter::successors(path.parent(), TreePath::parent).find_map(|above| scopes.get(&above));
             let scope = scope.cloned().unwrap_or_else(|| Scope::new(&self.options.rules));
             match self.extraneous(&path, &scope) {

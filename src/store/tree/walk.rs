@@ -14,6 +14,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
@@ -128,6 +129,7 @@ pub struct Walk {
     digest: RandomState,
     skipped: Vec<Skipped>,
     skipped_count: u64,
+    stop: Arc<AtomicBool>,
 }
 
 /// Opens the directory that a source lies in, or whose contents it is; the source as it is called there.
@@ -233,13 +235,19 @@ impl Walk {
             digest: RandomState::new(),
             skipped: Vec::new(),
             skipped_count: 0,
+            stop: Arc::default(),
         })
+    }
+
+    /// Nobody asks for the rest once this is true: it ends there, in the midst of a batch and of a file that is hashed.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// The next entries, `max` at most and at least one; none at the end. After an error the walk goes on with what it can.
     pub fn next_batch(&mut self, max: usize) -> Result<Vec<Found>, TreeError> {
         let mut batch = Vec::new();
-        while batch.len() < max {
+        while batch.len() < max && !self.stop.load(Ordering::Acquire) {
             if let Some(mut listing) = self.current.take() {
                 match listing.next() {
                     Ok(Some(name)) => {
@@ -404,8 +412,9 @@ impl Walk {
             self.add_xattrs(&mut found, || super::found::open_to_read(directory, &name));
         }
         if self.options.hash && found.entry.kind == Kind::File {
-            match found.hash() {
-                Ok(hash) => found.entry.hash = Some(hash),
+            match found.hash(&self.stop) {
+                Ok(None) => return Ok(None),
+                Ok(hash) => found.entry.hash = hash,
                 Err(error) => {
                     // The next name of the file may be read.
                     self.linked.remove(&(stat.st_dev, stat.st_ino));

@@ -386,3 +386,25 @@ fn the_longest_paths_land() {
     landing.finish(0).expect("whole");
     assert_eq!(landing.examine(0, entry).expect("examined"), Examined::Same);
 }
+
+#[test]
+fn who_waits_for_the_end_does_not_wait_for_a_file_that_is_hashed() {
+    let site = Site::new();
+    site.write("file", &bytes(100_000, 1));
+    let stop = Arc::new(AtomicBool::new(false));
+    let hashing = WalkOptions { hash: true, ..WalkOptions::default() };
+    let entry = all(&mut site.walk(&[], hashing), 9).pop().expect("the file").entry;
+    fs::create_dir(site.to()).expect("made");
+    fs::copy(site.from().join("file"), site.to().join("file")).expect("copied");
+    let mut landing = site.landing(LandingOptions { checksum: true, ..LandingOptions::default() });
+    landing.stop_when(Arc::clone(&stop));
+    let mut walk = site.walk(&[], hashing);
+    walk.stop_when(Arc::clone(&stop));
+    assert!(matches!(landing.examine(0, entry.clone()), Ok(Examined::Same | Examined::Made(Change::Attributes))));
+    assert_eq!(walk.next_batch(1).expect("the top").len(), 1);
+    stop.store(true, Ordering::Release);
+    assert!(matches!(landing.examine(1, entry), Ok(Examined::Wanted { .. })), "it was not read");
+    assert_eq!(walk.next_batch(9).expect("ended").len(), 0);
+    let found = all(&mut site.walk(&[], WalkOptions::default()), 9).pop().expect("the file");
+    assert_eq!(found.hash(&stop).expect("readable"), None);
+}
