@@ -219,7 +219,7 @@ pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
 pub const SESSION_ANSWER_WITHIN: Duration = Duration::from_secs(45);
 /// A client asks so often for its session where the server closes the connection before it answers, as one does that starts.
 pub const SESSION_ASKS_MAX: usize = 10;
-/// Bytes of a session that wait for its writer; beyond this its connections read nothing.
+/// Bytes of a session that wait for its writer, and what it takes to say what they are; beyond this its connections read nothing.
 pub const SESSION_BACKLOG_MAX: usize = 3 << 20;
 /// A peer whose round trip is shorter is on this host or beside it.
 pub const SESSION_LOCAL_RTT: Duration = Duration::from_millis(2);
@@ -245,6 +245,8 @@ pub const ASKS_MAX: usize = 1 << 17;
 pub const DAMAGED_IN_A_ROW_MAX: u32 = 16;
 /// Missing blocks that are asked for one by one (seed 002's message 0x03); more are asked for by ranges.
 pub const RETRANSMIT_EACH_MAX: u64 = 256;
+/// Runs of blocks of one batch that are here with gaps between them. They are few where blocks come in their order.
+pub const ARRIVED_RUNS_MAX: usize = 1 << 20;
 /// Runs of blocks that a sender remembers of what its receiver has, or asks for again.
 pub const RUNS_TOLD_MAX: usize = 4 << 20;
 /// What an announced entry counts for beside its path, bytes.

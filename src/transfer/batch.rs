@@ -132,12 +132,14 @@ pub struct Arrivals {
     /// Of each file, which of its blocks; kept by file, so that many small files make no long list.
     files: Vec<RangeSet>,
     missing: u64,
+    /// Unbroken runs of all files.
+    runs: usize,
 }
 
 impl Arrivals {
     /// Nothing of `batch` yet.
     pub fn of(batch: &Batch) -> Self {
-        Self { files: vec![RangeSet::new(); batch.len()], missing: u64::from(batch.blocks()) }
+        Self { files: vec![RangeSet::new(); batch.len()], missing: u64::from(batch.blocks()), runs: 0 }
     }
 
     /// Blocks of one file are here; how many were not before. Numbers that are not the file's do not count.
@@ -146,7 +148,9 @@ impl Arrivals {
         let (start, end) = (blocks.start.max(own.start), blocks.end.min(own.end));
         let Some(set) = self.files.get_mut(usize::from(file.0)) else { return 0 };
         let length = u64::from(end.saturating_sub(start));
+        let before = set.run_count();
         let added = set.insert(Offset(u64::from(start.saturating_sub(own.start))), ByteCount(length)).0;
+        self.runs = self.runs + set.run_count() - before;
         self.missing -= added;
         added
     }
@@ -156,6 +160,11 @@ impl Arrivals {
         let own = batch.blocks_of(file);
         let set = self.files.get(usize::from(file.0)).filter(|_| own.contains(&seq.0));
         set.is_some_and(|set| set.contains(Offset(u64::from(seq.0 - own.start)), ByteCount(1)))
+    }
+
+    /// How many unbroken runs there are of those that are here; what touches at the border of two files is two.
+    pub fn run_count(&self) -> usize {
+        self.runs
     }
 
     /// How many are not here.

@@ -3,15 +3,17 @@
 //! Kept as what it looks like, ranges in ascending order that neither touch nor overlap, so that an object that
 //! arrived in order is one entry however long it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{ByteCount, Offset};
 
-/// A set of byte positions, 16 bytes for each unbroken run of them.
+/// A set of byte positions, some 16 bytes for each unbroken run of them. What is done with one run takes time as the
+/// logarithm of their number, whatever order they come in.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct RangeSet {
-    /// (start, end): ascending, none empty, a gap between each two.
-    runs: Vec<(u64, u64)>,
+    /// The end of each run by its start: none is empty, a gap between each two.
+    runs: BTreeMap<u64, u64>,
 }
 
 impl RangeSet {
@@ -22,49 +24,62 @@ impl RangeSet {
 
     /// Adds `length` bytes from `offset` on, whether or not some of them are in it. Returns how many were not.
     pub fn insert(&mut self, offset: Offset, length: ByteCount) -> ByteCount {
-        let (mut start, mut end) = span(offset, length);
+        let (start, end) = span(offset, length);
         if start == end {
             return ByteCount(0);
         }
+        let mut added = end - start;
         // The runs that touch the new one become one with it.
-        let first = self.runs.partition_point(|run| run.1 < start);
-        let last = self.runs.partition_point(|run| run.0 <= end);
-        let touched = &self.runs[first..last];
-        let held: u64 = touched.iter().map(|run| run.1.min(end).saturating_sub(run.0.max(start))).sum();
-        let added = end - start - held;
-        if let (Some(front), Some(back)) = (touched.first(), touched.last()) {
-            start = start.min(front.0);
-            end = end.max(back.1);
+        let mut whole = start..end;
+        if let Some((run_start, run_end)) = self.run_at(start) {
+            added -= run_end.min(end) - start;
+            whole = run_start..run_end.max(end);
         }
-        if last - first == 1 {
-            self.runs[first] = (start, end);
-        } else {
-            self.runs.splice(first..last, [(start, end)]);
+        while let Some((&run_start, &run_end)) = self.runs.range(start + 1..=end).next() {
+            added -= run_end.min(end) - run_start;
+            whole.end = whole.end.max(run_end);
+            self.runs.remove(&run_start);
         }
+        self.runs.insert(whole.start, whole.end);
         ByteCount(added)
     }
 
     /// Takes `length` bytes from `offset` on out of it. Returns how many were in it.
     pub fn remove(&mut self, offset: Offset, length: ByteCount) -> ByteCount {
         let (start, end) = span(offset, length);
-        let first = self.runs.partition_point(|run| run.1 <= start);
-        let last = self.runs.partition_point(|run| run.0 < end);
-        if start == end || first >= last {
+        if start == end {
             return ByteCount(0);
         }
-        let touched = &self.runs[first..last];
-        let removed = touched.iter().map(|run| run.1.min(end) - run.0.max(start)).sum();
-        let front = (touched[0].0, start);
-        let back = (end, touched[touched.len() - 1].1);
-        self.runs.splice(first..last, [front, back].into_iter().filter(|run| run.0 < run.1));
+        let mut removed = 0;
+        let mut rest = None;
+        if let Some((run_start, run_end)) = self.run_at(start).filter(|run| run.0 < start) {
+            removed += run_end.min(end) - start;
+            rest = Some(run_end);
+            if run_end > start {
+                self.runs.insert(run_start, start);
+            }
+        }
+        while let Some((&run_start, &run_end)) = self.runs.range(start..end).next() {
+            removed += run_end.min(end) - run_start;
+            rest = Some(run_end);
+            self.runs.remove(&run_start);
+        }
+        if let Some(rest) = rest.filter(|rest| *rest > end) {
+            self.runs.insert(end, rest);
+        }
         ByteCount(removed)
     }
 
     /// Whether all of `length` bytes from `offset` on are in it; always so of no bytes.
     pub fn contains(&self, offset: Offset, length: ByteCount) -> bool {
         let (start, end) = span(offset, length);
-        let after = self.runs.partition_point(|run| run.0 <= start);
-        start == end || after.checked_sub(1).is_some_and(|at| end <= self.runs[at].1)
+        start == end || self.run_at(start).is_some_and(|run| end <= run.1)
+    }
+
+    /// The run that `position` is in or right behind.
+    fn run_at(&self, position: u64) -> Option<(u64, u64)> {
+        let (&start, &end) = self.runs.range(..=position).next_back()?;
+        (position <= end).then_some((start, end))
     }
 
     /// What lacks of an object of `size` bytes, in ascending order.
@@ -75,12 +90,13 @@ impl RangeSet {
     /// What lacks of `length` bytes from `offset` on, in ascending order.
     pub fn missing_in(&self, offset: Offset, length: ByteCount) -> impl Iterator<Item = (Offset, ByteCount)> {
         let (start, end) = span(offset, length);
-        let first = self.runs.partition_point(|run| run.1 <= start);
-        let mut runs = self.runs[first..].iter();
+        let first = self.run_at(start).map_or(start, |run| run.0);
+        let mut runs = self.runs.range(first..);
         let mut at = start;
         std::iter::from_fn(move || {
             while at < end {
-                let (gap, (gap_end, next)) = (at, runs.next().map_or((end, end), |run| (run.0.min(end), run.1)));
+                let (gap, (gap_end, next)) =
+                    (at, runs.next().map_or((end, end), |(&run_start, &run_end)| (run_start.min(end), run_end)));
                 at = next;
                 if gap < gap_end {
                     return Some((Offset(gap), ByteCount(gap_end - gap)));
@@ -102,7 +118,7 @@ impl RangeSet {
 
     /// How many bytes are in it.
     pub fn total(&self) -> ByteCount {
-        ByteCount(self.runs.iter().map(|run| run.1 - run.0).sum())
+        ByteCount(self.runs.iter().map(|(start, end)| end - start).sum())
     }
 
     /// How many unbroken runs it has.
@@ -112,7 +128,7 @@ impl RangeSet {
 
     /// Its unbroken runs, in ascending order.
     pub fn runs(&self) -> impl ExactSizeIterator<Item = (Offset, ByteCount)> {
-        self.runs.iter().map(|run| (Offset(run.0), ByteCount(run.1 - run.0)))
+        self.runs.iter().map(|(&start, &end)| (Offset(start), ByteCount(end - start)))
     }
 }
 
@@ -134,7 +150,7 @@ impl Extend<(Offset, ByteCount)> for RangeSet {
 
 impl fmt::Debug for RangeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.runs.iter().map(|run| run.0..run.1)).finish()
+        f.debug_set().entries(self.runs.iter().map(|(start, end)| start..end)).finish()
     }
 }
 

@@ -25,6 +25,18 @@ pub(super) enum Job {
     Stop,
 }
 
+impl Job {
+    /// What it counts for while it waits, bytes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Follow { buffer, received } => {
+                buffer.as_ref().map_or(0, |buffer| buffer.filled().len()) + size_of_val(&received[..])
+            }
+            Self::Stop => 0,
+        }
+    }
+}
+
 struct Writer {
     session: Arc<Running>,
     landing: Landing,
@@ -65,10 +77,12 @@ pub(super) fn spawn(
         is_complete: true,
     };
     crate::engine::spawn("ss-session", move || {
-        while let Some(Job::Follow { buffer, received }) = writer.next(&jobs) {
-            let bytes = buffer.as_ref().map_or(&[][..], |buffer| buffer.filled());
-            writer.follow(bytes, received);
-            writer.session.shrink_backlog(bytes.len());
+        while let Some(job) = writer.next(&jobs) {
+            let weight = job.weight();
+            let Job::Follow { buffer, received } = job else { break };
+            writer.follow(buffer.as_ref().map_or(&[], |buffer| buffer.filled()), received);
+            drop(buffer);
+            writer.session.shrink_backlog(weight);
         }
     })
 }

@@ -34,7 +34,7 @@ pub(in crate::engine) struct Running {
     writer: Option<Sender<Job>>,
     /// Of a client: who is told what happens.
     feed: Option<SessionFeed>,
-    /// Bytes that wait for the writer.
+    /// The weight of what waits for the writer, bytes.
     backlog: AtomicUsize,
     pub(super) counters: Counters,
     /// It has ended; for whoever must not wait for the lock, or is busy for long.
@@ -305,9 +305,10 @@ impl Running {
     /// Hands what came in to the writer; called under the lock.
     pub(super) fn follow(&self, buffer: Option<Buffer>, received: Vec<Received>) {
         if let Some(writer) = self.writer.as_ref().filter(|_| !received.is_empty()) {
-            self.backlog.fetch_add(buffer.as_ref().map_or(0, |buffer| buffer.filled().len()), Ordering::AcqRel);
+            let job = Job::Follow { buffer, received };
+            self.backlog.fetch_add(job.weight(), Ordering::AcqRel);
             // The writer lives until the session has ended, and then nothing is missed.
-            let _ = writer.send(Job::Follow { buffer, received });
+            let _ = writer.send(job);
         }
     }
 
@@ -316,7 +317,7 @@ impl Running {
         self.backlog.load(Ordering::Acquire) >= limits::SESSION_BACKLOG_MAX
     }
 
-    /// The writer is done with a buffer of so many bytes.
+    /// The writer is done with a job of this weight.
     pub(super) fn shrink_backlog(&self, bytes: usize) {
         let before = self.backlog.fetch_sub(bytes, Ordering::AcqRel);
         if before >= limits::SESSION_BACKLOG_MAX && before - bytes < limits::SESSION_BACKLOG_MAX {

@@ -81,6 +81,8 @@ pub(super) struct Receiving {
     have: Vec<(FileId, Option<RangeSet>)>,
     changes: Vec<FileChange>,
     failed: BTreeSet<FileId>,
+    /// The sender has said that it does not know all that there is.
+    is_incomplete: bool,
     /// Counts what was asked for, over the whole session.
     round: u32,
     /// The last round that each connection has brought all of.
@@ -100,6 +102,7 @@ impl Receiving {
             have: Vec::new(),
             changes: Vec::new(),
             failed: BTreeSet::new(),
+            is_incomplete: false,
             round: 0,
             done: BTreeMap::new(),
             told: 0,
@@ -139,13 +142,16 @@ impl Receiving {
             }
             (Message::FileInfo(info), Phase::Listing(left)) => self.handle_info(info, left, received)?,
             (Message::Failed { file, text }, _) if *file == NO_ENTRY => {
-                received.push(Received::Incomplete);
+                if !std::mem::replace(&mut self.is_incomplete, true) {
+                    received.push(Received::Incomplete);
+                }
                 events.push_back(Event::Failed { file: *file, reason: words(text) });
             }
             (Message::Failed { file, text }, Phase::Listing(_) | Phase::Examining | Phase::Fetching) => {
-                self.give_up(*file);
-                received.push(Received::GiveUp { file: *file });
-                events.push_back(Event::Failed { file: *file, reason: words(text) });
+                if self.give_up(*file) {
+                    received.push(Received::GiveUp { file: *file });
+                    events.push_back(Event::Failed { file: *file, reason: words(text) });
+                }
             }
             // It could not be read while its last blocks were on their way.
             (Message::Failed { .. }, _) => {}
@@ -183,12 +189,16 @@ impl Receiving {
         Ok(())
     }
 
-    fn give_up(&mut self, file: FileId) {
-        self.failed.insert(file);
+    /// A file gets no more bytes; false where that is known.
+    fn give_up(&mut self, file: FileId) -> bool {
+        if !self.failed.insert(file) {
+            return false;
+        }
         // Until all entries were looked at, arrivals are those of the batch before.
         if matches!(self.phase, Phase::Fetching | Phase::Landing) {
             self.arrivals.insert(&self.batch, file, self.batch.blocks_of(file));
         }
+        true
     }
 
     /// An entry was looked at: `None` for what needs no bytes, else what is there of it.
@@ -258,7 +268,17 @@ impl Receiving {
         if self.arrivals.insert(&self.batch, file, seq.0..seq.0 + 1) > 0 {
             received.push(Received::Write { file, offset: located.offset, at });
         }
-        Ok(())
+        self.check_runs("DATA")
+    }
+
+    /// What comes in one gap after another takes memory for each of them.
+    fn check_runs(&self, what: &'static str) -> Result<(), SessionError> {
+        match self.arrivals.run_count() <= limits::ARRIVED_RUNS_MAX {
+            true => Ok(()),
+            false => {
+                Err(SessionError::OutOfPlace { what, why: "blocks come in no order, with too many gaps between them" })
+            }
+        }
     }
 
     /// Whether what comes over a connection now was asked for in an earlier round, or for a file that was given up meanwhile:
@@ -294,7 +314,7 @@ impl Receiving {
             }
             _ => return Err(error),
         }
-        Ok(())
+        self.check_runs("HOLE")
     }
 
     /// A connection has brought all that was to come over it in a round.
@@ -400,4 +420,29 @@ fn gaps(blocks: u32, missing: &[Range<u32>]) -> Vec<Range<u32>> {
     let starts = std::iter::once(0).chain(missing.iter().map(|range| range.end));
     let ends = missing.iter().map(|range| range.start).chain(std::iter::once(blocks));
     starts.zip(ends).filter(|(start, end)| start < end).map(|(start, end)| start..end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_in_no_order_take_bounded_memory() {
+        // A client had 5 MB of HOLE messages, each for every second block, hold up a whole node for minutes.
+        let mut receiving = Receiving::new(512);
+        let pieces = limits::ARRIVED_RUNS_MAX as u32;
+        receiving.batch.push(ByteCount(512 * 2 * (u64::from(pieces) + 1))).expect("fits");
+        receiving.arrivals = Arrivals::of(&receiving.batch);
+        receiving.phase = Phase::Fetching;
+        receiving.round = 1;
+        let mut received = Vec::new();
+        let mut hole = |piece: u32| {
+            received.clear();
+            receiving.handle_hole(LinkId(0), BlockRun::new(BlockSeq(2 * piece), 1).expect("a run"), &mut received)
+        };
+        for piece in (1..=pieces).rev() {
+            hole(piece).expect("it may be on its way over another connection");
+        }
+        assert!(hole(0).expect_err("too many pieces").ends_session());
+    }
 }

@@ -370,6 +370,17 @@ fn hostile_senders_are_refused() {
 }
 
 #[test]
+fn what_fails_is_followed_once() {
+    let mut receiver = Session::receiver(Side::Server, BLOCK);
+    let announced = [Message::FileCount(2), Message::FileInfo(info(b"a", 0, 601))];
+    feed(&mut receiver, &announced).expect("announced");
+    let fails = |file| Message::Failed { file, text: "" };
+    let told: Vec<_> = (0..100).map(|at| fails(if at % 2 == 0 { FileId(0) } else { NO_ENTRY })).collect();
+    let received = feed(&mut receiver, &told).expect("it may say so");
+    assert!(matches!(received[..], [Received::GiveUp { file: FileId(0) }, Received::Incomplete]), "{received:?}");
+}
+
+#[test]
 fn data_must_be_what_was_announced() {
     let check = |file: u16, seq: u32, data: &[u8], is_right: bool| {
         let mut receiver = Session::receiver(Side::Client, BLOCK);
