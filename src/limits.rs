@@ -278,6 +278,8 @@ pub const SKIPPED_MAX: usize = 10_000;
 pub const XATTR_BYTES_MAX: usize = 56 << 10;
 /// Files of a session that are arriving and open at once; others are closed until more of them comes.
 pub const ARRIVING_OPEN_MAX: usize = 128;
+/// Directories of a session that are remembered until its end, bytes of their paths and extended attributes.
+pub const LISTED_BYTES_MAX: usize = 1 << 30;
 /// Directories of a session that are held open.
 pub const DIRECTORIES_OPEN_MAX: usize = 32;
 /// One read of a file that is hashed, bytes.

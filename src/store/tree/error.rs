@@ -139,10 +139,12 @@ pub enum TreeError {
     #[error("no file with the number {0} is on its way")]
     UnknownFile(u16),
     /// More than one session's tables hold.
-    #[error("{root}: more than {max} {what}; send the tree in several sessions", max = limits::OBJECTS_MAX)]
+    #[error("{root}: more than {max} {what}; send the tree in several sessions")]
     TooMany {
         /// The tree's directory.
         root: PathBuf,
+        /// The bound.
+        max: usize,
         /// Of what.
         what: &'static str,
     },

@@ -100,6 +100,8 @@ pub struct Landing {
     wanted_paths: Option<HashSet<TreePath>>,
     /// Directories of the session, as they are to be.
     pub(super) listed: BTreeMap<TreePath, Entry>,
+    /// What these take, roughly.
+    pub(super) listed_bytes: usize,
     /// Digests of the paths of all entries, where others are to be deleted.
     seen: HashSet<u64>,
     digest: RandomState,
@@ -147,6 +149,7 @@ impl Landing {
             links: Vec::new(),
             wanted_paths: None,
             listed: BTreeMap::new(),
+            listed_bytes: 0,
             seen: HashSet::new(),
             digest: RandomState::new(),
             deleted: Vec::new(),
@@ -185,10 +188,13 @@ impl Landing {
     /// files, attributes. `id` names the entry in what follows, within its batch.
     pub fn examine(&mut self, id: u16, mut entry: Entry) -> Result<Examined, TreeError> {
         entry.mode &= 0o7777;
+        if !self.options.xattrs {
+            entry.xattrs = Vec::new();
+        }
         let path = self.place_of(&entry)?;
         if self.options.delete {
             if self.seen.len() >= limits::OBJECTS_MAX {
-                return Err(self.too_many("entries"));
+                return Err(self.too_many(limits::OBJECTS_MAX, "entries"));
             }
             self.seen.insert(self.digest_of(entry.path.as_bytes()));
         }
@@ -521,8 +527,8 @@ impl Landing {
         Ok((self.directories.open(above)?, name))
     }
 
-    pub(super) fn too_many(&self, what: &'static str) -> TreeError {
-        TreeError::TooMany { root: self.tree.path().to_path_buf(), what }
+    pub(super) fn too_many(&self, max: usize, what: &'static str) -> TreeError {
+        TreeError::TooMany { root: self.tree.path().to_path_buf(), max, what }
     }
 
     /// What an operation on `path` below the tree came to.

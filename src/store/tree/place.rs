@@ -212,7 +212,10 @@ impl Landing {
         stat: Option<&FileStat>,
     ) -> Result<Examined, TreeError> {
         if self.listed.len() >= limits::OBJECTS_MAX {
-            return Err(self.too_many("directories"));
+            return Err(self.too_many(limits::OBJECTS_MAX, "directories"));
+        }
+        if self.listed_bytes > limits::LISTED_BYTES_MAX {
+            return Err(self.too_many(limits::LISTED_BYTES_MAX, "bytes of directories' names and extended attributes"));
         }
         let is_dir = stat.is_some_and(|stat| kind_of(stat) == SFlag::S_IFDIR);
         let examined = match stat {
@@ -240,8 +243,22 @@ impl Landing {
                 outcome => outcome,
             })?;
         }
-        self.listed.insert(path, entry);
+        self.remember(path, entry);
         Ok(examined)
+    }
+
+    /// Remembers a directory for the end of the session, as far as there is something to do then.
+    fn remember(&mut self, path: TreePath, mut entry: Entry) {
+        if self.options.dry_run {
+            if !self.options.delete {
+                return;
+            }
+            entry.xattrs = Vec::new();
+        }
+        let xattrs: usize =
+            entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES).sum();
+        self.listed_bytes += limits::ENTRY_BYTES + 2 * path.as_bytes().len() + xattrs;
+        self.listed.insert(path, entry);
     }
 
     pub(super) fn examine_symlink(

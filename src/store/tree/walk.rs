@@ -383,7 +383,11 @@ impl Walk {
             },
             SFlag::S_IFDIR => {
                 if self.pending.len() >= limits::OBJECTS_MAX {
-                    return Err(TreeError::TooMany { root: place.top.path.to_path_buf(), what: "directories" });
+                    return Err(TreeError::TooMany {
+                        root: place.top.path.to_path_buf(),
+                        max: limits::OBJECTS_MAX,
+                        what: "directories",
+                    });
                 }
                 let below = Place { top: Arc::clone(&place.top), path: resolve::join(&place.path, name).into() };
                 self.pending.push(Pending { place: Arc::new(below), path: path.clone(), scope: scope.clone() });
@@ -455,7 +459,8 @@ impl Walk {
                 Ok(Some(first))
             }
             hash_map::Entry::Vacant(_) if is_full => {
-                Err(TreeError::TooMany { root: top.path.to_path_buf(), what: "files with several names" })
+                let (root, max) = (top.path.to_path_buf(), limits::OBJECTS_MAX);
+                Err(TreeError::TooMany { root, max, what: "files with several names" })
             }
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert((path.clone(), stat.st_nlink - 1));

@@ -388,6 +388,33 @@ fn the_longest_paths_land() {
 }
 
 #[test]
+fn directories_are_remembered_only_for_what_is_done_with_them() {
+    let site = Site::new();
+    let options = |dry_run, delete, xattrs| LandingOptions { dry_run, delete, xattrs, ..LandingOptions::default() };
+    let kept = |options: LandingOptions| {
+        let tree = if options.dry_run { Tree::look(&site.to()) } else { Tree::open(&site.to()) };
+        let mut landing = Landing::new(tree.expect("opened"), TreePath::top(), options);
+        let xattrs = vec![(b"user.a"[..].into(), b"x".repeat(1000).into())];
+        let entry = Entry { xattrs, ..Entry::new(path("d"), Kind::Directory) };
+        landing.examine(0, entry).expect("examined");
+        (landing.listed.len(), landing.listed.values().map(|entry| entry.xattrs.len()).sum::<usize>())
+    };
+    assert_eq!(kept(options(true, false, true)), (0, 0), "nothing is done in a dry run");
+    assert_eq!(kept(options(true, true, true)), (1, 0), "but that it tells what would be deleted");
+    assert_eq!(kept(options(false, false, false)), (1, 0), "attributes that are not set");
+    assert_eq!(kept(options(false, false, true)), (1, 1));
+}
+
+#[test]
+fn directories_that_take_too_much_memory_are_refused() {
+    let site = Site::new();
+    let mut landing = site.landing(owning());
+    landing.listed_bytes = limits::LISTED_BYTES_MAX + 1;
+    let error = landing.examine(0, Entry::new(path("d"), Kind::Directory)).expect_err("too many");
+    assert!(matches!(error, TreeError::TooMany { max: limits::LISTED_BYTES_MAX, .. }), "{error}");
+}
+
+#[test]
 fn who_waits_for_the_end_does_not_wait_for_a_file_that_is_hashed() {
     let site = Site::new();
     site.write("file", &bytes(100_000, 1));

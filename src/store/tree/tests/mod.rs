@@ -20,6 +20,7 @@ use nix::sys::time::TimeSpec;
 use tempfile::TempDir;
 
 use super::*;
+use crate::limits;
 use crate::units::{ByteCount, Entry, FileTime, Kind, Offset, RangeSet, TreePath};
 
 /// A directory to send from and one to land in.
