@@ -81,8 +81,9 @@ pub const RECV_BUFFER_BYTES: usize = 1 << 20;
 pub const RECV_BUFFERS_PER_WORKER: usize = 64;
 /// One receive buffer of a link that little comes over, bytes.
 pub const IDLE_BUFFER_BYTES: usize = 16 << 10;
-/// Such buffers of one worker in all: one that receives and one on its way to disk for each link.
-pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * LINKS_MAX;
+/// Such buffers of one worker in all: one that receives and one on its way to disk for each link, and for each connection of a
+/// session; one for each that is to be refused.
+pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * (LINKS_MAX + SESSION_LINKS_MAX) + SESSION_CALLERS_MAX;
 /// A range of so many bytes takes its memory from the pool.
 pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
 /// Ranges that have memory of the pool at a time, each a block.
@@ -109,8 +110,13 @@ pub const WAITING_RANGE_COST: usize = 256;
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
 /// Links of one node.
 pub const LINKS_MAX: usize = 1024;
-/// Entries of one worker's ring, a send, a receive and a cancel for each link, and its wake-up; operations of its twin.
-pub const RING_ENTRIES: u32 = 4096;
+/// Connections of sessions that others have with one node, beside its links, ...
+pub const SESSION_LINKS_MAX: usize = 1024;
+/// ... and that one address has of them.
+pub const SESSION_LINKS_EACH_MAX: usize = SESSION_LINKS_MAX / 2;
+/// Entries of one worker's ring, a send, a receive and a cancel for each link or connection of a session, and its wake-up;
+/// operations of its twin.
+pub const RING_ENTRIES: u32 = 8192;
 /// A ring that is dropped waits this long for the kernel to give back the memory of cancelled operations.
 pub const RING_REAP_WITHIN: Duration = Duration::from_secs(2);
 /// Each feature that is tested at start must show itself within this time.
@@ -585,7 +591,8 @@ const _: () = {
     assert!(IDLE_BUFFER_BYTES < RECV_BUFFER_BYTES);
     assert!(TRAIN_BYTES_MAX >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
-    assert!(RING_ENTRIES as usize > 3 * LINKS_MAX);
+    assert!(RING_ENTRIES as usize > 3 * (LINKS_MAX + SESSION_LINKS_MAX + SESSION_CALLERS_MAX));
+    assert!(SESSION_CONNECTIONS_MAX <= SESSION_LINKS_EACH_MAX);
     assert!(LISTENERS_MAX <= LINKS_MAX);
     assert!(DEMO_EXCHANGES_MAX as usize * DEMO_LINKS_MAX as usize <= LINKS_MAX);
     assert!(2 * DEMO_LINKS_MAX as usize <= LINKS_MAX);

@@ -205,6 +205,8 @@ impl CtlError {
 fn session_status(error: &SessionError) -> u8 {
     match error {
         SessionError::Unreachable { .. } => exit::UNREACHABLE,
+        // Others have what it gives, and will have had it.
+        SessionError::Refused { .. } if error.is_busy() => exit::INCOMPLETE,
         SessionError::Lost { .. } | SessionError::Interrupted => exit::INCOMPLETE,
         SessionError::Options(_) => exit::USAGE,
         SessionError::Local { .. } if exit::is_permission(error) => exit::PERMISSION,

@@ -393,6 +393,9 @@ fn session_error(remote: &Remote, port: u16, resume: bool, source: SessionError)
         SessionError::Protocol { .. } => {
             format!("; is port {port} that of a [[listen]] with protocol = \"session\"? Another goes with --port")
         }
+        SessionError::Refused { .. } if source.is_busy() => {
+            ". Run the same command again when others have ended".to_owned()
+        }
         SessionError::Local { .. } if exit::is_permission(&source) => {
             "; run this as a user that may, or choose another place".to_owned()
         }

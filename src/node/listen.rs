@@ -102,7 +102,8 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
         site.tell((String::new(), address.ip().to_string(), None), Change::Refusal(refused));
         return;
     }
-    if site.engine().link_count() >= limits::LINKS_MAX {
+    // The engine counts what sessions have.
+    if listen.protocol != Protocol::Session && site.engine().link_count() >= limits::LINKS_MAX {
         tracing::warn!(%address, "refused: there are {} links already", limits::LINKS_MAX);
         return;
     }

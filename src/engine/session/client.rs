@@ -182,7 +182,7 @@ fn joins_as(session: &Arc<Running>, id: SessionId) -> Role {
 fn add(shared: &Arc<Shared>, session: &Arc<Running>, socket: OwnedFd, address: SocketAddr, role: Role) {
     let id = shared.sessions.next_link();
     session.add_link(id, shared.worker_of_session(id));
-    shared.add_session_link(NewConnection { id, socket, address: address.to_string(), role });
+    shared.add_session_link(NewConnection { id, socket, address: address.to_string(), role, seat: None });
 }
 
 fn connect(address: SocketAddr) -> Result<OwnedFd, SessionError> {

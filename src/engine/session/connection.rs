@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::running::{Ending, Running};
-use super::server::{Answer, Caller};
+use super::server::{Answer, Caller, Seat};
 use super::source::Opened;
 use crate::engine::flight::Flight;
 use crate::engine::shared::Shared;
@@ -21,6 +21,8 @@ pub(in crate::engine) struct NewConnection {
     pub(super) socket: OwnedFd,
     pub(super) address: String,
     pub(super) role: Role,
+    /// Of one that somebody made to this end.
+    pub(super) seat: Option<Seat>,
 }
 
 /// How a connection begins.
@@ -55,6 +57,7 @@ pub(in crate::engine) struct Connection {
     opened: Option<Opened>,
     out: Vec<u8>,
     runs: Vec<Run>,
+    _seat: Option<Seat>,
 }
 
 impl std::fmt::Debug for NewConnection {
@@ -74,7 +77,17 @@ impl Connection {
             }
         };
         let flight = Flight::new(new.socket, new.address, now);
-        Self { flight, id: new.id, state, began: now, greeting, opened: None, out: Vec::new(), runs: Vec::new() }
+        Self {
+            flight,
+            id: new.id,
+            state,
+            began: now,
+            greeting,
+            opened: None,
+            out: Vec::new(),
+            runs: Vec::new(),
+            _seat: new.seat,
+        }
     }
 
     // -- in ----------------------------------------------------------------------------------------------------------
@@ -263,6 +276,11 @@ impl Connection {
     pub(in crate::engine) fn handle_timeout(&mut self, now: Time) -> Result<(), String> {
         let overdue = |within| now.since(self.began) >= within;
         match &self.state {
+            State::Called(_) if !self.flight.receiving => {
+                // It is us who do not read.
+                self.began = now;
+                Ok(())
+            }
             State::Called(_) if overdue(limits::COMMAND_WITHIN) => {
                 Err(format!("no command came within {} s", limits::COMMAND_WITHIN.as_secs()))
             }

@@ -17,7 +17,7 @@ use crate::engine::shared::lock;
 use crate::limits;
 use crate::units::TreePath;
 use crate::uring::DriverKind;
-use crate::wire::session::Options;
+use crate::wire::session::{ErrorCode, Options};
 
 /// One transfer of trees between this host and a module of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +202,13 @@ pub enum SessionError {
     /// The work ended without saying how.
     #[error("the transfer ended without saying how; this is a fault of this program")]
     Died,
+}
+
+impl SessionError {
+    /// Whether the server is busy with others, and may do it later.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == ErrorCode::BUSY.0)
+    }
 }
 
 /// A transfer that is under way.

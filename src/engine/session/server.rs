@@ -1,6 +1,7 @@
 //! The sessions that a node serves: what callers want, and whether they get it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,53 @@ pub(in crate::engine) struct Sessions {
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_link: AtomicU64,
     callers: Arc<AtomicUsize>,
+    seats: Arc<Mutex<Seats>>,
+}
+
+/// Connections that others have made.
+#[derive(Debug, Default)]
+struct Seats {
+    taken: usize,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// A connection's place among them.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Mutex<Seats>>,
+    from: IpAddr,
+}
+
+impl Seat {
+    /// One more; also, why it is one too many.
+    fn take(seats: &Arc<Mutex<Seats>>, from: IpAddr) -> (Self, Option<String>) {
+        let mut held = lock(seats);
+        held.taken += 1;
+        let taken = held.taken;
+        let from_there = held.by_address.entry(from).or_default();
+        *from_there += 1;
+        let refusal = if taken > limits::SESSION_LINKS_MAX {
+            Some(format!("{} connections of sessions are all that this node takes", limits::SESSION_LINKS_MAX))
+        } else if *from_there > limits::SESSION_LINKS_EACH_MAX {
+            Some(format!("{} connections of sessions are all that one address has", limits::SESSION_LINKS_EACH_MAX))
+        } else {
+            None
+        };
+        (Self { seats: Arc::clone(seats), from }, refusal)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut held = lock(&self.seats);
+        held.taken -= 1;
+        if let Entry::Occupied(mut from_there) = held.by_address.entry(self.from) {
+            *from_there.get_mut() -= 1;
+            if *from_there.get() == 0 {
+                from_there.remove();
+            }
+        }
+    }
 }
 
 /// A tree while a session writes to it. Its lock is held while it is opened or closed, so that nobody meets it half way.
@@ -85,6 +133,7 @@ impl Default for Sessions {
             threads: Mutex::default(),
             next_link: AtomicU64::new(FIRST_LINK),
             callers: Arc::default(),
+            seats: Arc::default(),
         }
     }
 }
@@ -171,6 +220,8 @@ impl Sessions {
 pub(super) struct Caller {
     address: SocketAddr,
     modules: Arc<Modules>,
+    /// Why it gets nothing, whatever it wants.
+    refusal: Option<String>,
     /// How many there are.
     callers: Arc<AtomicUsize>,
 }
@@ -245,7 +296,8 @@ pub(in crate::engine) fn called(
     modules: Arc<Modules>,
 ) -> std::io::Result<NewConnection> {
     let before = sessions.callers.fetch_add(1, Ordering::Relaxed);
-    let caller = Caller { address, modules, callers: Arc::clone(&sessions.callers) };
+    let (seat, refusal) = Seat::take(&sessions.seats, address.ip());
+    let caller = Caller { address, modules, refusal, callers: Arc::clone(&sessions.callers) };
     if before >= limits::SESSION_CALLERS_MAX {
         let text = format!("{} connections have not said yet what they are for", limits::SESSION_CALLERS_MAX);
         return Err(std::io::Error::other(text));
@@ -253,7 +305,8 @@ pub(in crate::engine) fn called(
     let set_up = super::set_up(&socket);
     set_up.map_err(|error| std::io::Error::new(error.kind(), format!("its socket cannot be set up: {error}")))?;
     let role = Role::Called(caller);
-    Ok(NewConnection { id: sessions.next_link(), socket, address: address.to_string(), role })
+    let (id, address) = (sessions.next_link(), address.to_string());
+    Ok(NewConnection { id, socket, address, role, seat: Some(seat) })
 }
 
 impl Caller {
@@ -264,6 +317,7 @@ impl Caller {
     /// What becomes of a first message.
     pub(super) fn answer(&self, shared: &Arc<Shared>, message: &Message<'_>) -> Answer {
         let result = match message {
+            _ if self.refusal.is_some() => Err(Refused::new(ErrorCode::BUSY, self.refusal.clone().unwrap_or_default())),
             Message::Pull(command) => self.serve(shared, command, false),
             Message::Push(command) => self.serve(shared, command, true),
             Message::Session(id) => match shared.sessions.find(*id, self.address.ip()).filter(|it| !it.has_ended()) {
@@ -343,6 +397,24 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_leaves_connections_to_others_and_all_leave_them_to_links() {
+        let seats = Arc::default();
+        let from = |last| IpAddr::from([127, 0, 0, last]);
+        let take = |last| Seat::take(&seats, from(last));
+        let mut held: Vec<_> = (0..limits::SESSION_LINKS_EACH_MAX).map(|_| take(1)).collect();
+        assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
+        assert!(take(1).1.expect("too many").contains("one address"));
+        held.pop();
+        held.push(take(1));
+        held.extend((held.len()..limits::SESSION_LINKS_MAX).map(|at| take(2 + (at % 4) as u8)));
+        assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
+        assert!(take(9).1.expect("too many").contains("this node"));
+        drop(held);
+        let left = lock(&seats);
+        assert_eq!((left.taken, left.by_address.len()), (0, 0));
+    }
 
     #[test]
     fn a_tree_is_opened_again_only_when_it_is_closed() {
