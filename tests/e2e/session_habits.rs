@@ -101,6 +101,8 @@ fn what_is_in_the_way_of_the_top_is_not_replaced() {
         for options in [&[][..], &["--dry-run"]] {
             let outcome = server.push(&contents(&source), to, options);
             assert_eq!(outcome.status, Some(1), "{to} {options:?}: {}", outcome.errors);
+            let found = ["'file' is a file", "'current' is a symbolic link", "Not a directory"];
+            assert!(found.iter().any(|found| outcome.errors.contains(found)), "{}", outcome.errors);
         }
     }
     assert_eq!(fs::read(server.path("open/file")).expect("there"), b"precious");

@@ -66,7 +66,7 @@ pub enum TreeError {
     },
     /// A directory that is not empty stands where something else is to be.
     #[error(
-        "{root}: '{path}' is a directory that is not empty, where a {wanted} is to be; remove it, or let extraneous entries be deleted"
+        "{root}: '{path}' is a directory that is not empty, where a {wanted} is to be; remove it, or let extraneous entries be deleted (--delete)"
     )]
     InTheWay {
         /// The directory that the path is relative to.
@@ -75,6 +75,24 @@ pub enum TreeError {
         path: TreePath,
         /// What is to be there.
         wanted: &'static str,
+    },
+    /// What comes is to land in something that is no directory.
+    #[error("{root}: '{path}' is a {found}, and what comes lands in a directory; remove it, or name another place")]
+    NoDirectory {
+        /// The directory that the path is relative to.
+        root: PathBuf,
+        /// Where it is to land.
+        path: TreePath,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// In a dry run the rules for what is left out are not those that will hold.
+    #[error("{root}: what would be deleted in '{path}' cannot be told before its {file} has come", file = limits::IGNORE_FILE)]
+    Unruled {
+        /// The directory that the path is relative to.
+        root: PathBuf,
+        /// The directory.
+        path: TreePath,
     },
     /// The path cannot be an entry of the tree.
     #[error("{root}: '{path}' is refused: {reason}")]

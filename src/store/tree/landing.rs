@@ -9,7 +9,7 @@
 //! an interrupted session goes on where it was. Small files that are to be on disk before they have their names wait for
 //! one another, hard links for the end of their batch, attributes of directories for the end of all. A landing that is dropped leaves what it finished and what can be gone on with.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ use super::error::{RefusedPath, TreeError};
 use super::found::{hash_file, open_to_read};
 use super::rules::Rules;
 use super::shared::{Claim, Tree, Version};
-use super::walk::kind_of;
+use super::walk::{kind_name, kind_of};
 use crate::limits;
 use crate::units::{ByteCount, Entry, Kind, Offset, RangeSet, TreePath};
 
@@ -102,6 +102,8 @@ pub struct Landing {
     pub(super) listed: BTreeMap<TreePath, Entry>,
     /// What these take, roughly.
     pub(super) listed_bytes: usize,
+    /// In a dry run, directories whose rules for what is left out would be others by the time of deleting.
+    pub(super) unruled: BTreeSet<TreePath>,
     /// Digests of the paths of all entries, where others are to be deleted.
     seen: HashSet<u64>,
     digest: RandomState,
@@ -150,6 +152,7 @@ impl Landing {
             wanted_paths: None,
             listed: BTreeMap::new(),
             listed_bytes: 0,
+            unruled: BTreeSet::new(),
             seen: HashSet::new(),
             digest: RandomState::new(),
             deleted: Vec::new(),
@@ -170,9 +173,9 @@ impl Landing {
         let (above, name) = base.split();
         match self.look_in(above, name) {
             Ok(stat) if kind_of(&stat) == SFlag::S_IFDIR => Ok(()),
-            Ok(_) => {
+            Ok(stat) => {
                 let root = self.tree.path().to_path_buf();
-                Err(TreeError::InTheWay { root, path: base, wanted: "directory" })
+                Err(TreeError::NoDirectory { root, path: base, found: kind_name(kind_of(&stat)) })
             }
             Err(Errno::ENOENT | Errno::EACCES) => Ok(()),
             Err(errno) => Err(self.fail(&base, "look at", errno)),
@@ -200,17 +203,33 @@ impl Landing {
         }
         let stat = self.look(&path)?;
         self.tree.keep();
+        let ruled = entry.path.parent().filter(|_| entry.path.name() == limits::IGNORE_FILE.as_bytes());
+        let examined = self.examine_kind(id, path, entry, stat.as_ref())?;
+        let is_other = matches!(examined, Examined::Made(Change::New | Change::Content) | Examined::Wanted { .. });
+        if self.options.dry_run && self.options.delete && is_other {
+            self.unruled.extend(ruled);
+        }
+        Ok(examined)
+    }
+
+    fn examine_kind(
+        &mut self,
+        id: u16,
+        path: TreePath,
+        entry: Entry,
+        stat: Option<&FileStat>,
+    ) -> Result<Examined, TreeError> {
         match &entry.kind {
-            Kind::Directory => self.examine_directory(path, entry, stat.as_ref()),
+            Kind::Directory => self.examine_directory(path, entry, stat),
             Kind::Symlink(target) => {
                 let target = target.clone();
-                self.examine_symlink(&path, &target, &entry, stat.as_ref())
+                self.examine_symlink(&path, &target, &entry, stat)
             }
             Kind::HardLink(target) => {
                 let target = target.clone();
-                self.examine_link(id, &target, entry, stat.as_ref())
+                self.examine_link(id, &target, entry, stat)
             }
-            Kind::File => self.examine_file(id, path, entry, stat.as_ref()),
+            Kind::File => self.examine_file(id, path, entry, stat),
         }
     }
 

@@ -92,6 +92,15 @@ impl Landing {
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
+            if self.is_unruled(&path) {
+                let is_there = self.full(&path).and_then(|full| self.open_to_list(&full)).is_ok();
+                // Those below it are not told of, too.
+                if is_there && self.unruled.contains(&path) {
+                    let root = self.tree.path().to_path_buf();
+                    ended.failed.push(TreeError::Unruled { root, path });
+                }
+                continue;
+            }
             let scope = std::iter::successors(path.parent(), TreePath::parent).find_map(|above| scopes.get(&above));
             let scope = scope.cloned().unwrap_or_else(|| Scope::new(&self.options.rules));
             match self.extraneous(&path, &scope) {
@@ -109,6 +118,12 @@ impl Landing {
                 Err(error) => ended.failed.push(error),
             }
         }
+    }
+
+    /// Whether the rules of a directory, or of one that it is in, are not known in a dry run.
+    fn is_unruled(&self, path: &TreePath) -> bool {
+        let mut way = std::iter::successors(Some(path.clone()), TreePath::parent);
+        !self.unruled.is_empty() && way.any(|path| self.unruled.contains(&path))
     }
 
     /// What in a directory was not sent and is not left out, and the rules that hold in it.

@@ -401,7 +401,7 @@ impl Walk {
                 }
             },
             special => {
-                self.skip(&path, SkipReason::Special(special_name(special)));
+                self.skip(&path, SkipReason::Special(kind_name(special)));
                 return Ok(None);
             }
         };
@@ -550,8 +550,11 @@ pub(super) fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-fn special_name(kind: SFlag) -> &'static str {
+pub(super) fn kind_name(kind: SFlag) -> &'static str {
     match kind {
+        SFlag::S_IFREG => "file",
+        SFlag::S_IFDIR => "directory",
+        SFlag::S_IFLNK => "symbolic link",
         SFlag::S_IFIFO => "pipe",
         SFlag::S_IFSOCK => "socket",
         SFlag::S_IFBLK => "block device",

@@ -130,3 +130,36 @@ fn directories_that_let_nobody_in_are_no_hindrance() {
         fs::set_permissions(site.to().join(directory), PermissionsExt::from_mode(0o700)).expect("set");
     }
 }
+
+#[test]
+fn a_dry_run_does_not_guess_what_rules_that_have_not_come_would_keep() {
+    let site = Site::new();
+    site.write("same/.supersyncignore", b"*.o\n");
+    site.write("other/.supersyncignore", b"*.o\n");
+    site.write("fresh/.supersyncignore", b"*.o\n");
+    site.send(&[], &deleting());
+    site.write("other/.supersyncignore", b"*.log\n");
+    fs::remove_file(site.to().join("fresh/.supersyncignore")).expect("there");
+    site.write("missing/.supersyncignore", b"*.o\n");
+    site.write("other/sub/kept", b"x");
+    for name in ["same/a.o", "same/b.log", "other/a.o", "other/b.log", "other/sub/c.o", "fresh/a.o", "extra"] {
+        let path = site.to().join(name);
+        fs::create_dir_all(path.parent().expect("below")).expect("made");
+        fs::write(path, "extra").expect("written");
+    }
+    let mut landing = site.landing(LandingOptions { dry_run: true, ..deleting() });
+    for (id, found) in (0..).zip(all(&mut site.walk(&[], WalkOptions::default()), 100)) {
+        landing.examine(id, found.entry).expect("examined");
+    }
+    let ended = landing.end(true);
+    assert_eq!(texts(&ended.deleted), ["extra", "same/b.log"]);
+    let unruled = ended.failed.iter().map(|error| match error {
+        TreeError::Unruled { path, .. } => path.clone(),
+        other => panic!("{other}"),
+    });
+    assert_eq!(texts(&unruled.collect::<Vec<_>>()), ["fresh", "other"]);
+    drop(landing);
+    let (_, ended) = site.send(&[], &deleting());
+    let really = ["extra", "other/a.o", "other/sub/c.o", "same/b.log"];
+    assert_eq!(texts(&ended.deleted), really, "{:?}", ended.failed);
+}
