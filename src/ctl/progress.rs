@@ -15,7 +15,7 @@
 //! | `change` | path, `what`: `new`, `content` or `attributes` |
 //! | `deleted` | path |
 //! | `failed`, `skipped` | path, `reason` |
-//! | `summary` | the last one, where command line and local paths were right: `result` (`ok`, `incomplete` or `failed`), `exit_status`, `error` (text or null), `dry_run`, `entries`, `new`, `changed`, `attributes`, `deleted`, `failed`, `skipped`, `bytes_data`, `bytes_sent` and `bytes_received` (null where they are not counted), `damaged` (messages that came damaged here, and came again), `seconds` |
+//! | `summary` | the last one, where command line and local paths were right: `result` (`ok`, `incomplete` or `failed`), `exit_status`, `error` (text or null), `dry_run`, `entries`, `new`, `changed`, `attributes`, `deleted`, `failed`, `skipped`, `bytes_data`, `bytes_wanted` (of a dry run: of files that would be sent, with what an interrupted run left of them; else null), `bytes_sent` and `bytes_received` (null where they are not counted), `damaged` (messages that came damaged here, and came again), `seconds` |
 //!
 //! A path is told under the key `path` where it is UTF-8. Where it is not, the key is `path_percent` instead, and every byte
 //! but ASCII letters, digits, `/`, `.`, `_` and `-` is written as `%` and two hexadecimal digits. The top of the transfer
@@ -151,6 +151,7 @@ struct SummaryBody<'a> {
     failed: u64,
     skipped: u64,
     bytes_data: u64,
+    bytes_wanted: Option<u64>,
     bytes_sent: Option<u64>,
     bytes_received: Option<u64>,
     damaged: u64,
@@ -243,14 +244,15 @@ impl<O: Write, E: Write> Show<O, E> {
                     failed,
                     skipped,
                     bytes_data,
+                    bytes_wanted,
                     bytes_sent,
                     bytes_received,
                     damaged,
                     seconds,
-                    ..
                 } = *summary;
                 let counted = |bytes: u64| (bytes_sent > 0 || bytes_received > 0).then_some(bytes);
                 let (bytes_sent, bytes_received) = (counted(bytes_sent), counted(bytes_received));
+                let bytes_wanted = self.dry_run.then_some(bytes_wanted);
                 let result = match exit_status {
                     exit::OK => "ok",
                     exit::INCOMPLETE => "incomplete",
@@ -270,6 +272,7 @@ impl<O: Write, E: Write> Show<O, E> {
                     failed,
                     skipped,
                     bytes_data,
+                    bytes_wanted,
                     bytes_sent,
                     bytes_received,
                     damaged,
@@ -344,7 +347,7 @@ impl Meter {
 
 fn told(summary: &Summary, dry_run: bool) -> String {
     let Summary { entries, new, changed, attributes, deleted, failed, skipped, bytes_data, .. } = summary;
-    let Summary { bytes_sent, bytes_received, damaged, seconds, .. } = summary;
+    let Summary { bytes_wanted, bytes_sent, bytes_received, damaged, seconds, .. } = summary;
     let counted = if *entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
     let lead = if dry_run { "dry run, nothing was changed: " } else { "" };
     let mut text = format!("{lead}{counted}: {new} new, {changed} changed, {attributes} with other attributes");
@@ -353,7 +356,11 @@ fn told(summary: &Summary, dry_run: bool) -> String {
         text += &format!(", {count} {what}");
     }
     let speed = if *seconds > 0.0 { *bytes_data as f64 / seconds } else { 0.0 };
-    text += &format!("; {} of files in {seconds:.1} s ({})", size(*bytes_data), rate(speed));
+    if dry_run {
+        text += &format!("; {} of files would be sent", size(*bytes_wanted));
+    } else {
+        text += &format!("; {} of files in {seconds:.1} s ({})", size(*bytes_data), rate(speed));
+    }
     if *bytes_sent > 0 || *bytes_received > 0 {
         text += &format!(", {} sent, {} received", size(*bytes_sent), size(*bytes_received));
     }
@@ -410,7 +417,15 @@ mod tests {
             show.report(report).expect("a Vec takes all");
         }
         show.end(
-            &Summary { entries: 4, new: 1, failed: 1, bytes_sent: 2000, seconds: 2.0, ..Summary::default() },
+            &Summary {
+                entries: 4,
+                new: 1,
+                failed: 1,
+                bytes_wanted: 3000,
+                bytes_sent: 2000,
+                seconds: 2.0,
+                ..Summary::default()
+            },
             None,
             exit::INCOMPLETE,
         )
@@ -441,8 +456,12 @@ mod tests {
     #[test]
     fn a_dry_run_names_what_it_would_change() {
         let (out, _) = shown(Mode::Text { quiet: false }, true, &one_of_each());
-        let expected = format!("new         a/b\ndelete      old\\n\ndry run, nothing was changed: {SUMMARY}");
+        let (counts, _) = SUMMARY.split_once(';').expect("counts come first");
+        let (changes, bytes) = ("new         a/b\ndelete      old\\n\n", "3.0 kB of files would be sent");
+        let expected = format!("{changes}dry run, nothing was changed: {counts}; {bytes}, 2.0 kB sent, 0 B received\n");
         assert_eq!(out, expected);
+        let (out, _) = shown(Mode::Json, true, &[]);
+        assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["bytes_wanted"], 3000);
     }
 
     #[test]

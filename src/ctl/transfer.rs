@@ -268,25 +268,29 @@ impl Plan {
         let mode = if screen.json { Mode::Json } else { Mode::Text { quiet: options.quiet } };
         let mut show = Show::new(mode, options.dry_run, io::stdout(), io::stderr());
         let resume = !options.no_resume;
+        let mut done = Summary::default();
         let outcome = reach(&remote.host, port, "session").and_then(|(reached, stream)| {
             let failed = |source| session_error(&remote, port, resume, source);
             let driver = options.engine.driver(options.quiet)?;
             let handle = start(job(direction, &remote, options, &reached, driver), stream).map_err(failed)?;
             interrupt.begin();
-            follow(&handle, &mut show, interrupt, Instant::now)?.map_err(failed)
+            let result = follow(&handle, &mut show, interrupt, Instant::now)?;
+            done = handle.summary();
+            result.map_err(failed)
         });
-        conclude(outcome, &mut show, &remote)
+        conclude(outcome, done, &mut show, &remote)
     }
 }
 
-/// The summary and the exit status of a transfer that ended so.
+/// The summary and the exit status of a transfer that ended so; `done`: what it did where it broke off.
 fn conclude<O: Write, E: Write>(
     outcome: Result<Summary, CtlError>,
+    done: Summary,
     show: &mut Show<O, E>,
     remote: &Remote,
 ) -> Result<u8, CtlError> {
     let (summary, result) = match outcome {
-        Err(error) => (Summary::default(), Err(error)),
+        Err(error) => (done, Err(error)),
         Ok(summary) if summary.failed > 0 => {
             let Summary { failed, entries, .. } = summary;
             (summary, Err(CtlError::Incomplete { remote: remote.to_string(), failed, entries }))
@@ -614,8 +618,9 @@ mod tests {
         let mut show = Show::new(Mode::Json, false, &mut out, io::sink());
         let worker = std::thread::spawn(move || work(feed));
         let ended = follow(&handle, &mut show, &interrupt, Instant::now).expect("a Vec takes all");
+        let done = handle.summary();
         let outcome = ended.map_err(|error| session_error(&remote, 7402, true, error));
-        let result = conclude(outcome, &mut show, &remote);
+        let result = conclude(outcome, done, &mut show, &remote);
         worker.join().expect("it ends well");
         let lines = String::from_utf8(out).expect("text");
         (result, lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
@@ -654,6 +659,7 @@ mod tests {
     fn an_interrupted_transfer_is_told_to_stop_and_says_how_to_go_on() {
         let (result, events) = followed(true, |feed| {
             let (_open, never) = mpsc::channel::<()>();
+            feed.set_summary(Summary { entries: 7, new: 3, bytes_data: 5, ..Summary::default() });
             while !feed.is_stopped() {
                 let _ = never.recv_timeout(Duration::from_millis(1));
             }
@@ -662,7 +668,10 @@ mod tests {
         let error = result.expect_err("it was interrupted");
         assert_eq!(error.exit_status(), exit::INCOMPLETE);
         assert_eq!(error.to_string(), "h:data/x: interrupted. Run the same command again to go on");
-        assert_eq!(events[events.len() - 1]["error"], error.to_string());
+        let summary = &events[events.len() - 1];
+        assert_eq!(summary["error"], error.to_string());
+        let done = (&summary["entries"], &summary["new"], &summary["bytes_data"]);
+        assert_eq!(done, (&7.into(), &3.into(), &5.into()), "what was done until then");
     }
 
     #[test]

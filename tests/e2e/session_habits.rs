@@ -287,3 +287,17 @@ fn extended_attributes_that_the_receiver_cannot_keep_are_told() {
     let reason = outcome.of_kind("failed")[0]["reason"].as_str().expect("text");
     assert!(reason.contains("'user.note' of 'tree/a'"), "{reason}");
 }
+
+#[test]
+fn a_dry_run_tells_how_much_would_be_sent() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("a", &[1; 3000]), ("d/b", &[2; 400]), ("empty", b"")]);
+    std::fs::hard_link(source.join("a"), source.join("c")).expect("linked");
+    let there = server.path("there");
+    let wanted = |outcome: Outcome| (outcome.ok()["bytes_wanted"].clone(), outcome.ok()["bytes_data"].clone());
+    assert_eq!(wanted(server.push(&source, "open", &["--dry-run"])), (3400.into(), 0.into()));
+    assert_eq!(wanted(server.push(&source, "open", &[])), (serde_json::Value::Null, 3400.into()));
+    fs::write(source.join("d/b"), [3; 50]).expect("written");
+    assert_eq!(wanted(server.push(&source, "open", &["--dry-run"])), (50.into(), 0.into()));
+    assert_eq!(wanted(server.pull("open/tree", &there, &["--dry-run"])), (3400.into(), 0.into()));
+}

@@ -137,11 +137,13 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
         }
         feed.set_progress(session.progress());
         core = session.lock();
+        feed.set_summary(session.summary(&core));
         if core.ended.is_none() {
             let waited = session.turned.wait_timeout(core, limits::SESSION_LOOK_EVERY);
             core = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+    feed.set_summary(session.summary(&core));
     let result = match core.ended.clone() {
         Some(Ending::Refused { code, text }) => Err(SessionError::Refused { address: job.address, code: code.0, text }),
         Some(Ending::Lost(reason)) => Err(SessionError::Lost { address: job.address, reason }),

@@ -2,7 +2,7 @@
 //!
 //! A [`SessionJob`] is started and becomes a [`SessionHandle`]; whoever does the work has the [`SessionFeed`] at its other
 //! end. The handle's owner reads [`SessionHandle::next_report`] until [`Report::Ended`], which is the last one, and
-//! asks for [`SessionHandle::progress`] whenever it has a screen to fill. Reports wait in a queue: who does not read them
+//! asks for [`SessionHandle::progress`] whenever it has a screen to fill, and for [`SessionHandle::summary`] where it breaks off. Reports wait in a queue: who does not read them
 //! holds the work up between two batches of entries, and never a connection.
 
 use std::io;
@@ -116,7 +116,7 @@ pub enum Report {
     Ended(Result<Summary, SessionError>),
 }
 
-/// What a transfer that went to its end has done.
+/// What a transfer has done, until its end or when it broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Summary {
     /// Entries that the sender told of.
@@ -135,6 +135,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Bytes of files that were transferred.
     pub bytes_data: u64,
+    /// Bytes of files that are new or have another content, which an interrupted run may have brought some of.
+    pub bytes_wanted: u64,
     /// Bytes that went to the server, of any kind.
     pub bytes_sent: u64,
     /// Bytes that came from it.
@@ -232,6 +234,7 @@ pub struct StopSwitch(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     progress: Mutex<SessionProgress>,
+    summary: Mutex<Summary>,
     stop: AtomicBool,
     /// Reports that nobody has read yet.
     waiting: AtomicUsize,
@@ -250,6 +253,11 @@ impl SessionHandle {
     /// How far it is.
     pub fn progress(&self) -> SessionProgress {
         *lock(&self.shared.progress)
+    }
+
+    /// What it has done so far.
+    pub fn summary(&self) -> Summary {
+        *lock(&self.shared.summary)
     }
 
     /// The next report, as soon as there is one; `None` where there is none within this time. A transfer whose other end is
@@ -306,6 +314,11 @@ impl SessionFeed {
     /// Says how far it is.
     pub fn set_progress(&self, progress: SessionProgress) {
         *lock(&self.shared.progress) = progress;
+    }
+
+    /// Says what it has done.
+    pub fn set_summary(&self, summary: Summary) {
+        *lock(&self.shared.summary) = summary;
     }
 
     /// Whether it is to stop.

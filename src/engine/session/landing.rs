@@ -160,6 +160,7 @@ impl Writer {
         let mut received = Vec::new();
         core.protocol.handle_unwritable(file, reason, &mut received);
         self.session.follow(None, received);
+        self.session.uncount(&mut core, file);
         self.session.drain(core, None);
         self.session.handle_failed(path, reason.to_owned());
     }
@@ -204,9 +205,11 @@ impl Writer {
             }
             Ok(Examined::Made(change)) => self.examined.push((file, Some(what(change)), None)),
             Ok(Examined::Wanted { change, .. }) if self.is_dry_run => {
+                Counters::add(&counters.bytes_wanted, size);
                 self.examined.push((file, Some(what(change)), None));
             }
             Ok(Examined::Wanted { change, have }) => {
+                Counters::add(&counters.bytes_wanted, size);
                 let have = whole_blocks(&have, ByteCount(size), self.block_bytes);
                 let held = have.total().0;
                 Counters::add(&counters.bytes_skipped, held);
@@ -242,7 +245,7 @@ impl Writer {
         core.paths = std::mem::take(&mut self.paths);
         for (file, what, have) in self.examined.drain(..) {
             if let Some(what) = what {
-                self.session.handle_changed(&core, FileChange { file, what });
+                self.session.handle_changed(&mut core, FileChange { file, what });
             }
             core.protocol.handle_examined(file, what, have);
         }
@@ -265,6 +268,7 @@ impl Writer {
         rest.into_keys().for_each(|file| self.give_up(file, "its sender did not send all of it"));
         let mut core = self.session.lock();
         Counters::add(&self.session.counters.entries_done, core.paths.len() as u64);
+        core.forget_batch();
         core.protocol.handle_batch_stands();
         self.session.drain(core, None);
     }

@@ -15,7 +15,7 @@ use crate::engine::shared::{Shared, lock};
 use crate::limits;
 use crate::proto::session::{self, Event, Received, Run, Session};
 use crate::store::tree::Found;
-use crate::units::{FileId, LinkId, SessionId, Time, TreePath};
+use crate::units::{FileId, Kind, LinkId, SessionId, Time, TreePath};
 use crate::uring::{Buffer, Gather};
 use crate::wire::session::{ErrorCode, FileChange, What};
 
@@ -55,6 +55,8 @@ pub(super) struct Core {
     pub(super) batch: Arc<Vec<Found>>,
     /// Of a receiver: the paths of the batch that is arriving.
     pub(super) paths: Vec<TreePath>,
+    /// What was counted of the entries of the batch.
+    counted: BTreeMap<FileId, Change>,
     /// How it ended.
     pub(super) ended: Option<Ending>,
 }
@@ -102,6 +104,8 @@ pub(super) struct Counters {
     pub(super) bytes_skipped: AtomicU64,
     /// Payload that went over the wire, again or not.
     pub(super) bytes_data: AtomicU64,
+    /// Of files whose content is new or another.
+    pub(super) bytes_wanted: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     pub(super) is_scanned: AtomicBool,
@@ -118,6 +122,14 @@ impl Counters {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
+    fn of(&self, change: Change) -> &AtomicU64 {
+        match change {
+            Change::New => &self.new,
+            Change::Content => &self.changed,
+            Change::Attributes => &self.attributes,
+        }
+    }
+
     fn read(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
@@ -132,7 +144,7 @@ impl Running {
         writer: Option<Sender<Job>>,
         feed: Option<SessionFeed>,
     ) -> Arc<Self> {
-        let core = Core { protocol, batch: Arc::default(), paths: Vec::new(), ended: None };
+        let core = Core { protocol, batch: Arc::default(), paths: Vec::new(), counted: BTreeMap::new(), ended: None };
         Arc::new(Self {
             shared,
             peer,
@@ -341,6 +353,7 @@ impl Running {
         match event {
             Event::Asked { blocks, round } => tracing::debug!(peer = self.peer, blocks, round, "blocks are asked for"),
             Event::BatchDone => {
+                core.forget_batch();
                 Counters::add(&self.counters.entries_done, core.batch.len() as u64);
                 self.turned.notify_all();
             }
@@ -349,26 +362,35 @@ impl Running {
             Event::Deleted { path } => self.handle_deleted(path),
             Event::Failed { file, reason } => {
                 let path = core.path_of(file);
+                self.uncount(core, file);
                 self.handle_failed(path, reason);
             }
         }
     }
 
     /// An entry differs at the receiver.
-    pub(super) fn handle_changed(&self, core: &Core, FileChange { file, what }: FileChange) {
+    pub(super) fn handle_changed(&self, core: &mut Core, FileChange { file, what }: FileChange) {
         let change = match what {
             What::New => Change::New,
             What::Content => Change::Content,
             What::Attributes => Change::Attributes,
         };
-        let counter = match change {
-            Change::New => &self.counters.new,
-            Change::Content => &self.counters.changed,
-            Change::Attributes => &self.counters.attributes,
-        };
-        Counters::add(counter, 1);
+        Counters::add(self.counters.of(change), 1);
+        core.counted.insert(file, change);
+        if let Some(found) = core.batch.get(usize::from(file.0)).filter(|_| change != Change::Attributes)
+            && found.entry.kind == Kind::File
+        {
+            Counters::add(&self.counters.bytes_wanted, found.entry.size.0);
+        }
         if self.feed.is_some() {
             self.report(Report::Change { path: core.path_of(file), what: change });
+        }
+    }
+
+    /// An entry that was to change does not: it counts as failed alone.
+    pub(super) fn uncount(&self, core: &mut Core, file: FileId) {
+        if let Some(change) = core.counted.remove(&file) {
+            self.counters.of(change).fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -436,6 +458,7 @@ impl Running {
                     let mut core = self.lock();
                     // Where the receiver gave the file up as well, another batch may be on its way by now.
                     if Arc::ptr_eq(&batch, &core.batch) {
+                        self.uncount(&mut core, run.file);
                         core.protocol.handle_unreadable(run.file, &reason);
                     }
                     // What is to be said of it may be the last thing that this connection has to say.
@@ -482,6 +505,7 @@ impl Running {
             failed: read(&counters.failed),
             skipped: read(&counters.skipped),
             bytes_data: read(&counters.bytes_data),
+            bytes_wanted: read(&counters.bytes_wanted),
             bytes_sent: read(&counters.bytes_sent),
             bytes_received: read(&counters.bytes_received),
             damaged: core.protocol.damaged(),
@@ -491,6 +515,11 @@ impl Running {
 }
 
 impl Core {
+    /// What fails from now on was not counted.
+    pub(super) fn forget_batch(&mut self) {
+        self.counted.clear();
+    }
+
     /// The path of an entry of the present batch; the top for what is none.
     pub(super) fn path_of(&self, file: FileId) -> TreePath {
         let index = usize::from(file.0);
