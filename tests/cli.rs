@@ -292,7 +292,7 @@ fn a_fetch_brings_what_a_trader_has_and_skips_it_the_second_time() {
     assert_eq!(fs::read(there.join("remote/a/b")).expect("fetched"), b"content");
     assert!(there.join("remote/a/b.success").exists());
     ctl(&["fetch", address, text(&there)]).expect(0, &["1 entry: 0 new"]);
-    ctl(&["fetch", address, text(&there), "c"]).expect(3, &["failed: c: ", "1 of 1 entries failed"]);
+    ctl(&["fetch", address, text(&there), "c"]).expect(1, &["failed: c: ", "does not have 1 of 1 objects"]);
     kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
     let rest = reader.join().expect("it reads to the end");
     assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");

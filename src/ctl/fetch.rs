@@ -122,12 +122,13 @@ fn conclude<O: Write, E: Write>(
         seconds: done.elapsed.as_secs_f64(),
         ..Summary::default()
     };
-    let status = if failed == 0 { exit::OK } else { exit::INCOMPLETE };
-    show.end(&summary, None, status)?;
-    match failed {
-        0 => Ok(status),
+    let result = match failed {
+        0 => Ok(exit::OK),
+        _ if failed == done.refused => Err(CtlError::NotThere { remote: address, failed, entries }),
         _ => Err(CtlError::Incomplete { remote: address, failed, entries }),
-    }
+    };
+    show.end(&summary, None, result.as_ref().map_or_else(CtlError::exit_status, |status| *status))?;
+    result
 }
 
 /// A server tells how long a file is with its last byte, so that nobody knows how much there is to come.
@@ -184,11 +185,12 @@ mod tests {
 
     #[test]
     fn what_was_fetched_is_told_and_what_was_not_makes_it_incomplete() {
-        let check = |failed: Vec<(String, String)>, expected: Result<u8, u8>, out: &str, err: &str| {
+        let check = |failed: Vec<(String, String)>, refused: u64, expected: Result<u8, u8>, out: &str, err: &str| {
             let done = FetchSummary {
                 fetched: 2,
                 bytes: ByteCount(4000),
                 skipped: 1,
+                refused,
                 failed,
                 reconnects: 0,
                 elapsed: Duration::from_secs(2),
@@ -201,9 +203,11 @@ mod tests {
         };
         let tail = "; 4.0 kB of files in 2.0 s (2.0 kB/s)\n";
         let counts = "2 new, 0 changed, 0 with other attributes";
-        check(Vec::new(), Ok(exit::OK), &format!("3 entries: {counts}{tail}"), "");
+        check(Vec::new(), 0, Ok(exit::OK), &format!("3 entries: {counts}{tail}"), "");
         let failed = vec![("a".to_owned(), "gone".to_owned()), ("/b".to_owned(), "no name".to_owned())];
         let err = "failed: a: gone\nfailed: .: /b: no name\n";
-        check(failed, Err(exit::INCOMPLETE), &format!("5 entries: {counts}, 2 failed{tail}"), err);
+        let out = format!("5 entries: {counts}, 2 failed{tail}");
+        check(failed.clone(), 1, Err(exit::INCOMPLETE), &out, err);
+        check(failed, 2, Err(exit::FAILED), &out, err);
     }
 }

@@ -175,6 +175,8 @@ enum CtlError {
     Session { lead: String, source: SessionError, hint: String },
     #[error("{remote}: {failed} of {entries} entries failed. Run the same command again to try them again")]
     Incomplete { remote: String, failed: u64, entries: u64 },
+    #[error("{remote} does not have {failed} of {entries} objects")]
+    NotThere { remote: String, failed: u64, entries: u64 },
     #[error("interrupted. Run the same command again to go on")]
     Interrupted,
     #[error("cannot write the answer: {0}")]
@@ -198,13 +200,14 @@ impl CtlError {
             // The reader has seen enough and left, as `head` does; that is no failure of ours.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
             Self::Search { .. } | Self::Client(_) | Self::Store(_) | Self::Engine(_) | Self::Output(_) => exit::FAILED,
+            Self::NotThere { .. } => exit::FAILED,
         }
     }
 }
 
 fn session_status(error: &SessionError) -> u8 {
     match error {
-        SessionError::Unreachable { .. } => exit::UNREACHABLE,
+        SessionError::Unreachable { .. } | SessionError::NoSession { .. } => exit::UNREACHABLE,
         // Others have what it gives, and will have had it.
         SessionError::Refused { .. } if error.is_busy() => exit::INCOMPLETE,
         SessionError::Lost { .. } | SessionError::Interrupted => exit::INCOMPLETE,

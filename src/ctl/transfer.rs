@@ -394,7 +394,7 @@ pub(super) fn reach(host: &Host, port: u16, protocol: &'static str) -> Result<(R
 fn session_error(remote: &Remote, port: u16, resume: bool, source: SessionError) -> CtlError {
     let hint = match &source {
         SessionError::Unreachable { .. } => format!("; is port {port} still listened on?"),
-        SessionError::Protocol { .. } => {
+        SessionError::Protocol { .. } | SessionError::NoSession { .. } => {
             format!("; is port {port} that of a [[listen]] with protocol = \"session\"? Another goes with --port")
         }
         SessionError::Refused { .. } if source.is_busy() => {

@@ -96,6 +96,8 @@ pub struct FetchSummary {
     pub skipped: u64,
     /// Objects that could not be had, or lines of the listing that name none, and why.
     pub failed: Vec<(String, String)>,
+    /// Of these, what the server says that it does not have, or that is no name: no other run gets it either.
+    pub refused: u64,
     /// Connections that were lost on the way.
     pub reconnects: u64,
     /// How long it took.
@@ -211,15 +213,16 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
     let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, connections: 0, answered: false };
-    let mut run = Run { line, driver: job.driver, failed: Vec::new(), reconnects: 0, progress, on_progress };
+    let mut run =
+        Run { line, driver: job.driver, failed: Vec::new(), refused: 0, reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
     if !wanted.is_empty() {
         run.fetch(&root, wanted)?;
     }
     let FetchProgress { fetched, bytes, skipped, .. } = run.progress;
-    let Run { failed, reconnects, .. } = run;
-    Ok(FetchSummary { fetched, bytes, skipped, failed, reconnects, elapsed: began.elapsed() })
+    let Run { failed, refused, reconnects, .. } = run;
+    Ok(FetchSummary { fetched, bytes, skipped, failed, refused, reconnects, elapsed: began.elapsed() })
 }
 
 /// The way to the server.
@@ -271,6 +274,7 @@ struct Run<P> {
     line: Line,
     driver: DriverKind,
     failed: Vec<(String, String)>,
+    refused: u64,
     reconnects: u64,
     progress: FetchProgress,
     on_progress: P,
@@ -354,13 +358,13 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
         let mut wanted = Vec::new();
         for name in names {
             if let Err(error) = check_name_fits(&name, self.line.packet_len) {
-                self.failed.push((name.to_string(), error.to_string()));
+                self.refuse(&name, &error);
                 continue;
             }
             match root.is_done(&name) {
                 Ok(done) if done.is_yes() => self.progress.skipped += 1,
                 Ok(_) => wanted.push(name),
-                Err(StoreError::BadName { reason, .. }) => self.failed.push((name.to_string(), reason.to_string())),
+                Err(StoreError::BadName { reason, .. }) => self.refuse(&name, &reason),
                 Err(StoreError::Outside { root, object }) => {
                     let error = StoreError::Outside { root, object };
                     self.failed.push((name.to_string(), error.to_string()));
@@ -370,6 +374,12 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
         }
         self.progress.objects = wanted.len() as u64;
         Ok(wanted)
+    }
+
+    /// No run gets it.
+    fn refuse(&mut self, name: &ObjectName, reason: &dyn std::fmt::Display) {
+        self.refused += 1;
+        self.failed.push((name.to_string(), reason.to_string()));
     }
 
     // -- bringing it here --------------------------------------------------------------------------------------------
@@ -499,12 +509,16 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
                     Problem::BrokenOff(_) => flow.failures(id) >= limits::FETCH_BROKEN_OFF_MAX,
                     _ => true,
                 };
-                is_final.then(|| (name.to_string(), problem.to_string()))
+                let is_refused = matches!(problem, Problem::Refused(_));
+                is_final.then(|| (is_refused, (name.to_string(), problem.to_string())))
             });
             given_up.collect::<Option<Vec<_>>>()
         });
         let is_over = failed.is_some();
-        self.failed.extend(failed.into_iter().flatten());
+        for (is_refused, failed) in failed.into_iter().flatten() {
+            self.refused += u64::from(is_refused);
+            self.failed.push(failed);
+        }
         is_over
     }
 

@@ -1,6 +1,7 @@
 //! What people who know rsync and its like expect of `supersyncctl push` and `pull`, where a mistake costs them.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -21,8 +22,27 @@ fn a_server_that_closes_every_connection_may_be_another_one() {
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let outcome = Outcome::of(&server, server.pull_from(address, "open", &server.path("there"), &[]));
-    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
-    assert!(outcome.errors.contains("is that the port of a [[listen]]"), "{}", outcome.errors);
+    assert_eq!(outcome.status, Some(4), "{}", outcome.errors);
+    assert!(outcome.errors.contains("that of a [[listen]]"), "{}", outcome.errors);
+}
+
+#[test]
+fn a_server_that_speaks_something_else_is_named_so_at_once() {
+    let server = Server::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let speaker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("it comes");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it listens");
+        // Nobody else is accepted: a second try would wait for ever.
+        stream
+    });
+    let outcome = Outcome::of(&server, server.pull_from(address, "open", &server.path("there"), &[]));
+    drop(speaker.join());
+    assert_eq!(outcome.status, Some(4), "{}", outcome.errors);
+    for part in ["byte 0", "found 0x48", "that of a [[listen]]"] {
+        assert!(outcome.errors.contains(part), "{part}: {}", outcome.errors);
+    }
 }
 
 /// `touch -d @SECONDS`.

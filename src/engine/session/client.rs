@@ -147,6 +147,7 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     let result = match core.ended.clone() {
         Some(Ending::Refused { code, text }) => Err(SessionError::Refused { address: job.address, code: code.0, text }),
         Some(Ending::Lost(reason)) => Err(SessionError::Lost { address: job.address, reason }),
+        Some(Ending::NoSession(reason)) => Err(SessionError::NoSession { address: job.address, reason }),
         Some(Ending::Protocol(reason)) => Err(SessionError::Protocol { address: job.address, reason }),
         Some(Ending::Local(text)) => {
             let path = match &job.direction {
@@ -169,10 +170,9 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     feed.report(Report::Ended(result));
 }
 
-/// Why a session ends that was never made: nobody was there, or somebody who does not say a word of it.
+/// Why a session ends that was never made: nobody is there any more, or somebody who does not say a word of it.
 fn unanswered(refused: Option<String>, what: &str) -> Ending {
-    const HINT: &str = "is that the port of a [[listen]] with protocol = \"session\"? Another goes with --port";
-    Ending::Lost(refused.unwrap_or_else(|| format!("{what}; {HINT}")))
+    refused.map_or_else(|| Ending::NoSession(what.to_owned()), Ending::Lost)
 }
 
 fn joins_as(session: &Arc<Running>, id: SessionId) -> Role {

@@ -57,6 +57,8 @@ pub(in crate::engine) struct Connection {
     opened: Option<Opened>,
     out: Vec<u8>,
     runs: Vec<Run>,
+    /// Bytes that came and were taken in.
+    taken: usize,
     _seat: Option<Seat>,
 }
 
@@ -86,6 +88,7 @@ impl Connection {
             opened: None,
             out: Vec::new(),
             runs: Vec::new(),
+            taken: 0,
             _seat: new.seat,
         }
     }
@@ -104,6 +107,7 @@ impl Connection {
         let mut at = 0;
         if !matches!(self.state, State::Joined(_)) {
             at = self.meet(shared, buffer.filled(), now)?;
+            self.taken += at;
         }
         let mut received = Vec::new();
         let mut result = Ok(());
@@ -113,9 +117,10 @@ impl Connection {
             let mut core = session.lock();
             let outcome = core.protocol.handle_bytes(self.id, &buffer.filled()[at..], now, &mut received);
             shift(&mut received, at);
-            match outcome {
+            match outcome.map_err(|error| error.after(self.taken)) {
                 Ok(taken) => {
                     at += taken;
+                    self.taken += taken;
                     self.flight.carry.clear();
                     self.flight.carry.extend_from_slice(&buffer.filled()[at..]);
                     if received.iter().any(|received| matches!(received, Received::Write { .. })) {
@@ -150,7 +155,16 @@ impl Connection {
 
     /// Reads what opens the connection; how long that was, 0 where it is not whole yet.
     fn meet(&mut self, shared: &Arc<Shared>, bytes: &[u8], now: Time) -> Result<usize, String> {
-        let Some((read, length)) = session::read(bytes).map_err(|error| error.to_string())? else { return Ok(0) };
+        let (read, length) = match session::read(bytes) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(0),
+            Err(error) => {
+                if let State::Asks(session) = &self.state {
+                    session.give_up(Ending::NoSession(error.to_string()));
+                }
+                return Err(error.to_string());
+            }
+        };
         let Read::Message(message) = read else { return Err("its first message came damaged".into()) };
         match &self.state {
             State::Called(caller) if matches!(message, Message::Session(_)) => {

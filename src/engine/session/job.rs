@@ -176,6 +176,14 @@ pub enum SessionError {
         /// What the system said.
         source: io::Error,
     },
+    /// Who answers there, if anybody, speaks of no session.
+    #[error("no session with {address}: {reason}")]
+    NoSession {
+        /// Where.
+        address: SocketAddr,
+        /// What came instead.
+        reason: String,
+    },
     /// All connections are gone, and could not be made again.
     #[error("lost the connection to {address}: {reason}")]
     Lost {

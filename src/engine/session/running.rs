@@ -73,6 +73,9 @@ pub(super) enum Ending {
     /// The last connection is gone.
     #[error("{0}")]
     Lost(String),
+    /// There never was a session: nobody who speaks of it is there.
+    #[error("{0}")]
+    NoSession(String),
     /// The peer does not keep to the protocol.
     #[error("{0}")]
     Protocol(String),
@@ -245,7 +248,7 @@ impl Running {
             Ending::Protocol(text) => core.protocol.refuse(ErrorCode::PROTOCOL, text),
             Ending::Local(text) => core.protocol.refuse(ErrorCode::STORE, text),
             Ending::Stopped => core.protocol.refuse(ErrorCode::STOPPED, "stopped by its operator"),
-            Ending::Done | Ending::Refused { .. } | Ending::Lost(_) => {}
+            Ending::Done | Ending::Refused { .. } | Ending::Lost(_) | Ending::NoSession(_) => {}
         }
         self.end(core, ending);
     }

@@ -109,6 +109,14 @@ impl SessionError {
         Self::OutOfPlace { what: kind.as_str(), why }
     }
 
+    /// The same where so many bytes came over the connection before those that were given.
+    pub fn after(self, bytes: usize) -> Self {
+        match self {
+            Self::Wire(error) => Self::Wire(error.after(bytes)),
+            other => other,
+        }
+    }
+
     /// Whether the whole session ends with it, since the peer does not keep to the protocol or has ended it. Otherwise only
     /// the connection does.
     pub fn ends_session(&self) -> bool {
@@ -258,7 +266,7 @@ impl Session {
     ) -> Result<usize, SessionError> {
         self.channel.hear(link, now);
         let mut at = 0;
-        while let Some((read, length)) = session::read(&bytes[at..])? {
+        while let Some((read, length)) = session::read(&bytes[at..]).map_err(|error| error.after(at))? {
             let raw = at..at + length;
             match read {
                 Read::Damaged { kind, .. } => self.handle_damaged(link, kind)?,
@@ -311,7 +319,8 @@ impl Session {
             (Message::Control { next }, _) => self.channel.handle_control(link, *next),
             (Message::Resent { number, message }, _) => {
                 let is_asked = self.channel.handle_resent(*number, message)?;
-                match session::read(message)? {
+                let inner = raw.end - message.len();
+                match session::read(message).map_err(|error| error.after(inner))? {
                     Some((Read::Message(again @ Message::Retransmit(_)), _)) if is_asked => {
                         self.handle_control(link, &again, received)
                     }

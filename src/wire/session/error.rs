@@ -6,12 +6,15 @@ use super::MessageKind;
 use crate::limits;
 use crate::wire::Excerpt;
 
-/// What a peer did wrong. Positions count from the first byte of the message.
+/// What a peer did wrong. Positions count from the first byte that was given to be read; [`WireError::after`] makes them those of a
+/// stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// No message begins with this byte, so nobody knows where the next one does.
-    #[error("malformed message at byte 0: expected a type of 0x01 to 0x{last:02x}, found 0x{found:02x}", last = MessageKind::Deleted.code())]
+    #[error("malformed message at byte {position}: expected a type of 0x01 to 0x{last:02x}, found 0x{found:02x}", last = MessageKind::Deleted.code())]
     UnknownType {
+        /// Where.
+        position: usize,
         /// The byte.
         found: u8,
     },
@@ -27,6 +30,18 @@ pub enum WireError {
         /// What stands there.
         found: Excerpt,
     },
+}
+
+impl WireError {
+    /// The same where so many bytes came before.
+    pub fn after(self, bytes: usize) -> Self {
+        match self {
+            Self::UnknownType { position, found } => Self::UnknownType { position: position + bytes, found },
+            Self::Malformed { kind, position, expected, found } => {
+                Self::Malformed { kind, position: position + bytes, expected, found }
+            }
+        }
+    }
 }
 
 /// What the protocol allows at the place of a [`WireError::Malformed`].

@@ -278,7 +278,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Read<'_>, usize)>, WireError> {
 #[inline]
 pub fn frame(bytes: &[u8]) -> Result<Option<(MessageKind, usize)>, WireError> {
     let Some(&code) = bytes.first() else { return Ok(None) };
-    let kind = MessageKind::from_code(code).ok_or(WireError::UnknownType { found: code })?;
+    let kind = MessageKind::from_code(code).ok_or(WireError::UnknownType { position: 0, found: code })?;
     match (kind.form(), bytes.get(FIXED_HEAD_BYTES..VARIABLE_HEAD_BYTES)) {
         (Form::Fixed(payload_bytes), _) => Ok(Some((kind, FIXED_HEAD_BYTES + payload_bytes))),
         (Form::Variable, Some(&[high, low])) => {

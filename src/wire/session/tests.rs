@@ -242,7 +242,7 @@ fn a_time_too_late_for_a_file_is_refused() {
 #[test]
 fn bytes_that_are_no_type_end_the_connection() {
     for code in (0..=u8::MAX).filter(|code| *code == 0 || *code > 0x14) {
-        assert_eq!(read(&[code]), Err(WireError::UnknownType { found: code }));
+        assert_eq!(read(&[code]), Err(WireError::UnknownType { position: 0, found: code }));
         assert_eq!(MessageKind::from_code(code), None);
     }
     let error = read(b"GET / HTTP/1.1").expect_err("no message");
