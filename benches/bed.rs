@@ -1,9 +1,9 @@
-//! What the file-to-file benches stand on: objects to send, a fresh destination for each run, and engines in one process
-//! that are connected over loopback TCP.
+//! What the file-to-file benches stand on: objects to send, a fresh destination for each run, and engines in one
+//! process that are connected over loopback TCP.
 //!
-//! A run is timed from the moment the links are handed over (connected already) until the last object is committed. What
-//! has come is compared with what was sent afterwards, outside the timed part. Everything lies on tmpfs where there
-//! is one, so that the figures are about the data plane and not about a disk.
+//! A run is timed from the moment the links are handed over (connected already) until the last object is committed.
+//! What has come is compared with what was sent afterwards, outside the timed part. Everything lies on tmpfs where
+//! there is one, so that the figures are about the data plane and not about a disk.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -81,7 +81,8 @@ impl Start {
     }
 }
 
-/// Times the engines on both drivers at both packet lengths, and plain copies as the control, with so many `relays` between the ends.
+/// Times the engines on both drivers at both packet lengths, and plain copies as the control, with so many `relays`
+/// between the ends.
 pub(crate) fn bench(criterion: &mut Criterion, name: &str, relays: usize) {
     let bed = Bed::new();
     println!(
@@ -190,8 +191,8 @@ fn cpu_time() -> Duration {
         .sum()
 }
 
-/// The control: copies all objects through each of `places` but the last, into the last. A relay splices what comes into
-/// its spool and sends it on from there block by block, as an exchange cuts through.
+/// The control: copies all objects through each of `places` but the last, into the last. A relay splices what comes
+/// into its spool and sends it on from there block by block, as an exchange cuts through.
 fn copy(bed: &Bed, places: &[PathBuf]) -> Cost {
     let source = bed.source();
     let mut connections: Vec<_> = places.iter().map(|_| bed.connect()).collect();

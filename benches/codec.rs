@@ -5,9 +5,9 @@
 //! builds of it: the payload stays where it is. `decode` parses packet by packet, `decode_runs` takes plain middles as
 //! one run, as a link does. `pack_*` lays frames out for a gathered send and `read_*` takes them apart again: blocks of
 //! 1 MiB, which are runs of packets, and objects of 4 KiB, one after another in the same packets. `entries` decodes
-//! what an inventory says of such objects. `session` reads messages of 61,440 bytes of data, and makes their heads, beside
-//! the checksum of as many bytes; and it reads and writes what is told of an entry of a tree. Throughput is in bytes of
-//! packets, so figures compare with those of sockets and files.
+//! what an inventory says of such objects. `session` reads messages of 61,440 bytes of data, and makes their heads,
+//! beside the checksum of as many bytes; and it reads and writes what is told of an entry of a tree. Throughput is in
+//! bytes of packets, so figures compare with those of sockets and files.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use std::hint::black_box;

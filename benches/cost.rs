@@ -1,12 +1,13 @@
 //! Instructions that the codec and the links take, counted by valgrind (callgrind) and held against
-//! `benches/cost.baseline`. They do not drift as times do: with one toolchain the figures are the same on every machine,
-//! for valgrind's processor is always the same one.
+//! `benches/cost.baseline`. They do not drift as times do: with one toolchain the figures are the same on every
+//! machine, for valgrind's processor is always the same one.
 //!
 //!     cargo bench --bench cost              # a table; fails where a figure is more than a tenth above the baseline
 //!     cargo bench --bench cost -- --write   # makes what there is now the baseline
 //!
-//! Runs itself below valgrind, once a case, and counts only what goes through [`counted`]. Checksums have a row of their
-//! own; messages of sessions, which are made and read with theirs, have so little data that it is all but nothing.
+//! Runs itself below valgrind, once a case, and counts only what goes through [`counted`]. Checksums have a row of
+//! their own; messages of sessions, which are made and read with theirs, have so little data that it is all but
+//! nothing.
 
 #[path = "cost/cases.rs"]
 mod cases;

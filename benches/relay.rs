@@ -1,6 +1,6 @@
-//! File to file through an exchange: three engines in one process, two loopback TCP connections, a spool in between; the
-//! control is a plain copy in two hops with a spool file, in the same run. Throughput is in bytes of objects, counted
-//! once.
+//! File to file through an exchange: three engines in one process, two loopback TCP connections, a spool in between;
+//! the control is a plain copy in two hops with a spool file, in the same run. Throughput is in bytes of objects,
+//! counted once.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 mod bed;

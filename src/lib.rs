@@ -24,8 +24,8 @@
 //! [`wire`], [`transfer`] and [`proto`] are the pure core: no file, socket, clock, thread, async or global randomness.
 //! `tests/tidy.rs` holds the table above against the imports.
 //!
-//! Three protocols are given from outside, and are called seeds: 000, the plain duplex format ([`wire::duplex`]); 001, files
-//! by name ([`wire::named`]); 002, trees ([`wire::session`]). A peer that speaks nothing but 000 is
+//! Three protocols are given from outside, and are called seeds: 000, the plain duplex format ([`wire::duplex`]); 001,
+//! files by name ([`wire::named`]); 002, trees ([`wire::session`]). A peer that speaks nothing but 000 is
 //! *seed-only*.
 //!
 //! # A byte's way
@@ -36,13 +36,14 @@
 //! where; the writer puts them into the part file ([`store::Part`]); the committer makes whole parts final
 //! ([`store::Committer`]). Every decision on the way is [`transfer::Flow`]'s.
 //!
-//! Between nodes that both speak [`proto::extended`] it is ranges of objects that travel, over any link: read and checksummed
-//! as they go out, gathered in memory and checked as they come in, written and journaled ([`store::Journal`]), passed on
-//! by an exchange as soon as they are; the object's root is verified before it is made final.
+//! Between nodes that both speak [`proto::extended`] it is ranges of objects that travel, over any link: read and
+//! checksummed as they go out, gathered in memory and checked as they come in, written and journaled
+//! ([`store::Journal`]), passed on by an exchange as soon as they are; the object's root is verified before it is made
+//! final.
 //!
-//! In a session ([`proto::session`]) it is a tree: [`store::tree::Walk`] finds its entries, [`engine::session`] announces them
-//! and reads their blocks into trains; at the other end [`store::tree::Landing`] makes directories and links, and files when
-//! all of their blocks are there.
+//! In a session ([`proto::session`]) it is a tree: [`store::tree::Walk`] finds its entries, [`engine::session`]
+//! announces them and reads their blocks into trains; at the other end [`store::tree::Landing`] makes directories and
+//! links, and files when all of their blocks are there.
 //!
 //! # Invariants
 //!
@@ -55,10 +56,12 @@
 //! 5. A mapped source is handed to the kernel as address and length and never dereferenced: a file cut short is an
 //!    EFAULT from the send, not a SIGBUS. What must be looked at is read with `pread`.
 //! 6. One send operation in flight a socket; a short send goes on where it stopped.
-//! 7. A buffer belongs to the driver, and with a ring to the kernel, from submission to its last completion. Tear-down: shut down, cancel, reap all, free.
-//! 8. `.success` is written last: data, flush, rename, flush directory, marker, flush directory. A name under its final path
-//!    is whole. Partial bytes live only in `.supersync/` of the same root.
-//! 9. Every queue, retry, buffer and allocation has a bound in [`limits`]; reaching it is back-pressure or a clear error.
+//! 7. A buffer belongs to the driver, and with a ring to the kernel, from submission to its last completion. Tear-down:
+//!    shut down, cancel, reap all, free.
+//! 8. `.success` is written last: data, flush, rename, flush directory, marker, flush directory. A name under its final
+//!    path is whole. Partial bytes live only in `.supersync/` of the same root.
+//! 9. Every queue, retry, buffer and allocation has a bound in [`limits`]; reaching it is back-pressure or a clear
+//!    error.
 //! 10. Bytes from a peer or a disk never panic. A broken internal invariant always does.
 //! 11. The control plane can stall without slowing the data plane, and the other way round.
 #![deny(unsafe_op_in_unsafe_fn)]

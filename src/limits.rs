@@ -34,8 +34,8 @@ pub const SUCCESS_SUFFIX: &str = ".success";
 pub const PRIVATE_DIR: &str = ".supersync";
 /// Padding pool, bytes; a power of two so that an offset wraps by masking.
 pub const PADDING_POOL_BYTES: usize = 2 << 20;
-/// A block of an object, bytes: what is checked end to end and recorded, and hashed as one subtree of BLAKE3; an object's
-/// last one may be shorter.
+/// A block of an object, bytes: what is checked end to end and recorded, and hashed as one subtree of BLAKE3; an
+/// object's last one may be shorter.
 pub const BLOCK_BYTES: u64 = 1 << 20;
 /// Blocks of the longest object that an inventory lists, of 2,097,152,000,000 bytes.
 pub const BLOCKS_PER_OBJECT_MAX: u64 = 2_000_000;
@@ -81,14 +81,15 @@ pub const RECV_BUFFER_BYTES: usize = 1 << 20;
 pub const RECV_BUFFERS_PER_WORKER: usize = 64;
 /// One receive buffer of a link that little comes over, bytes.
 pub const IDLE_BUFFER_BYTES: usize = 16 << 10;
-/// Such buffers of one worker in all: one that receives and one on its way to disk for each link, and for each connection of a
-/// session; one for each that is to be refused.
+/// Such buffers of one worker in all: one that receives and one on its way to disk for each link, and for each
+/// connection of a session; one for each that is to be refused.
 pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * (LINKS_MAX + SESSION_LINKS_MAX) + SESSION_CALLERS_MAX;
 /// A range of so many bytes takes its memory from the pool.
 pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
 /// Ranges that have memory of the pool at a time, each a block.
 pub const RANGES_POOLED_MAX: usize = 64;
-/// Requests of the named protocol that wait at a server for one client, bytes of their names and what it takes to keep them.
+/// Requests of the named protocol that wait at a server for one client, bytes of their names and what it takes to keep
+/// them.
 pub const NAMED_REQUESTS_BYTES_MAX: usize = 1 << 20;
 /// What such a request takes besides its name, bytes, roughly.
 pub const NAMED_REQUEST_COST: usize = 64;
@@ -114,8 +115,8 @@ pub const LINKS_MAX: usize = 1024;
 pub const SESSION_LINKS_MAX: usize = 1024;
 /// ... and that one address has of them.
 pub const SESSION_LINKS_EACH_MAX: usize = SESSION_LINKS_MAX / 2;
-/// Entries of one worker's ring, a send, a receive and a cancel for each link or connection of a session, and its wake-up;
-/// operations of its twin.
+/// Entries of one worker's ring, a send, a receive and a cancel for each link or connection of a session, and its
+/// wake-up; operations of its twin.
 pub const RING_ENTRIES: u32 = 8192;
 /// A ring that is dropped waits this long for the kernel to give back the memory of cancelled operations.
 pub const RING_REAP_WITHIN: Duration = Duration::from_secs(2);
@@ -138,7 +139,8 @@ pub const DURABLE_DIRECTORIES_MAX: usize = 100_000;
 pub const MARKER_BYTES_MAX: usize = 4096;
 /// The kernel is told to read ahead only in objects that are longer, bytes.
 pub const READ_AHEAD_BYTES_MIN: u64 = 128 << 10;
-/// An object that is longer has its room reserved before any of it is fetched, bytes; a shorter one takes it as it comes.
+/// An object that is longer has its room reserved before any of it is fetched, bytes; a shorter one takes it as it
+/// comes.
 pub const RESERVE_BYTES_MIN: u64 = 64 << 10;
 /// Objects that a scan hands over at once.
 pub const SCAN_PART_OBJECTS: usize = 1024;
@@ -192,7 +194,8 @@ pub const RESOLVE_TRIES_MAX: usize = 8;
 pub const SESSION_PAYLOAD_BYTES_MAX: usize = 65_535;
 /// Longest message, bytes: type, checksum, length and payload.
 pub const SESSION_MESSAGE_BYTES_MAX: usize = 7 + SESSION_PAYLOAD_BYTES_MAX;
-/// Longest payload of a control message, bytes: it may have to travel, whole and behind its number, as the payload of another.
+/// Longest payload of a control message, bytes: it may have to travel, whole and behind its number, as the payload of
+/// another.
 pub const SESSION_CONTROL_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 4 - 7;
 /// Most data in one message, bytes: the longest payload less file_id and seq ([`wire::session`](crate::wire::session)).
 pub const SESSION_DATA_BYTES_MAX: usize = SESSION_PAYLOAD_BYTES_MAX - 6;
@@ -219,13 +222,16 @@ pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
 pub const SESSION_KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// A connection of a session over which nothing came for so long is given up.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
-/// A session waits so long for a file that another one is bringing in: longer than it takes to notice that one's client is gone.
+/// A session waits so long for a file that another one is bringing in: longer than it takes to notice that one's client
+/// is gone.
 pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
 /// A client gives a server up that has not answered for its session within this time, however often it was asked.
 pub const SESSION_ANSWER_WITHIN: Duration = Duration::from_secs(45);
-/// A client asks so often for its session where the server closes the connection before it answers, as one does that starts.
+/// A client asks so often for its session where the server closes the connection before it answers, as one does that
+/// starts.
 pub const SESSION_ASKS_MAX: usize = 10;
-/// Bytes of a session that wait for its writer, and what it takes to say what they are; beyond this its connections read nothing.
+/// Bytes of a session that wait for its writer, and what it takes to say what they are; beyond this its connections
+/// read nothing.
 pub const SESSION_BACKLOG_MAX: usize = 3 << 20;
 /// A peer whose round trip is shorter is on this host or beside it.
 pub const SESSION_LOCAL_RTT: Duration = Duration::from_millis(2);
@@ -316,8 +322,8 @@ pub const EPOCH_LASTS_MIN: Duration = Duration::from_secs(1);
 pub const REMOVALS_MAX: usize = 1_000_000;
 /// ... or with more bytes than these in their names.
 pub const REMOVALS_BYTES_MAX: usize = 128 << 20;
-/// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of more it is
-/// likelier that a file system is not mounted there.
+/// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of
+/// more it is likelier that a file system is not mounted there.
 pub const MIRROR_REMOVED_MAX: usize = 32;
 /// An exchange passes an object of at most so many bytes on from memory; it is one range at most.
 pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
@@ -382,8 +388,8 @@ pub const TRAIN_TIME: Duration = Duration::from_millis(20);
 pub const KEEPALIVE_EVERY: Duration = Duration::from_millis(400);
 /// A link between our own nodes from which nothing came for this long is dead.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// A server of the named protocol that was asked for something and sends nothing for this long is lost: there is no packet
-/// by which it could say that it lives.
+/// A server of the named protocol that was asked for something and sends nothing for this long is lost: there is no
+/// packet by which it could say that it lives.
 pub const NAMED_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A peer must send its first packet within this time.
 pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
@@ -401,7 +407,8 @@ pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 pub const LOOK_AT_ASKED_EVERY: Duration = Duration::from_millis(250);
 /// A packet that is not full waits at most this long for more, while its socket has enough to send.
 pub const HOLD_PACKET: Duration = Duration::from_millis(40);
-/// An object that one peer said is pending is left to the links of other peers for this time once it may be tried again.
+/// An object that one peer said is pending is left to the links of other peers for this time once it may be tried
+/// again.
 pub const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// What a seed-only peer was asked for and has not begun to send within this time is open to links of other peers too.
 pub const UNANSWERED_MAX: Duration = Duration::from_secs(2);
@@ -410,8 +417,8 @@ pub const UPSTREAM_PATIENCE: Duration = Duration::from_secs(1);
 /// An exchange that has no room to fetch an object within this time says that it is pending, so that what was asked for
 /// behind it can go out and make room.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
-/// A link that has something on order and brings nothing of it for this long is hoped for no more: what an exchange was to
-/// pass on from it is pending.
+/// A link that has something on order and brings nothing of it for this long is hoped for no more: what an exchange was
+/// to pass on from it is pending.
 pub const STALL_PATIENCE: Duration = Duration::from_secs(5);
 /// A link that has something on order and brings nothing of it for this long is said to wait for it.
 pub const LATE_AFTER: Duration = Duration::from_millis(500);

@@ -1,4 +1,5 @@
-//! What `control.http` serves, as a browser, a scraper and a load balancer meet it: a served site, and bytes on a socket.
+//! What `control.http` serves, as a browser, a scraper and a load balancer meet it: a served site, and bytes on a
+//! socket.
 
 #[path = "control/site.rs"]
 #[allow(dead_code)]
@@ -53,7 +54,8 @@ fn exchange_figures() -> Figures {
     Figures { role: Role::Exchange, node: "exchange1".into(), store: None, spool: Some(spool), spool_used, ..figures() }
 }
 
-// -- health ------------------------------------------------------------------------------------------------------------
+// -- health
+// ------------------------------------------------------------------------------------------------------------
 
 #[test]
 fn health_is_ok_or_says_what_is_not() {
@@ -73,7 +75,8 @@ fn health_is_ok_or_says_what_is_not() {
     check("/readyz", 503, "a worker has made no progress for 12 s\n");
 }
 
-// -- who may ask, and for what -----------------------------------------------------------------------------------------
+// -- who may ask, and for what
+// -----------------------------------------------------------------------------------------
 
 #[test]
 fn only_who_asks_for_this_host_is_answered_and_nothing_can_be_changed() {
@@ -141,7 +144,8 @@ fn a_unix_socket_answers_the_same() {
     assert!(!path.exists(), "the socket goes away with its daemon");
 }
 
-// -- events ------------------------------------------------------------------------------------------------------------
+// -- events
+// ------------------------------------------------------------------------------------------------------------
 
 /// 64 who asked for events and never read left /metrics unanswered.
 #[test]
@@ -180,7 +184,8 @@ fn events_tell_what_was_then_how_it_is_until_the_daemon_ends() {
     assert!(lines.map_while(Result::ok).all(|line| !line.starts_with("event:")), "and then it ends");
 }
 
-// -- metrics -----------------------------------------------------------------------------------------------------------
+// -- metrics
+// -----------------------------------------------------------------------------------------------------------
 
 fn scrape(figures: Figures, accept: &str) -> Answer {
     let mut site = Told::new(half_way());

@@ -10,6 +10,8 @@ use std::process::Command;
 
 /// Longest file, lines.
 const FILE_LINES_MAX: usize = 800;
+/// Longest line of a comment, characters: as rustfmt.toml has code, but for tables and what is in a code block.
+const COMMENT_WIDTH_MAX: usize = 120;
 /// Longest file under `src/bin`, lines.
 const BIN_LINES_MAX: usize = 100;
 
@@ -104,6 +106,11 @@ fn unsafe_code_stays_in_uring() {
 #[test]
 fn files_fit_in_a_sitting() {
     hold_tree_against(file_length);
+}
+
+#[test]
+fn comments_are_as_wide_as_code() {
+    hold_tree_against(comment_width);
 }
 
 #[test]
@@ -242,6 +249,20 @@ fn file_length(path: &str, text: &str) -> Vec<Finding> {
     let what = format!("{lines} lines, more than {max}: split it by subject");
     let over = (lines > max).then(|| Finding { rule: "file length", path: path.into(), line: max + 1, what });
     over.into_iter().collect()
+}
+
+fn comment_width(path: &str, text: &str) -> Vec<Finding> {
+    let (mut in_block, mut found) = (false, Vec::new());
+    for (line, text) in (1..).zip(text.lines()) {
+        let comment = text.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!', ' ']));
+        in_block = comment.is_some_and(|comment| comment.starts_with("```") != in_block);
+        let is_prose = comment.is_some_and(|comment| !comment.starts_with('|')) && !in_block;
+        if is_prose && text.chars().count() > COMMENT_WIDTH_MAX {
+            let what = format!("a comment of more than {COMMENT_WIDTH_MAX} columns: wrap it");
+            found.push(Finding { rule: "comment width", path: path.into(), line, what });
+        }
+    }
+    found
 }
 
 fn opening_doc(path: &str, text: &str) -> Vec<Finding> {
@@ -649,6 +670,15 @@ fn long_files_are_found() {
     check(file_length, "src/a.rs", &"//\n".repeat(801), &[801]);
     check(file_length, "src/bin/a.rs", &"//\n".repeat(100), &[]);
     check(file_length, "src/bin/a.rs", &"//\n".repeat(101), &[101]);
+}
+
+#[test]
+fn wide_comments_are_found() {
+    let (long, short) = ("a ".repeat(60), "a ".repeat(56));
+    let text = format!("//! {long}\n\nfn f() {{\n    // {short}\n}}\n// {long}\nlet s = \"// {long}\";\n");
+    check(comment_width, "src/a.rs", &text, &[1, 6]);
+    let text = format!("//! | {long} |\n//!\n//! ```text\n//! {long}\n//! ```\n//! {long}\n");
+    check(comment_width, "src/a.rs", &text, &[6]);
 }
 
 #[test]

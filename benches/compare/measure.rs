@@ -1,11 +1,12 @@
 //! What `benches/compare/engines` runs: the meter that it holds beside everybody alike, and the control.
 //!
-//! The meter starts some commands at once and waits for them, or until files have come. The time is that of the wall; the
-//! processor time that of the commands, of daemons that were there before, and of the children of both, in both modes; memory
-//! is what each of them had of its own (RssAnon: neither its code nor the pages of files that it maps), at most, in all.
+//! The meter starts some commands at once and waits for them, or until files have come. The time is that of the wall;
+//! the processor time that of the commands, of daemons that were there before, and of the children of both, in both
+//! modes; memory is what each of them had of its own (RssAnon: neither its code nor the pages of files that it maps),
+//! at most, in all.
 //!
-//! The control is that of `benches/plain.rs` between processes, over one connection: no headers, so both ends are told the
-//! files.
+//! The control is that of `benches/plain.rs` between processes, over one connection: no headers, so both ends are told
+//! the files.
 #![allow(missing_docs, reason = "an example has no users but the script")]
 
 #[path = "../plain.rs"]
@@ -36,8 +37,8 @@ const WITHIN: Duration = Duration::from_secs(300);
 
 #[derive(Parser)]
 enum Args {
-    /// Measures commands with a lone '+' between them, and prints seconds, seconds of processor time, KiB of memory, and the
-    /// processor time of each daemon and command in turn
+    /// Measures commands with a lone '+' between them, and prints seconds, seconds of processor time, KiB of memory,
+    /// and the processor time of each daemon and command in turn
     Run {
         /// A process that has to do with it
         #[arg(long = "daemon", value_name = "PID")]

@@ -24,8 +24,8 @@ impl fmt::Display for Change {
     }
 }
 
-/// The config that a node which runs with `old` has once `new` was read: what a running node takes is that of `new`, all
-/// else is as it was. The difference from it to `new` is what a restart is needed for.
+/// The config that a node which runs with `old` has once `new` was read: what a running node takes is that of `new`,
+/// all else is as it was. The difference from it to `new` is what a restart is needed for.
 pub fn reloaded(old: &Config, new: &Config) -> Config {
     let mut merged = old.clone();
     match (&mut merged.role, &new.role) {

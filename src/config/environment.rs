@@ -103,8 +103,8 @@ pub fn check_modules<'m>(modules: impl IntoIterator<Item = &'m Module>) -> Vec<F
     findings.errors()
 }
 
-/// What on this host keeps a node that runs with `old` from running with `new`, as a reload would have it. What it had before
-/// is no worse for a reload, and is not looked at.
+/// What on this host keeps a node that runs with `old` from running with `new`, as a reload would have it. What it had
+/// before is no worse for a reload, and is not looked at.
 pub fn check_reload(old: &Config, new: &Config) -> Vec<Finding> {
     match (&old.role, &new.role) {
         (RoleConfig::Trader(old), RoleConfig::Trader(new)) => {

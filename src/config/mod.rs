@@ -6,8 +6,8 @@
 //! the file itself; [`check_environment`] does the third, and only looks.
 //!
 //! A reload parses the file again and makes the running config what [`reloaded`] says; the [`diff()`] to the old one is
-//! what was applied, that to the new one what needs a restart. A file that does not parse, or of which this host lacks what
-//! would be applied ([`check_reload`]), changes nothing.
+//! what was applied, that to the new one what needs a restart. A file that does not parse, or of which this host lacks
+//! what would be applied ([`check_reload`]), changes nothing.
 
 mod diff;
 mod effective;

@@ -86,7 +86,8 @@ impl EngineChoice {
     /// All there are, and how they are written.
     pub const NAMED: [(&str, Self); 3] = [("auto", Self::Auto), ("uring", Self::Uring), ("blocking", Self::Blocking)];
 
-    /// What it comes to on this host, where rings are tried if one is wanted; and why it is none where it could have been.
+    /// What it comes to on this host, where rings are tried if one is wanted; and why it is none where it could have
+    /// been.
     ///
     /// # Errors
     /// It must be a ring, and the kernel gives none that would do.
@@ -115,7 +116,8 @@ impl fmt::Display for EngineChoice {
 /// Where the node answers its operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// The unix socket that `supersyncctl` talks to; at most [`SOCKET_PATH_BYTES_MAX`](crate::limits::SOCKET_PATH_BYTES_MAX) bytes.
+    /// The unix socket that `supersyncctl` talks to; at most
+    /// [`SOCKET_PATH_BYTES_MAX`](crate::limits::SOCKET_PATH_BYTES_MAX) bytes.
     pub socket: PathBuf,
     /// Page, metrics and health; `None`: they are not served.
     pub http: Option<HttpAddress>,
@@ -144,8 +146,8 @@ impl fmt::Display for HttpAddress {
 pub struct Trader {
     /// What it replicates; there if and only if it listens for anything but sessions.
     pub store: Option<StoreConfig>,
-    /// The directories that sessions reach, in the order of the config, each name once; there if and only if it listens for
-    /// sessions.
+    /// The directories that sessions reach, in the order of the config, each name once; there if and only if it listens
+    /// for sessions.
     pub modules: Vec<Module>,
     /// Where it listens: at least one, no address twice.
     pub listen: Vec<Listen>,
@@ -179,10 +181,11 @@ pub struct StoreConfig {
 /// A directory that sessions reach under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// The first component of the paths that lead into it: letters, digits, `.`, `_` and `-`, neither `.` nor `..`, at most
-    /// [`MODULE_NAME_BYTES_MAX`](crate::limits::MODULE_NAME_BYTES_MAX) bytes.
+    /// The first component of the paths that lead into it: letters, digits, `.`, `_` and `-`, neither `.` nor `..`, at
+    /// most [`MODULE_NAME_BYTES_MAX`](crate::limits::MODULE_NAME_BYTES_MAX) bytes.
     pub name: String,
-    /// Its directory. One that may be written to shares nothing with another such, nor with what the node itself writes.
+    /// Its directory. One that may be written to shares nothing with another such, nor with what the node itself
+    /// writes.
     pub path: PathBuf,
     /// It can be pulled from and not pushed to.
     pub read_only: bool,

@@ -147,8 +147,8 @@ impl Client {
         self.ask(Method::GET, &target, patience + limits::CONTROL_ANSWER_WITHIN).await
     }
 
-    /// Where a trader fetches into, and up to `limit` of the objects that it knows the far trader to have, but for the first
-    /// `offset`.
+    /// Where a trader fetches into, and up to `limit` of the objects that it knows the far trader to have, but for the
+    /// first `offset`.
     pub async fn inventory(&self, offset: usize, limit: usize) -> Result<Answer<Versioned<Inventory>>, ClientError> {
         let target = format!("/v1/inventory?offset={offset}&limit={limit}");
         self.ask(Method::GET, &target, limits::CONTROL_ANSWER_WITHIN).await

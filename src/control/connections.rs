@@ -1,8 +1,9 @@
 //! What all doors of the control plane have in common: how connections are taken, bounded and ended.
 //!
-//! There are at most [`limits::CONTROL_CONNECTIONS_MAX`] at a time at one door; beyond it they wait in its backlog. Who sends no
-//! whole request, or takes nothing of its answer, does not keep its place: [`limits::CONTROL_HEADER_WITHIN`],
-//! [`limits::CONTROL_TAKEN_WITHIN`]. Shutdown answers those who wait, then ends every connection within [`limits::CONTROL_DRAIN_WITHIN`].
+//! There are at most [`limits::CONTROL_CONNECTIONS_MAX`] at a time at one door; beyond it they wait in its backlog. Who
+//! sends no whole request, or takes nothing of its answer, does not keep its place: [`limits::CONTROL_HEADER_WITHIN`],
+//! [`limits::CONTROL_TAKEN_WITHIN`]. Shutdown answers those who wait, then ends every connection within
+//! [`limits::CONTROL_DRAIN_WITHIN`].
 
 use std::future::Future;
 use std::io;
@@ -43,8 +44,8 @@ impl Accept for TcpListener {
     }
 }
 
-/// Converses with all who come to the door until `shutdown` ends. `router` is given what becomes true then. The door is the
-/// listener and what stands for as long as it listens.
+/// Converses with all who come to the door until `shutdown` ends. `router` is given what becomes true then. The door is
+/// the listener and what stands for as long as it listens.
 pub(super) async fn converse_until<L: Accept, G>(
     shutdown: impl Future<Output = ()>,
     (listener, guard): (L, G),

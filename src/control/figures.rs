@@ -1,7 +1,8 @@
 //! What is measured of a node, as text that Prometheus and its kin read.
 //!
 //! Counters are of the life of the daemon, over all connections that a link has had, and never go back while the daemon
-//! runs; a link is `peer` and `link`, its number among that peer's links. No label ever holds a path or an object's name.
+//! runs; a link is `peer` and `link`, its number among that peer's links. No label ever holds a path or an object's
+//! name.
 
 use std::fmt;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //!
 //! Owns the unix socket, the HTTP/1.1 + JSON endpoints behind it, their model, the door for those who only look
 //! ([`HttpDoor`]: a page, metrics, health; for this host alone), and the client side that
-//! [`ctl`](crate::ctl), the command line of `supersyncctl`, is made of. It never touches the data plane: it sees the node through [`Site`] alone, so
-//! a slow reader of status can never slow a link.
+//! [`ctl`](crate::ctl), the command line of `supersyncctl`, is made of. It never touches the data plane: it sees the
+//! node through [`Site`] alone, so a slow reader of status can never slow a link.
 //!
 //! Driven in this order: [`ControlSocket::bind`] (fails early when another daemon has the socket), then
 //! [`ControlSocket::serve`] on the control thread's runtime until its shutdown future ends.

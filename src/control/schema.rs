@@ -1,7 +1,7 @@
 //! The JSON schemas (2020-12) of all that is documented as JSON, as `supersyncctl schema` prints them.
 //!
-//! They describe what this version writes. A reader that holds answers of a later version against them finds fields that
-//! it does not know, which the schemas allow: they change by addition only, like what they describe.
+//! They describe what this version writes. A reader that holds answers of a later version against them finds fields
+//! that it does not know, which the schemas allow: they change by addition only, like what they describe.
 
 use serde_json::Value;
 
@@ -26,8 +26,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|(name, _)| *name)
 }
 
-/// The schema of this name, which may be written without `supersync.` and number. It stands for itself: a schema of which it
-/// uses parts is within it.
+/// The schema of this name, which may be written without `supersync.` and number. It stands for itself: a schema of
+/// which it uses parts is within it.
 pub fn find(name: &str) -> Option<Value> {
     let short = |full: &'static str| full.trim_start_matches("supersync.").trim_end_matches("/1");
     let (_, text) = ALL.iter().find(|(full, _)| *full == name || short(full) == name)?;

@@ -46,8 +46,8 @@ pub trait Site: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Up to `limit` of the objects that `filter` admits, in the order of their names.
     fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus>;
-    /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of their
-    /// names, but for the first `offset`; `None` where it has no store.
+    /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of
+    /// their names, but for the first `offset`; `None` where it has no store.
     fn inventory(&self, offset: usize, limit: usize) -> Option<Inventory>;
     /// Everyone this node talks to, as in [`Site::status`].
     fn peers(&self) -> Vec<PeerStatus>;

@@ -78,8 +78,9 @@
 //!   "payload_in": integer, "payload_out": integer }         bytes of files since it came
 //! ```
 //!
-//! Bytes and padding, `verified`, `stolen`, `duplicated` and `bad` are of all connections that a link has had since the start,
-//! `retransmits` of the one that it has now. Where the peer dials this node, one link is what comes from one address.
+//! Bytes and padding, `verified`, `stolen`, `duplicated` and `bad` are of all connections that a link has had since the
+//! start, `retransmits` of the one that it has now. Where the peer dials this node, one link is what comes from one
+//! address.
 //!
 //! # `supersync.why-slow/1` - `GET /v1/why-slow`, `supersyncctl why-slow --json`
 //!
@@ -243,8 +244,8 @@ impl Status {
         self.state == State::Synced
     }
 
-    /// Nothing is missing, every link is up but for those of paused peers, and there is nothing to look at: what `supersyncctl
-    /// status` exits with 0 for.
+    /// Nothing is missing, every link is up but for those of paused peers, and there is nothing to look at: what
+    /// `supersyncctl status` exits with 0 for.
     pub fn is_complete(&self) -> bool {
         let is_calm = self.config.ok && self.problems.is_empty();
         self.is_synced() && is_calm && self.peers.iter().all(PeerStatus::has_all_links)
@@ -340,8 +341,8 @@ pub struct PeerStatus {
 }
 
 impl PeerStatus {
-    /// Every link that the config asks for is up, or that there was if the peer dials this node; always so for one that is
-    /// paused: its links are down because somebody wants them to be.
+    /// Every link that the config asks for is up, or that there was if the peer dials this node; always so for one that
+    /// is paused: its links are down because somebody wants them to be.
     pub fn has_all_links(&self) -> bool {
         match (self.state, self.links_total) {
             (PeerState::Paused, _) => true,

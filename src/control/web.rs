@@ -1,4 +1,5 @@
-//! What `control.http` serves, to this host alone: a page to look at, metrics, health. Nothing can be changed through it.
+//! What `control.http` serves, to this host alone: a page to look at, metrics, health. Nothing can be changed through
+//! it.
 //!
 //! ```text
 //! GET /         the page: one HTML file, which follows /events
@@ -8,9 +9,9 @@
 //! GET /readyz   200: the node listens, or dials, and its store has been scanned; 503 and what is not so
 //! ```
 //!
-//! A browser on this host may be told by any page to ask us: so there is no answer to a request that names another host than
-//! this one (what a name that was made to point here would do), none that a page of another origin may read, and the page
-//! itself may load nothing and talk to nobody but its daemon.
+//! A browser on this host may be told by any page to ask us: so there is no answer to a request that names another host
+//! than this one (what a name that was made to point here would do), none that a page of another origin may read, and
+//! the page itself may load nothing and talk to nobody but its daemon.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -142,7 +143,8 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-// -- who may ask -------------------------------------------------------------------------------------------------------
+// -- who may ask
+// -------------------------------------------------------------------------------------------------------
 
 /// Refuses who asks for another host than this one, and forbids others to make use of an answer.
 async fn guard(request: Request, next: Next) -> Response {
@@ -180,7 +182,8 @@ fn is_this_host(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-// -- what is answered --------------------------------------------------------------------------------------------------
+// -- what is answered
+// --------------------------------------------------------------------------------------------------
 
 async fn page() -> Response {
     let nonce = format!("{:032x}", rand::rng().random::<u128>());
@@ -259,7 +262,8 @@ async fn tell(mut telling: Telling) -> Option<(Result<Event, axum::Error>, Telli
     Some((event, telling))
 }
 
-// -- history -----------------------------------------------------------------------------------------------------------
+// -- history
+// -----------------------------------------------------------------------------------------------------------
 
 /// How fast the links were, lately.
 #[derive(Debug, Default, Serialize)]

@@ -1,8 +1,8 @@
 //! `supersyncctl`: command line in, text and exit status out.
 //!
 //! Exit status: 0 ok, 1 failed, 2 usage, 3 incomplete or degraded, 4 daemon or host unreachable, 5 wait timed out,
-//! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is coloured on a terminal
-//! unless `NO_COLOR` is set.
+//! 6 integrity mismatch, 77 permission, 78 config. Answers go to standard output, errors to standard error. Text is
+//! coloured on a terminal unless `NO_COLOR` is set.
 
 mod engine;
 mod fetch;
@@ -58,7 +58,8 @@ struct Target {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show how far the node is; exits with 3 unless it is SYNCED, every link is up but for those of paused peers, and nothing is to be looked at
+    /// Show how far the node is; exits with 3 unless it is SYNCED, every link is up but for those of paused peers, and
+    /// nothing is to be looked at
     ///
     /// A trader is dialed: it misses peers and links that it has had since its own start, and knows of no others.
     Status(Watch),
@@ -96,10 +97,11 @@ enum Command {
     /// Read all that was fetched again and hold it against its markers; exits with 6 where something is damaged, with 3
     /// where something has no marker, or one without BLAKE3 as all that `fetch` writes, or is not as at the far trader
     Verify(verify::Options),
-    /// Have the daemon read its config file again, and show what that changed; exits with 78 if the file is wrong, and nothing
-    /// was changed
+    /// Have the daemon read its config file again, and show what that changed; exits with 78 if the file is wrong, and
+    /// nothing was changed
     Reload,
-    /// Close the links to a peer and make none, until it is resumed or the daemon starts again; others take over its work
+    /// Close the links to a peer and make none, until it is resumed or the daemon starts again; others take over its
+    /// work
     Pause {
         /// As status names it
         peer: String,
@@ -109,8 +111,8 @@ enum Command {
         /// As status names it
         peer: String,
     },
-    /// Have the daemon finish what is in flight and end, as systemctl stop does; returns once it is gone, with 5 if that takes
-    /// longer than the timeout
+    /// Have the daemon finish what is in flight and end, as systemctl stop does; returns once it is gone, with 5 if
+    /// that takes longer than the timeout
     Drain {
         /// Wait for so long: seconds, or 90s, 10m, 2h
         #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "90s")]

@@ -1,13 +1,13 @@
 //! What a person or a script sees of a transfer.
 //!
 //! On a terminal: a bar with rate and time left on standard error, and the summary on standard output. Elsewhere: the
-//! summary. Entries that fail are named on standard error, as are those that are skipped unless it is to be quiet; a dry
-//! run names on standard output what it would change.
+//! summary. Entries that fail are named on standard error, as are those that are skipped unless it is to be quiet; a
+//! dry run names on standard output what it would change.
 //!
 //! # JSON
 //!
-//! One object a line on standard output, each with `"schema": "supersync.transfer/1"` and an `event`; more keys and events may
-//! come with later versions.
+//! One object a line on standard output, each with `"schema": "supersync.transfer/1"` and an `event`; more keys and
+//! events may come with later versions.
 //!
 //! | event | keys |
 //! |---|---|
@@ -17,9 +17,9 @@
 //! | `failed`, `skipped` | path, `reason` |
 //! | `summary` | the last one, where command line and local paths were right: `result` (`ok`, `incomplete` or `failed`), `exit_status`, `error` (text or null), `dry_run`, `entries`, `new`, `changed`, `attributes`, `deleted`, `failed`, `skipped`, `bytes_data`, `bytes_wanted` (of a dry run: of files that would be sent, with what an interrupted run left of them; else null), `bytes_sent` and `bytes_received` (null where they are not counted), `damaged` (messages that came damaged here, and came again), `seconds` |
 //!
-//! A path is told under the key `path` where it is UTF-8. Where it is not, the key is `path_percent` instead, and every byte
-//! but ASCII letters, digits, `/`, `.`, `_` and `-` is written as `%` and two hexadecimal digits. The top of the transfer
-//! is the empty path.
+//! A path is told under the key `path` where it is UTF-8. Where it is not, the key is `path_percent` instead, and every
+//! byte but ASCII letters, digits, `/`, `.`, `_` and `-` is written as `%` and two hexadecimal digits. The top of the
+//! transfer is the empty path.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -57,7 +57,8 @@ pub(super) struct Show<O, E> {
     shown: Option<Instant>,
     out: O,
     err: E,
-    /// Nobody reads standard output any more. The transfer goes on: it is not what was to be seen, but what was to be done.
+    /// Nobody reads standard output any more. The transfer goes on: it is not what was to be seen, but what was to be
+    /// done.
     out_is_closed: bool,
 }
 
@@ -227,7 +228,8 @@ impl<O: Write, E: Write> Show<O, E> {
         }
     }
 
-    /// Its end: what was done, and the exit status. `error`: why it did not go to its end, which the caller tells people.
+    /// Its end: what was done, and the exit status. `error`: why it did not go to its end, which the caller tells
+    /// people.
     pub(super) fn end(&mut self, summary: &Summary, error: Option<&str>, exit_status: u8) -> io::Result<()> {
         self.bar.finish_and_clear();
         match self.mode {

@@ -30,8 +30,8 @@ pub(super) struct Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remote {
     pub(super) host: Host,
-    /// The module's name and what lies below, as it goes over the wire: no `/` at the start, no two in a row; one at the end
-    /// is there where it was typed.
+    /// The module's name and what lies below, as it goes over the wire: no `/` at the start, no two in a row; one at
+    /// the end is there where it was typed.
     pub(super) path: Vec<u8>,
 }
 

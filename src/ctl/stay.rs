@@ -8,8 +8,9 @@ use super::{CtlError, Screen, printable, render};
 use crate::control::{Answer, Client, ClientError, Drain, Versioned};
 use crate::{exit, limits};
 
-/// A picture every [`limits::SHOW_EVERY`] until interrupted. A person who watches wants to see the daemon come back, so its
-/// absence is told and watched too, once it was there; a program that reads JSON is told at once, by the exit status.
+/// A picture every [`limits::SHOW_EVERY`] until interrupted. A person who watches wants to see the daemon come back, so
+/// its absence is told and watched too, once it was there; a program that reads JSON is told at once, by the exit
+/// status.
 pub(super) async fn watch<T>(
     client: &Client,
     screen: &Screen,

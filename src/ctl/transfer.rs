@@ -1,7 +1,7 @@
 //! `supersyncctl push` and `pull`: trees between this host and the modules of another, in a session.
 //!
-//! Reads the command line into a [`SessionJob`], finds the server and how far it is, has the engine do it, shows how far it
-//! is, and says how it ended. SIGINT and SIGTERM end it in good order; the second one at once.
+//! Reads the command line into a [`SessionJob`], finds the server and how far it is, has the engine do it, shows how
+//! far it is, and says how it ended. SIGINT and SIGTERM end it in good order; the second one at once.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -56,7 +56,8 @@ Exit status: 0 all is there, 1 failed or refused, 2 usage, 3 run it again to go 
 #[derive(Debug, Args)]
 #[command(after_help = PUSH_HELP, override_usage = "supersyncctl push [OPTIONS] SRC... REMOTE")]
 pub(super) struct Push {
-    /// Files and directories of this host, and at last a directory in a module of another; it is made where it is not there
+    /// Files and directories of this host, and at last a directory in a module of another; it is made where it is not
+    /// there
     // One list, as options may stand anywhere between its members.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -329,8 +330,8 @@ fn job(direction: Direction, remote: &Remote, options: Options, reached: &Reache
     }
 }
 
-/// A near server is as fast as the cores that read and write; to a far one each connection carries its window a round trip,
-/// so that more of them carry more.
+/// A near server is as fast as the cores that read and write; to a far one each connection carries its window a round
+/// trip, so that more of them carry more.
 fn default_connections(cores: usize, rtt: Duration) -> usize {
     match rtt >= limits::SESSION_FAR_RTT {
         true => limits::SESSION_CONNECTIONS_FAR,
@@ -372,8 +373,8 @@ pub(super) struct Reached {
     rtt: Duration,
 }
 
-/// The first address of `host` that takes a connection, and the connection. `protocol`: what should be spoken there, for
-/// people.
+/// The first address of `host` that takes a connection, and the connection. `protocol`: what should be spoken there,
+/// for people.
 pub(super) fn reach(host: &Host, port: u16, protocol: &'static str) -> Result<(Reached, TcpStream), CtlError> {
     let name = Host { port: None, ..host.clone() }.to_string();
     let resolve = |source| CtlError::Resolve { host: name.clone(), source };

@@ -1,8 +1,8 @@
-//! `supersyncctl verify`: every object in a trader's `remote/` is read again and held against its marker, and with `--deep`
-//! against what the far trader tells that it has.
+//! `supersyncctl verify`: every object in a trader's `remote/` is read again and held against its marker, and with
+//! `--deep` against what the far trader tells that it has.
 //!
-//! Reads the disk itself, on all cores, beside a running daemon or without one; only `--deep` needs the daemon. What to do
-//! about what is found is said with it; `--repair` does it: an object without its marker is fetched again.
+//! Reads the disk itself, on all cores, beside a running daemon or without one; only `--deep` needs the daemon. What to
+//! do about what is found is said with it; `--repair` does it: an object without its marker is fetched again.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -26,8 +26,8 @@ use crate::{exit, limits};
 /// What of which store is verified.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The directory that was fetched into, or the one that was given to `fetch`, which fetches into remote/ below it. Without
-    /// it: `store.remote` of the config, or of the daemon that runs
+    /// The directory that was fetched into, or the one that was given to `fetch`, which fetches into remote/ below it.
+    /// Without it: `store.remote` of the config, or of the daemon that runs
     directory: Option<PathBuf>,
     /// Take `store.remote` of this config
     #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]

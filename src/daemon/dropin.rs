@@ -1,8 +1,8 @@
 //! `supersyncd config dropin`: the systemd drop-in that grants a node the directories of its config.
 //!
-//! The unit `supersyncd@.service` lets a node write to its own directories, and hides the homes of people and what others
-//! have in /tmp. What the config names elsewhere is granted here, and awaited where it is a mount (systemd.exec(5),
-//! systemd.unit(5)).
+//! The unit `supersyncd@.service` lets a node write to its own directories, and hides the homes of people and what
+//! others have in /tmp. What the config names elsewhere is granted here, and awaited where it is a mount
+//! (systemd.exec(5), systemd.unit(5)).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

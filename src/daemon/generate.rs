@@ -1,7 +1,7 @@
 //! `supersyncd gen`: manual pages and completions of both programs, for packages.
 //!
-//! Made from the definitions that parse the command lines, so that they say what `--help` says. The page of the config's
-//! format is written by hand; `config` holds it against the keys that there are.
+//! Made from the definitions that parse the command lines, so that they say what `--help` says. The page of the
+//! config's format is written by hand; `config` holds it against the keys that there are.
 
 use std::fs;
 use std::io::{self, Write};

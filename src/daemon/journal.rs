@@ -1,7 +1,9 @@
-//! The log as entries of the journal: a line for people in MESSAGE, and each field of it as SUPERSYNC_FIELD to select by.
+//! The log as entries of the journal: a line for people in MESSAGE, and each field of it as SUPERSYNC_FIELD to select
+//! by.
 //!
 //! `journalctl SUPERSYNC_PEER=trader1 SUPERSYNC_LINK=3`. Entries go to the journal's socket, one datagram each
-//! (systemd's "Native Journal Protocol"): `KEY`, a line feed, the value's length as 64 bits little-endian, the value, a line feed.
+//! (systemd's "Native Journal Protocol"): `KEY`, a line feed, the value's length as 64 bits little-endian, the value, a
+//! line feed.
 
 use std::fmt::{self, Write as _};
 use std::io;

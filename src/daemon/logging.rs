@@ -1,7 +1,7 @@
 //! The log: where it goes, what it looks like there, and how much of it.
 //!
-//! On standard error, as text for people or as JSON. Where standard error is connected to the journal, what would be text goes
-//! there as entries with fields.
+//! On standard error, as text for people or as JSON. Where standard error is connected to the journal, what would be
+//! text goes there as entries with fields.
 
 use std::io::{self, IsTerminal};
 

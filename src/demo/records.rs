@@ -74,7 +74,8 @@ impl Orders {
         record[0..4].copy_from_slice(&self.last_order_id.to_le_bytes());
         record[4..8].copy_from_slice(&direction.to_le_bytes());
         record[8..12].copy_from_slice(&(kind as i32).to_le_bytes());
-        // The nearest f64 to a price of two decimals: a division by 100 is rounded correctly, a product with 0.01 is not.
+        // The nearest f64 to a price of two decimals: a division by 100 is rounded correctly, a product with 0.01 is
+        // not.
         record[12..20].copy_from_slice(&(cents as f64 / 100.0).to_le_bytes());
         record[20..24].copy_from_slice(&(volume as i32).to_le_bytes());
         record

@@ -1,4 +1,5 @@
-//! What a connection has in flight on its socket, whatever is spoken over it: one train going out, one buffer coming in.
+//! What a connection has in flight on its socket, whatever is spoken over it: one train going out, one buffer coming
+//! in.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ impl Flight {
         }
     }
 
-    /// Goes on receiving behind what is not whole yet, which is what the buffer holds; in another buffer where this one is
-    /// of the wrong kind.
+    /// Goes on receiving behind what is not whole yet, which is what the buffer holds; in another buffer where this one
+    /// is of the wrong kind.
     pub(super) fn keep_partial(&mut self, buffer: Buffer) {
         let is_large = buffer.capacity() > limits::IDLE_BUFFER_BYTES;
         let long = buffer.filled().len() >= limits::IDLE_BUFFER_BYTES / 2;

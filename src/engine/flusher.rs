@@ -1,8 +1,8 @@
 //! The thread that makes what is arriving durable, so that a host that loses its power need not fetch all of it again.
 //!
-//! It looks at the journals from time to time, flushes the parts that have grown, then has the journal say so and flushes
-//! that. It waits for the disk without any lock, so that the writer never waits for it. Parts that are whole are the
-//! committer's. A spool is trusted within one boot only, which needs no flushing.
+//! It looks at the journals from time to time, flushes the parts that have grown, then has the journal say so and
+//! flushes that. It waits for the disk without any lock, so that the writer never waits for it. Parts that are whole
+//! are the committer's. A spool is trusted within one boot only, which needs no flushing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

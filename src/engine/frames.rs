@@ -1,7 +1,8 @@
 //! Trains of a link that speaks the extended grammar, and the ranges that come in over it.
 //!
-//! A range goes out from memory: it is read, its checksum taken, its file found unchanged. It comes in into memory too, and is
-//! checked there, while the processor has it at hand; the writer lets nothing of a damaged or late copy into a file.
+//! A range goes out from memory: it is read, its checksum taken, its file found unchanged. It comes in into memory too,
+//! and is checked there, while the processor has it at hand; the writer lets nothing of a damaged or late copy into a
+//! file.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -107,8 +108,8 @@ pub(super) fn build(
     }
 }
 
-/// Whether a packet that is not full may wait for more: while the socket has enough to send, that costs nobody anything,
-/// and saves the padding. Otherwise the packet is to be finished now.
+/// Whether a packet that is not full may wait for more: while the socket has enough to send, that costs nobody
+/// anything, and saves the padding. Otherwise the packet is to be finished now.
 fn may_hold(shared: &Shared, connection: &mut Connection) -> bool {
     connection.held_until = None;
     let expects_more = matches!(&connection.link, Link::Extended(link) if link.expects_more());

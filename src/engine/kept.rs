@@ -1,8 +1,8 @@
 //! Small objects that an exchange passes on from memory.
 //!
-//! To make, fill, name, open, read and remove a file costs many times what it takes to send a few thousand bytes. So an object
-//! of one short range is kept here instead of in a part file of the spool, while there is room; else it goes to disk like
-//! any other. What is here is gone when the process ends, and fetched again if somebody still wants it.
+//! To make, fill, name, open, read and remove a file costs many times what it takes to send a few thousand bytes. So an
+//! object of one short range is kept here instead of in a part file of the spool, while there is room; else it goes to
+//! disk like any other. What is here is gone when the process ends, and fetched again if somebody still wants it.
 
 use std::collections::BTreeMap;
 

@@ -7,13 +7,13 @@
 //!                                                  flusher: makes what arrives durable, from time to time
 //! ```
 //!
-//! All decisions are the core's ([`Flows`], [`Link`](crate::proto::duplex::Link)); the flows stand behind one lock that is
-//! taken per train, never per packet. Whoever holds it drains what the flows want done before letting go: actions go
+//! All decisions are the core's ([`Flows`], [`Link`](crate::proto::duplex::Link)); the flows stand behind one lock that
+//! is taken per train, never per packet. Whoever holds it drains what the flows want done before letting go: actions go
 //! to writer and committer, wakes to the workers of the links concerned, events to the log.
 //!
-//! A worker never writes to a file and never waits for one, save for an object's last bytes, which it reads itself. Receive
-//! buffers travel with their packets to the writer and come back empty; when none is left, links stop reading, which
-//! is the back-pressure from disk to peer.
+//! A worker never writes to a file and never waits for one, save for an object's last bytes, which it reads itself.
+//! Receive buffers travel with their packets to the writer and come back empty; when none is left, links stop reading,
+//! which is the back-pressure from disk to peer.
 
 mod arriving;
 mod connection;
@@ -121,8 +121,8 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
-    /// All that came in over a link that is gone has been judged: [`Flow::take_ended`](crate::transfer::Flow::take_ended)
-    /// tells all of it.
+    /// All that came in over a link that is gone has been judged:
+    /// [`Flow::take_ended`](crate::transfer::Flow::take_ended) tells all of it.
     Settled {
         /// Which link.
         link: LinkId,
@@ -270,8 +270,8 @@ impl Engine {
     fn stop(&self, within: Duration) {
         self.shared.drain(within);
         let Some(Threads { workers, writer, committer, flusher }) = lock(&self.threads).take() else { return };
-        // Workers first: they give the writer its last work; then the writer, which gives the committer its; what is left
-        // then is the flusher's.
+        // Workers first: they give the writer its last work; then the writer, which gives the committer its; what is
+        // left then is the flusher's.
         join(workers);
         self.shared.sessions.join();
         self.shared.stop_writer();

@@ -1,5 +1,5 @@
-//! Ranges that came into a spool last: whoever waits at an exchange wants them as soon as they are there, and needs no file
-//! to be read for it.
+//! Ranges that came into a spool last: whoever waits at an exchange wants them as soon as they are there, and needs no
+//! file to be read for it.
 
 use std::collections::VecDeque;
 

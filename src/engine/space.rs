@@ -1,7 +1,7 @@
 //! Memory for ranges on their way between socket and file.
 //!
-//! A range is a megabyte on a fast link. Memory of that size from the allocator comes from the kernel and goes back to it,
-//! page by page, each zeroed before it is used. So long ranges share a pool that stays warm.
+//! A range is a megabyte on a fast link. Memory of that size from the allocator comes from the kernel and goes back to
+//! it, page by page, each zeroed before it is used. So long ranges share a pool that stays warm.
 //! Short ones, and those that find the pool empty, are the allocator's.
 
 use bytes::{Bytes, BytesMut};

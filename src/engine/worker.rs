@@ -303,8 +303,8 @@ impl Worker {
         }
     }
 
-    /// EFAULT is a mapped file that was cut short. The packet on the wire cannot be finished with true bytes, so the link
-    /// ends; it is made anew, and the object is pending until it is stable.
+    /// EFAULT is a mapped file that was cut short. The packet on the wire cannot be finished with true bytes, so the
+    /// link ends; it is made anew, and the object is pending until it is stable.
     fn handle_send_failed(&mut self, id: LinkId, error: &std::io::Error) {
         if error.raw_os_error() == Some(nix::libc::EFAULT)
             && let Some(Spoken::Site(connection)) = self.connections.get_mut(&id)

@@ -1,8 +1,8 @@
 //! The threads that touch the disk: one writes payload into part files, one makes whole parts final.
 //!
-//! The writer takes its jobs strictly in order, so a part stands before its first bytes come. A spool is its own: what is
-//! whole is only renamed, and what is evicted is gone before the part is made that it gives its room to. The committer
-//! takes all that waits at once, so that many small objects share their waits for the disk.
+//! The writer takes its jobs strictly in order, so a part stands before its first bytes come. A spool is its own: what
+//! is whole is only renamed, and what is evicted is gone before the part is made that it gives its room to. The
+//! committer takes all that waits at once, so that many small objects share their waits for the disk.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -363,8 +363,8 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
     })
 }
 
-/// Finds out what an object is made of that came whole from a peer without an inventory. Its attributes are those of the
-/// spool's file, for nobody has told others.
+/// Finds out what an object is made of that came whole from a peer without an inventory. Its attributes are those of
+/// the spool's file, for nobody has told others.
 fn hash(shared: &Shared, key: PartKey) {
     let (flow, id, generation) = key;
     let Some(name) = current_name(shared, key) else { return };

@@ -45,8 +45,8 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
             if slot.is_retired() || site.is_ending() {
                 return;
             }
-            // A link that lasted is dialed again at once: its peer was restarted. One that ends as soon as it is up, for
-            // what the peer sends, is not.
+            // A link that lasted is dialed again at once: its peer was restarted. One that ends as soon as it is up,
+            // for what the peer sends, is not.
             if slot.was_met() && began.elapsed() >= limits::REDIAL_FORGET {
                 delay = limits::REDIAL_MIN;
             }

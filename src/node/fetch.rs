@@ -1,8 +1,8 @@
 //! The client of the named protocol (seed 001): fetches what a server has in its `local/` into a `remote/` of its own.
 //!
-//! No node: it has no config, no control socket and no state but the directory that it fetches into. It blocks the thread that
-//! calls it; the bytes go through an [`engine`](crate::engine) of its own, so that parts, commits and markers are those of
-//! every other protocol.
+//! No node: it has no config, no control socket and no state but the directory that it fetches into. It blocks the
+//! thread that calls it; the bytes go through an [`engine`](crate::engine) of its own, so that parts, commits and
+//! markers are those of every other protocol.
 //!
 //! ```text
 //! connect -> R:: -> names -> what is not here, whole and marked -> connect -> R:name: ... -> all here
@@ -198,8 +198,8 @@ impl FetchError {
     }
 }
 
-/// Fetches, and returns when everything is here, durable and marked, or was tried. `on_progress` is called on this thread, about
-/// every [`limits::FETCH_PROGRESS_EVERY`].
+/// Fetches, and returns when everything is here, durable and marked, or was tried. `on_progress` is called on this
+/// thread, about every [`limits::FETCH_PROGRESS_EVERY`].
 pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<FetchSummary, FetchError> {
     let began = Instant::now();
     for name in &job.names {
@@ -463,7 +463,8 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
         engine.add_link(NewLink { socket, config, protocol, fetch: FETCH, serve: NOTHING, address });
     }
 
-    /// Waits for a connection to end: why, and whether for bytes that were damaged. `None`: all that could be had is here.
+    /// Waits for a connection to end: why, and whether for bytes that were damaged. `None`: all that could be had is
+    /// here.
     fn follow(
         &mut self,
         engine: &Engine,

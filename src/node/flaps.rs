@@ -1,8 +1,8 @@
 //! Which changes of a link are logged: each of a link that changes now and then, a count of one that flaps.
 //!
-//! The first changes of a place are told as they happen, as many as an outage takes. From then on they are counted, and told in one
-//! line at intervals that double, until the place has been at rest for such an interval. A failure that is the same as
-//! the one before is no change: it is told once, then counted.
+//! The first changes of a place are told as they happen, as many as an outage takes. From then on they are counted, and
+//! told in one line at intervals that double, until the place has been at rest for such an interval. A failure that is
+//! the same as the one before is no change: it is told once, then counted.
 //!
 //! [`Flaps::handle`] for each change, [`Flaps::poll`] from time to time; both return what is to be logged.
 

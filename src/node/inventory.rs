@@ -1,8 +1,8 @@
 //! What a trader tells of its `local/`: each object's checksums, made in the background and remembered.
 //!
-//! An object is offered once it has been hashed, so that serving starts with the first ones. Hashes are kept in the state
-//! directory by name, size, times and inode: a restart hashes only what has changed. After the first look at the directory
-//! nothing more is looked up there, as what comes later is new.
+//! An object is offered once it has been hashed, so that serving starts with the first ones. Hashes are kept in the
+//! state directory by name, size, times and inode: a restart hashes only what has changed. After the first look at the
+//! directory nothing more is looked up there, as what comes later is new.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};

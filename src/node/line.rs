@@ -1,4 +1,5 @@
-//! The places of links: a connection comes and goes, its place stays, and with it what passed over all of its connections.
+//! The places of links: a connection comes and goes, its place stays, and with it what passed over all of its
+//! connections.
 //!
 //! An exchange has a [`Slot`] for each link of its config. A trader does not know beforehand who will dial it: what
 //! connects from the same address as a connection that has ended takes the place of that one.

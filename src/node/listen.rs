@@ -21,8 +21,8 @@ use crate::uring::socket::{self, Options};
 /// What the service manager calls the sockets that it keeps for us.
 const KEPT_NAME: &str = "listen";
 
-/// Listening sockets that the service manager keeps while the node is restarted, so that whoever connects meanwhile waits and is
-/// not refused (sd_notify(3), FDSTORE). The default is without one that does so.
+/// Listening sockets that the service manager keeps while the node is restarted, so that whoever connects meanwhile
+/// waits and is not refused (sd_notify(3), FDSTORE). The default is without one that does so.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     sockets: Vec<TcpListener>,
@@ -65,8 +65,8 @@ impl Kept {
     }
 }
 
-/// Listens on `address`. After a crash the kernel may need a moment to take back what the rings of the dead process had in
-/// flight, its accept among them: until then the address is in use by nobody.
+/// Listens on `address`. After a crash the kernel may need a moment to take back what the rings of the dead process had
+/// in flight, its accept among them: until then the address is in use by nobody.
 fn bind(kind: DriverKind, address: SocketAddr) -> std::io::Result<Listener> {
     let by = Instant::now() + limits::BIND_WITHIN;
     loop {

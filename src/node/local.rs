@@ -1,7 +1,7 @@
 //! Brings what a trader offers up to what its `local/` has.
 //!
-//! A look goes through the whole of it, a part at a time, and keeps no list: what was seen of an object that is offered,
-//! the flow remembers. What is new or changed is offered at once, or handed to be hashed first.
+//! A look goes through the whole of it, a part at a time, and keeps no list: what was seen of an object that is
+//! offered, the flow remembers. What is new or changed is offered at once, or handed to be hashed first.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
@@ -135,8 +135,8 @@ impl Site {
         }
     }
 
-    /// What is not there any more is served no more, and told to be gone where the look was whole. Not so where nothing is
-    /// there any more: then a file system is not mounted, more likely than not. Whether all was told.
+    /// What is not there any more is served no more, and told to be gone where the look was whole. Not so where nothing
+    /// is there any more: then a file system is not mounted, more likely than not. Whether all was told.
     fn withdraw_gone(&self, before: &Places, look: &Look, is_whole: bool, problems: &mut Vec<String>) -> bool {
         let gone: Vec<ObjectId> = before.without(&look.seen).collect();
         let (count, is_any_left) = self.engine().with_flows(|flows, _| {

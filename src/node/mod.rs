@@ -135,8 +135,9 @@ impl Node {
     }
 }
 
-/// Runs a node until SIGTERM, SIGINT or a request to drain, then drains it. SIGHUP reloads. Tells the service manager, where there is one,
-/// when it is ready, reloading and stopping, and feeds its watchdog while every worker makes progress.
+/// Runs a node until SIGTERM, SIGINT or a request to drain, then drains it. SIGHUP reloads. Tells the service manager,
+/// where there is one, when it is ready, reloading and stopping, and feeds its watchdog while every worker makes
+/// progress.
 pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     let _entered = tracing::info_span!("node", node = %config.name).entered();
     raise_open_files();

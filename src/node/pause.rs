@@ -1,5 +1,5 @@
-//! Peers that an operator has paused: links to them are closed, and none is made, until they are resumed or the node starts
-//! again. What they had on order goes to other links, as when they die.
+//! Peers that an operator has paused: links to them are closed, and none is made, until they are resumed or the node
+//! starts again. What they had on order goes to other links, as when they die.
 
 use std::fmt::Write as _;
 use std::pin::pin;
@@ -14,7 +14,8 @@ use crate::units::{LinkId, NodeName};
 pub(super) const REASON: &str = "its peer is paused";
 
 impl Site {
-    /// Pauses or resumes a peer; whether that changed anything. An error: it is none of the node's peers, which it names.
+    /// Pauses or resumes a peer; whether that changed anything. An error: it is none of the node's peers, which it
+    /// names.
     pub(super) fn set_paused(&self, peer: &str, paused: bool) -> Result<bool, String> {
         let peers = self.peer_names();
         let Some(name) = peers.iter().find(|name| name.as_str() == peer) else {

@@ -14,8 +14,8 @@ use crate::control::ReloadReport;
 use crate::units::ByteCount;
 
 impl Site {
-    /// Reads the config again and applies what can be applied. A bad file changes nothing, nor does one that does not fit this
-    /// host. The service manager is told that
+    /// Reads the config again and applies what can be applied. A bad file changes nothing, nor does one that does not
+    /// fit this host. The service manager is told that
     /// the node reloads, whoever asked for it.
     pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
         let since = NotifyState::monotonic_usec_now().ok();
@@ -53,8 +53,8 @@ impl Site {
         Ok(report)
     }
 
-    /// Closes links from addresses that are not allowed any more, and forgets those that are gone: they were not meant to come
-    /// back, or come back as new ones.
+    /// Closes links from addresses that are not allowed any more, and forgets those that are gone: they were not meant
+    /// to come back, or come back as new ones.
     fn apply_trader(&self) {
         let config = self.config();
         let RoleConfig::Trader(trader) = &config.role else { return };

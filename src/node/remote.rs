@@ -12,8 +12,8 @@ use crate::units::{ByteCount, ObjectName};
 use crate::wire::duplex::check_name_fits;
 
 impl Site {
-    /// Puts on the list what is to be fetched: the segments of the specification, or else whatever the peer has. What is here
-    /// from earlier is told, marked and whole.
+    /// Puts on the list what is to be fetched: the segments of the specification, or else whatever the peer has. What
+    /// is here from earlier is told, marked and whole.
     pub(super) fn want_objects(&self) -> Result<(), NodeError> {
         let config = self.config();
         let RoleConfig::Trader(Trader { store: Some(store), .. }) = &config.role else { return Ok(()) };

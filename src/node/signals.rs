@@ -12,7 +12,8 @@ use super::NodeError;
 use super::site::{Command, Site};
 use crate::limits;
 
-/// Where signals come in. From when this is made SIGHUP ends nobody: whoever is still starting reloads when that is over.
+/// Where signals come in. From when this is made SIGHUP ends nobody: whoever is still starting reloads when that is
+/// over.
 pub(super) struct Signals {
     runtime: Runtime,
     hangup: Signal,

@@ -127,8 +127,8 @@ pub(super) fn main(
         let handle = Arc::new(Handle(Arc::clone(&site), commands));
         let (stop, stopped) = signal::channel(false);
         let end = async |mut stopped: signal::Receiver<bool>| drop(stopped.wait_for(|stopped| *stopped).await);
-        // To look through the store may take minutes: until then whoever asks for its health is told so, and whoever asks for
-        // more waits.
+        // To look through the store may take minutes: until then whoever asks for its health is told so, and whoever
+        // asks for more waits.
         let looking = http.map(|http| http.serve(Arc::clone(&handle) as _, end(stopped.clone())));
         let looking = looking.map(|looking| tokio::task::spawn_local(log_failure(looking)));
         match site.begin(kept).await {
@@ -319,8 +319,8 @@ impl Site {
         let _ = ended.await;
     }
 
-    /// Does what waits for the disk on a thread of its own, which the runtime's end does not wait for: `work` stops by itself
-    /// when the node is ending.
+    /// Does what waits for the disk on a thread of its own, which the runtime's end does not wait for: `work` stops by
+    /// itself when the node is ending.
     pub(super) async fn aside<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,

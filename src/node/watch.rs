@@ -97,8 +97,8 @@ pub(super) fn start_remote(site: Arc<Site>) {
     });
 }
 
-/// Checks from time to time, and when they change, that the modules can be served. A file system that does not answer keeps
-/// nobody but this from going on.
+/// Checks from time to time, and when they change, that the modules can be served. A file system that does not answer
+/// keeps nobody but this from going on.
 pub(super) fn start_modules(site: Arc<Site>) {
     control::spawn(async move {
         while !site.is_ending() {

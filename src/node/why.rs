@@ -40,7 +40,8 @@ pub(super) struct Facts {
     /// Bytes of objects in and out, a second.
     pub(super) rate_in: f64,
     pub(super) rate_out: f64,
-    /// As TCP tells: bytes that wait to be sent, how often the oldest was sent again, segments sent again since the start.
+    /// As TCP tells: bytes that wait to be sent, how often the oldest was sent again, segments sent again since the
+    /// start.
     pub(super) unsent: u64,
     pub(super) resending: u8,
     pub(super) retransmits: u64,
@@ -51,8 +52,8 @@ pub(super) struct Facts {
     pub(super) send_buffer_limited: f64,
 }
 
-/// What holds the link back, and the same in words. What stands still goes before what flows, and what comes in before what
-/// goes out: that is what this node waits for.
+/// What holds the link back, and the same in words. What stands still goes before what flows, and what comes in before
+/// what goes out: that is what this node waits for.
 pub(super) fn judge(facts: &Facts) -> (HeldBy, String) {
     let standing = stopped(facts).or_else(|| incoming(facts)).or_else(|| outgoing(facts));
     standing.or_else(|| flowing(facts)).unwrap_or_else(|| (HeldBy::Nothing, "nothing to do".into()))

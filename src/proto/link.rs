@@ -1,5 +1,5 @@
-//! One connection, whichever protocol it speaks: the [`named`] one where it was made for that; else seed 000's until the
-//! peer's first packet is here, and from then on the [`extended`] one if both hellos say so.
+//! One connection, whichever protocol it speaks: the [`named`] one where it was made for that; else seed 000's until
+//! the peer's first packet is here, and from then on the [`extended`] one if both hellos say so.
 
 use super::duplex::{self, Counters, LinkConfig, Peer, Write};
 use super::extended::{self, FEATURES, Instruction, Piece};
@@ -49,8 +49,8 @@ impl From<duplex::LinkError> for LinkError {
 }
 
 impl LinkError {
-    /// Whether bytes came in that the peer cannot have meant to send: they were damaged on the way, or both ends do not have
-    /// the same `packet_bytes`.
+    /// Whether bytes came in that the peer cannot have meant to send: they were damaged on the way, or both ends do not
+    /// have the same `packet_bytes`.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Duplex(error) => error.is_damage(),

@@ -222,7 +222,8 @@ impl StoreError {
         matches!(self, NotFound { .. } | Outside { .. } | NotRegular { .. } | BadName { .. })
     }
 
-    /// Of an object that was to get its name: whether it is about the place where that leads, and others may well get theirs.
+    /// Of an object that was to get its name: whether it is about the place where that leads, and others may well get
+    /// theirs.
     pub fn is_of_place(&self) -> bool {
         match self {
             Self::Io { object: Some(_), cause, .. } => matches!(

@@ -5,8 +5,8 @@
 //! objects again, nothing else, so that additions are kept in memory and go to the file a buffer at a time; only
 //! [`HashCache::flush`] waits for the disk.
 //!
-//! What is known is needed when a node starts, and is as long as the file; after that [`HashCache::rest`] gives the memory
-//! back, and what is added goes to the file alone.
+//! What is known is needed when a node starts, and is as long as the file; after that [`HashCache::rest`] gives the
+//! memory back, and what is added goes to the file alone.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};

@@ -17,9 +17,9 @@
 //! [`Journal::record`] as blocks come; [`Journal::write`] after each batch of them; [`Journal::forget`] when it was
 //! committed or abandoned. [`Journal::left`] tells what to do with what an earlier run has left.
 //!
-//! Now and then what was recorded is made durable, which takes as long as the disk does. Who shares a journal between threads takes [`Journal::pending`], lets go
-//! of the journal for [`Pending::sync`], comes back to [`Journal::confirm`], and lets go of it again for
-//! [`Confirmed::sync`], whose outcome [`Journal::settle`] is told.
+//! Now and then what was recorded is made durable, which takes as long as the disk does. Who shares a journal between
+//! threads takes [`Journal::pending`], lets go of the journal for [`Pending::sync`], comes back to
+//! [`Journal::confirm`], and lets go of it again for [`Confirmed::sync`], whose outcome [`Journal::settle`] is told.
 //!
 //! [`Root::create`]: super::Root::create
 //! [`Root::open_part`]: super::Root::open_part

@@ -245,8 +245,8 @@ fn put_record(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     out[start + 4..start + HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Gives each good record of a file of `held` bytes to `visit`; where the last of them ends, 0 where the file is no such
-/// log.
+/// Gives each good record of a file of `held` bytes to `visit`; where the last of them ends, 0 where the file is no
+/// such log.
 fn read_records(file: &File, held: u64, magic: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
     let mut payload = vec![0; magic.len()];

@@ -17,9 +17,9 @@
 //!
 //! A receiver calls [`Root::create`] once, then for each object [`Root::is_done`], [`Root::create_part`],
 //! [`Part::write_vectored_at`] until it is whole, and [`Committer::commit_batch`]. A part that is dropped before
-//! that leaves nothing behind. A small object that is all in memory comes by [`Root::write_part`], whole at once. One that
-//! knows which version it fetches takes [`Root::open_part`] instead, so that the part stays, and opens a [`Journal`]
-//! first, which describes the calls.
+//! that leaves nothing behind. A small object that is all in memory comes by [`Root::write_part`], whole at once. One
+//! that knows which version it fetches takes [`Root::open_part`] instead, so that the part stays, and opens a
+//! [`Journal`] first, which describes the calls.
 
 mod commit;
 mod error;

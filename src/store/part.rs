@@ -3,8 +3,8 @@
 //! Nothing is seen of it under the object's name before it is whole. There are three kinds:
 //!
 //! - a part from [`Root::write_part`](super::Root::write_part) is whole from the start, and has no name at all until it
-//!   gets the object's, where the file system knows such files (O_TMPFILE, open(2)): that is one name less to make and to
-//!   remove for each small object;
+//!   gets the object's, where the file system knows such files (O_TMPFILE, open(2)): that is one name less to make and
+//!   to remove for each small object;
 //! - a part from [`Root::create_part`](super::Root::create_part) or
 //!   [`Root::create_growing_part`](super::Root::create_growing_part) that is dropped before it was committed or kept is
 //!   removed; one that a killed process left is removed when its root is opened again;
@@ -37,8 +37,8 @@ use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
 pub(super) enum Room {
     /// When it is made, so that a full disk shows before any byte was fetched.
     Reserved,
-    /// As it is written, but there must be enough of it when it is made. Until then it is shorter than it will be: what a
-    /// crash keeps from the disk shows in its length, though nobody flushed it.
+    /// As it is written, but there must be enough of it when it is made. Until then it is shorter than it will be: what
+    /// a crash keeps from the disk shows in its length, though nobody flushed it.
     Looked,
     /// As it is written: of a file with holes.
     AsWritten,
@@ -100,7 +100,8 @@ impl Part {
         if room != Room::AsWritten {
             shared.check_room(name, size)?;
         }
-        // No two files of a root ever have the same number, so that what is known of one is never taken for the other's.
+        // No two files of a root ever have the same number, so that what is known of one is never taken for the
+        // other's.
         let id = PartId { stem, number: rand::random() };
         let file = Arc::new(PrivateFile::create_as(shared, name, id.entry(), Some(id))?);
         lasting.insert(stem, Lasting { number: id.number, open: Arc::downgrade(&file) });
@@ -142,8 +143,8 @@ impl Part {
         self.size.get().copied().unwrap_or(ByteCount(limits::OBJECT_BYTES_MAX))
     }
 
-    /// All of a part that grows was written: it has this size, and what was written beyond is thrown away. Does nothing to a
-    /// part whose size was known when it was made.
+    /// All of a part that grows was written: it has this size, and what was written beyond is thrown away. Does nothing
+    /// to a part whose size was known when it was made.
     pub fn cut(&self, size: ByteCount) -> Result<(), StoreError> {
         if self.size.get().is_some() {
             return Ok(());
@@ -215,8 +216,8 @@ impl Part {
         Ok(())
     }
 
-    /// Writes `bytes` from `offset` on, and takes note of what they add to the root if they are a whole block: it will not have
-    /// to be read back.
+    /// Writes `bytes` from `offset` on, and takes note of what they add to the root if they are a whole block: it will
+    /// not have to be read back.
     ///
     /// Panics as [`Part::write_vectored_at`] does.
     pub fn write_seen_at(&self, bytes: &[u8], offset: Offset) -> Result<(), StoreError> {
@@ -297,8 +298,8 @@ impl Part {
         &self.file
     }
 
-    /// Takes the space for all of it, so that a full disk shows before any byte was fetched; for little, its first write
-    /// shows that as soon, and costs less.
+    /// Takes the space for all of it, so that a full disk shows before any byte was fetched; for little, its first
+    /// write shows that as soon, and costs less.
     fn reserve(&self, room: Room) -> Result<(), StoreError> {
         let shared = &self.file.shared;
         let io = |operation, errno| StoreError::io(&shared.path, Some(&self.name), operation, errno);

@@ -1,7 +1,7 @@
 //! Objects are taken away, durably and in groups: the reverse of a commit.
 //!
-//! After a crash at any instant a marker stands only beside the object that it speaks of: the markers of the whole batch
-//! go first, their directories are flushed, then the objects go, and the directories that are empty then.
+//! After a crash at any instant a marker stands only beside the object that it speaks of: the markers of the whole
+//! batch go first, their directories are flushed, then the objects go, and the directories that are empty then.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
@@ -17,8 +17,8 @@ use crate::units::ObjectName;
 type Outcome = (ObjectName, Result<(), StoreError>);
 
 impl Root {
-    /// Removes objects with their markers, and the directories that are empty then; nothing to remove is fine. Blocks until
-    /// the disk has that. After an `Err` the object is there or not, and its marker never without it.
+    /// Removes objects with their markers, and the directories that are empty then; nothing to remove is fine. Blocks
+    /// until the disk has that. After an `Err` the object is there or not, and its marker never without it.
     pub fn remove_batch(&self, names: Vec<ObjectName>) -> Vec<(ObjectName, Result<(), StoreError>)> {
         let shared = self.shared();
         let mut outcomes: Vec<Outcome> = names

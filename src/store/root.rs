@@ -156,14 +156,15 @@ impl Root {
         Part::create(&self.shared, name, size)
     }
 
-    /// The same where the size is told only when all of it has come, by [`Part::cut`]. A full disk shows when it is written.
+    /// The same where the size is told only when all of it has come, by [`Part::cut`]. A full disk shows when it is
+    /// written.
     pub fn create_growing_part(&self, name: &ObjectName) -> Result<Part, StoreError> {
         self.shared.check(name)?;
         Part::create_growing(&self.shared, name)
     }
 
-    /// An object all of which is here, in memory: a part that is whole, to be committed next. It is meant for small objects,
-    /// costs less than a part that is filled bit by bit, and is gone with this process until it is committed.
+    /// An object all of which is here, in memory: a part that is whole, to be committed next. It is meant for small
+    /// objects, costs less than a part that is filled bit by bit, and is gone with this process until it is committed.
     pub fn write_part(&self, name: &ObjectName, content: &[u8]) -> Result<Part, StoreError> {
         self.shared.check(name)?;
         Part::write_whole(&self.shared, name, content)
@@ -391,8 +392,8 @@ impl Shared {
         }
     }
 
-    /// Removes the private directory, unless a part, or anything that only a node has there, is left in it. To be called
-    /// when nothing more will be written; the lock holds until the root is dropped.
+    /// Removes the private directory, unless a part, or anything that only a node has there, is left in it. To be
+    /// called when nothing more will be written; the lock holds until the root is dropped.
     pub(super) fn remove_private(&self) -> nix::Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let (private, mut is_strange) = (writer.private.as_fd(), false);
@@ -436,8 +437,9 @@ pub(super) struct Writer {
     /// The parts that last, by what they are parts of.
     lasting: Mutex<BTreeMap<PartStem, Lasting>>,
     next_entry: AtomicU64,
-    /// The permissions of a file that is made without a name, to be given one when it is whole. `None` where that cannot be:
-    /// not every file system knows such files, and before Linux 6.10 only the privileged may name one by its descriptor.
+    /// The permissions of a file that is made without a name, to be given one when it is whole. `None` where that
+    /// cannot be: not every file system knows such files, and before Linux 6.10 only the privileged may name one by its
+    /// descriptor.
     pub(super) unnamed_mode: Option<FileMode>,
     /// Directories whose own entry is known to be durable. While it is held no directory of the root is made or
     /// pruned by another thread of this process.
@@ -491,7 +493,8 @@ impl Writer {
         self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Flushes the whole file system, where that is less work than to flush each of `files`. False: each is to be flushed.
+    /// Flushes the whole file system, where that is less work than to flush each of `files`. False: each is to be
+    /// flushed.
     pub(super) fn sync_at_once(&self, files: usize) -> bool {
         if files <= limits::COMMIT_SYNC_EACH_MAX || self.sync_each.load(Ordering::Acquire) {
             return false;

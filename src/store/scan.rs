@@ -111,8 +111,8 @@ pub fn scan(root: &Root) -> Result<ScanReport, StoreError> {
 }
 
 /// The same, but gives what it finds to `visit`, about [`limits::SCAN_PART_OBJECTS`] at a time, in no order; the report
-/// names no objects. Half of them may have been visited when it fails. `None` when `stop` has said that it is to end; it is
-/// asked before each entry, as a cold disk takes its time for each.
+/// names no objects. Half of them may have been visited when it fails. `None` when `stop` has said that it is to end;
+/// it is asked before each entry, as a cold disk takes its time for each.
 pub fn scan_by_parts(
     root: &Root,
     stop: impl Fn() -> bool,

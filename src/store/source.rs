@@ -78,8 +78,8 @@ impl Stamp {
         BuildHasherDefault::<DefaultHasher>::new().hash_one(self)
     }
 
-    /// Whether a change after `now` is sure to change the stamp: its times are at least a tick of the file system's clock
-    /// away, most likely before.
+    /// Whether a change after `now` is sure to change the stamp: its times are at least a tick of the file system's
+    /// clock away, most likely before.
     fn is_settled(&self, now: FileTime) -> bool {
         let whole_seconds = self.mtime.0 % 1_000_000_000 == 0 && self.ctime.0 % 1_000_000_000 == 0;
         let tick = if whole_seconds { limits::FILE_TIME_TICK_COARSE } else { limits::FILE_TIME_TICK };
@@ -138,8 +138,8 @@ impl Source {
     }
 
     /// The whole object as memory for the kernel to send from, `None` for an empty one. Never to be dereferenced:
-    /// pages beyond the end of a file that was cut short are SIGBUS to user space. Mapped when it is first asked for: most
-    /// small objects are read instead.
+    /// pages beyond the end of a file that was cut short are SIGBUS to user space. Mapped when it is first asked for:
+    /// most small objects are read instead.
     pub fn map(&self) -> Result<Option<&Arc<MmapRaw>>, SourceError> {
         if self.stamp.size.0 == 0 || self.map.get().is_some() {
             return Ok(self.map.get());

@@ -1,8 +1,8 @@
 //! A whole root is held against its markers: every file, and every marker that stands alone.
 //!
-//! It may be done beside a running node, which replaces an object in steps: what differs is looked at twice, and believed
-//! when it does so both times. The walk runs ahead of those who read by a bounded queue, so that neither time nor memory is
-//! spent on a list of a million names.
+//! It may be done beside a running node, which replaces an object in steps: what differs is looked at twice, and
+//! believed when it does so both times. The walk runs ahead of those who read by a bounded queue, so that neither time
+//! nor memory is spent on a list of a million names.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -25,8 +25,8 @@ use crate::limits;
 use crate::units::ObjectName;
 
 impl Root {
-    /// Reads every object of the root, with so many threads, and tells `each` what came of it, in no order; of a directory
-    /// that cannot be read why. Blocks for as long as the disk takes.
+    /// Reads every object of the root, with so many threads, and tells `each` what came of it, in no order; of a
+    /// directory that cannot be read why. Blocks for as long as the disk takes.
     pub fn verify_all(&self, threads: NonZeroUsize, each: impl Fn(ObjectName, Result<Verified, StoreError>) + Sync) {
         let (names, queue) = sync_channel(limits::VERIFY_QUEUE_MAX);
         let queue = Mutex::new(queue);

@@ -13,8 +13,8 @@ use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, Offset, Time};
 
 impl Flow {
-    /// Data of an order begins to come in: its part file is asked for, before anything is written. `false` where the bytes
-    /// are not wanted any more.
+    /// Data of an order begins to come in: its part file is asked for, before anything is written. `false` where the
+    /// bytes are not wanted any more.
     pub fn handle_range_begin(&mut self, piece: RangeRequest) -> bool {
         if !self.wants_piece(piece) {
             return false;
@@ -45,8 +45,8 @@ impl Flow {
         }
     }
 
-    /// A piece is in the part file, and its bytes have the checksum that was told with them. Returns the block that is whole
-    /// by it, but wrong: what is in the part file of that is not to be believed.
+    /// A piece is in the part file, and its bytes have the checksum that was told with them. Returns the block that is
+    /// whole by it, but wrong: what is in the part file of that is not to be believed.
     pub fn handle_verified(
         &mut self,
         link: LinkId,
@@ -104,8 +104,8 @@ impl Flow {
         self.wake_carriers();
     }
 
-    /// The peer says that it has not now what is left of an order, or refuses it: it has the object no more, or another one, or
-    /// its copy is damaged. It is asked again after a while, in which news may come.
+    /// The peer says that it has not now what is left of an order, or refuses it: it has the object no more, or another
+    /// one, or its copy is damaged. It is asked again after a while, in which news may come.
     pub fn handle_range_pending(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
         let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
         let Some(at) = carrier.find(rest.object, rest.generation, rest.offset) else { return };

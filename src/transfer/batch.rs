@@ -1,7 +1,7 @@
 //! The blocks of one batch of files: how they are numbered, which are wanted, which have arrived.
 //!
-//! A session (seed 002) moves files in batches. Blocks are numbered over the whole batch, in the order in which the files
-//! were announced: each file takes as many numbers as it has blocks, none if it is empty or no regular file.
+//! A session (seed 002) moves files in batches. Blocks are numbered over the whole batch, in the order in which the
+//! files were announced: each file takes as many numbers as it has blocks, none if it is empty or no regular file.
 
 use std::ops::Range;
 
@@ -114,7 +114,8 @@ impl Batch {
     }
 }
 
-/// The part of `ranges` that is whole blocks of a file: what need not be sent. The last block is whole where the file ends.
+/// The part of `ranges` that is whole blocks of a file: what need not be sent. The last block is whole where the file
+/// ends.
 pub fn whole_blocks(ranges: &RangeSet, size: ByteCount, block_bytes: u32) -> RangeSet {
     let each = u64::from(block_bytes);
     let whole = ranges.runs().filter_map(|(offset, length)| {

@@ -487,8 +487,9 @@ fn a_relay_reserves_room_with_the_first_range_and_gives_it_up_once_delivered() {
     assert_eq!(flow.spool().map(|spool| spool.0), Some(ByteCount(3000 * K)));
 }
 
-/// A relay's last reader went (its far trader had the object from elsewhere) while the last range was on its way. The object
-/// stood on the list of what may go as it was before its commit and after it, and throwing it away never came to an end.
+/// A relay's last reader went (its far trader had the object from elsewhere) while the last range was on its way. The
+/// object stood on the list of what may go as it was before its commit and after it, and throwing it away never came to
+/// an end.
 #[test]
 fn what_is_complete_when_nobody_reads_it_any_more_is_thrown_away_once() {
     let mut flow = relay(&[("a", 32 * K)]);
@@ -612,8 +613,8 @@ fn a_relay_tells_on_what_it_is_told() {
     assert_eq!(flow.find(&a), None);
 }
 
-/// Small objects: a link had as many orders as it may, all their bytes came in before the writer had judged the first of
-/// them, and nothing made the link look again until its keep-alive.
+/// Small objects: a link had as many orders as it may, all their bytes came in before the writer had judged the first
+/// of them, and nothing made the link look again until its keep-alive.
 #[test]
 fn a_link_that_had_all_orders_it_may_looks_again_when_they_are_judged() {
     let names: Vec<String> = (0..2 * limits::RANGES_ORDERED_MAX).map(|i| format!("o{i}")).collect();

@@ -1,35 +1,36 @@
 //! Ranges of objects, fetched over all links at once.
 //!
-//! An object whose [`Content`](super::Content) is known may come in by ranges, any range over any link. Driven like this: a link
-//! that can carry ranges is attached by [`Flow::attach_blocks`]; it orders by [`Flow::next_range`] until that returns
-//! nothing, tells the peer what [`Flow::poll_cancel`] returns, and reports what came of each order.
+//! An object whose [`Content`](super::Content) is known may come in by ranges, any range over any link. Driven like
+//! this: a link that can carry ranges is attached by [`Flow::attach_blocks`]; it orders by [`Flow::next_range`] until
+//! that returns nothing, tells the peer what [`Flow::poll_cancel`] returns, and reports what came of each order.
 //!
 //! # Why it ends within one range-time of optimal
 //!
 //! Work is bound late. A link owns nothing but what it has on order: what it carries in [`limits::RANGES_AHEAD`], or
-//! [`limits::RANGES_AHEAD_BYTES_MIN`] where that is more, in ranges of [`limits::RANGE_TIME`]. Where it would be more than
-//! [`limits::RANGES_AHEAD_BYTES_MUCH`], it is what keeps the link busy for a few times as long as an order takes. All else is
-//! cut, when a link has room, off the front of the earliest object that is not all on order. So while much is unassigned every
-//! link is busy.
+//! [`limits::RANGES_AHEAD_BYTES_MIN`] where that is more, in ranges of [`limits::RANGE_TIME`]. Where it would be more
+//! than [`limits::RANGES_AHEAD_BYTES_MUCH`], it is what keeps the link busy for a few times as long as an order takes.
+//! All else is cut, when a link has room, off the front of the earliest object that is not all on order. So while much
+//! is unassigned every link is busy.
 //!
-//! Where little is left (at a job's end; in a relay always, which knows no more than it is asked for), a link leaves a range
-//! to the others if they would have all that is unassigned one range-time before it had that one. What there is goes
-//! to where it is here first, so that all links end within one range-time of each other, if they go on as measured. A slow
-//! link, whose least window is seconds long, takes nothing then that the others must take back, and in a relay no link has
-//! a queue while another one is idle, whose readers would wait for it.
+//! Where little is left (at a job's end; in a relay always, which knows no more than it is asked for), a link leaves a
+//! range to the others if they would have all that is unassigned one range-time before it had that one. What there is
+//! goes to where it is here first, so that all links end within one range-time of each other, if they go on as
+//! measured. A slow link, whose least window is seconds long, takes nothing then that the others must take back, and in
+//! a relay no link has a queue while another one is idle, whose readers would wait for it.
 //!
-//! Where a link does not go on as measured (it slows down, stalls, or was not known to be slow when it ordered), the others
-//! run dry and take a second copy of what is here last of all, of the slow link's queue from its end: whoever has it first,
-//! if that is in [`SECOND_GAIN`] of the time and one range-time sooner, and no sooner than need be to keep its link busy
-//! over the time that an order takes. The first right copy wins, the other one is cancelled. The conditions are a
-//! hysteresis: links that are equally fast never take from each other. A copy that is late itself is not hoped for any more.
+//! Where a link does not go on as measured (it slows down, stalls, or was not known to be slow when it ordered), the
+//! others run dry and take a second copy of what is here last of all, of the slow link's queue from its end: whoever
+//! has it first, if that is in [`SECOND_GAIN`] of the time and one range-time sooner, and no sooner than need be to
+//! keep its link busy over the time that an order takes. The first right copy wins, the other one is cancelled. The
+//! conditions are a hysteresis: links that are equally fast never take from each other. A copy that is late itself is
+//! not hoped for any more.
 //!
-//! That is, but for what nobody can know: that a link has stalled is seen after [`limits::STALL_AFTER`] and believed to last
-//! as long again as it has lasted, and what is ordered elsewhere then takes an order's way. So a link that stalls
+//! That is, but for what nobody can know: that a link has stalled is seen after [`limits::STALL_AFTER`] and believed to
+//! last as long again as it has lasted, and what is ordered elsewhere then takes an order's way. So a link that stalls
 //! at the very end costs up to twice the time of an order. The simulation in `tests/sim/makespan` measures it all.
 //!
-//! What a dead link, a damaged range or a "not here" leaves behind is free at once, and as it belongs to an early object
-//! it goes first.
+//! What a dead link, a damaged range or a "not here" leaves behind is free at once, and as it belongs to an early
+//! object it goes first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -251,9 +252,10 @@ impl Flow {
         Some(at.max(now + Duration::from_millis(1)))
     }
 
-    /// What an earlier run has left of an object of this size and root, as its journal tells; to be called before anything is known
-    /// and links are attached. It is taken over when the object is known to be the same still: whole blocks of
-    /// `ranges` as they are, and `pieces`, each within one other block and with its CRC-32C, as if they came in then.
+    /// What an earlier run has left of an object of this size and root, as its journal tells; to be called before
+    /// anything is known and links are attached. It is taken over when the object is known to be the same still: whole
+    /// blocks of `ranges` as they are, and `pieces`, each within one other block and with its CRC-32C, as if they came
+    /// in then.
     pub fn resume(
         &mut self,
         name: ObjectName,
@@ -300,7 +302,8 @@ impl Flow {
         self.wake_carriers();
     }
 
-    /// Ends what ranges have to do with an object: nothing of it is on order any more, nothing of it is known to be here.
+    /// Ends what ranges have to do with an object: nothing of it is on order any more, nothing of it is known to be
+    /// here.
     pub(super) fn drop_blocks(&mut self, id: ObjectId) {
         self.blocks.forget(id);
         let Some(gather) = self.blocks.gathers.remove(&id) else { return };
@@ -343,8 +346,8 @@ impl Flow {
         }
     }
 
-    /// Whether other links would have all that is not on order before `link` had this range of it. Someone orders it: the
-    /// link that would have it first never leaves it.
+    /// Whether other links would have all that is not on order before `link` had this range of it. Someone orders it:
+    /// the link that would have it first never leaves it.
     fn leaves_to_others(&self, link: LinkId, request: &RangeRequest, now: Time) -> bool {
         let Some(carrier) = self.blocks.carriers.get(&link) else { return false };
         if self.is_much_open() {
@@ -484,7 +487,8 @@ impl Flow {
         })
     }
 
-    /// Whether a peer has told of an object, or nobody has who is there, and it has not said that it cannot give of it now.
+    /// Whether a peer has told of an object, or nobody has who is there, and it has not said that it cannot give of it
+    /// now.
     fn may_give(&self, peer: &NodeName, id: ObjectId, gather: &Gather, now: Time) -> bool {
         let told_by = self.at(id).told_by;
         let has_told = || self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.mask & told_by != 0);

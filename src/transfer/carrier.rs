@@ -143,7 +143,8 @@ impl Carrier {
             return ahead.min(limits::RANGES_AHEAD_BYTES_MIN);
         };
         let ahead = rate.bytes_in(limits::RANGES_AHEAD).0.max(limits::RANGES_AHEAD_BYTES_MIN);
-        // A fast link waits for nothing longer than its orders take; a relay would have to keep what is ordered beyond that.
+        // A fast link waits for nothing longer than its orders take; a relay would have to keep what is ordered beyond
+        // that.
         let near = rate.bytes_in(4 * self.latency.unwrap_or(limits::RANGES_AHEAD) + 2 * limits::RANGE_TIME).0;
         ahead.min(near.max(limits::RANGES_AHEAD_BYTES_MUCH))
     }

@@ -1,6 +1,7 @@
 //! Ranges that were asked for of a flow that fetches on demand, and that are neither here nor on order.
 //!
-//! Those who ask take turns: a link that asked for much at once must not keep the others waiting until it has all of it.
+//! Those who ask take turns: a link that asked for much at once must not keep the others waiting until it has all of
+//! it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};

@@ -1,7 +1,7 @@
 //! One set of objects: its table, and the side that fetches them.
 //!
-//! The side that serves is in [`serve`](super::serve). Methods by kind: `handle_*` (something happened), `poll_*` (what to
-//! do next), plain verbs (commands).
+//! The side that serves is in [`serve`](super::serve). Methods by kind: `handle_*` (something happened), `poll_*` (what
+//! to do next), plain verbs (commands).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -172,8 +172,8 @@ impl Flow {
         self.at(id).state()
     }
 
-    /// All objects with what an operator may want to know of them: name, state, length where known, problem. In the order of
-    /// the table, which is about that in which they became known.
+    /// All objects with what an operator may want to know of them: name, state, length where known, problem. In the
+    /// order of the table, which is about that in which they became known.
     pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, ObjectState, Option<ByteCount>, Option<&Problem>)> {
         let named = self.objects.iter().filter(|object| !object.is_gone);
         named.map(|o| (&o.name, o.state(), o.expected(), o.problem.as_ref()))
@@ -197,8 +197,8 @@ impl Flow {
         id
     }
 
-    /// An object that is present with this size is to be fetched again: its file or marker is gone, or is not what the marker
-    /// says. False: no such object is present.
+    /// An object that is present with this size is to be fetched again: its file or marker is gone, or is not what the
+    /// marker says. False: no such object is present.
     pub fn want_again(&mut self, name: &ObjectName, size: ByteCount) -> bool {
         let Some(id) = self.id_of(name).filter(|&id| self.at(id).state() == ObjectState::Present { size }) else {
             return false;
@@ -334,8 +334,8 @@ impl Flow {
         owed(&self.objects, fetcher, self.longest) < pace::ahead_bytes(fetcher.meter.rate(now))
     }
 
-    /// A seed-only peer is asked for one object at a time, and may never have it. The head of `link`, where it was not begun
-    /// for long, is open to the links of other peers; whoever begins it first brings it in.
+    /// A seed-only peer is asked for one object at a time, and may never have it. The head of `link`, where it was not
+    /// begun for long, is open to the links of other peers; whoever begins it first brings it in.
     pub fn share_unanswered(&mut self, link: LinkId, now: Time) {
         let Some(fetcher) = self.schedule.fetchers.get(&link) else { return };
         let Some(&id) = fetcher.outstanding.front() else { return };

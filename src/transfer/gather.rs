@@ -255,8 +255,8 @@ fn combined(parts: &BTreeMap<u64, Piece>) -> Option<u32> {
     Some(parts.fold(first, |crc, part| combine(crc, part.crc, part.length)))
 }
 
-/// CRC-32C of bytes that have `front`, with `length` others behind them that have `back`. Checksums are linear: as many zeros
-/// behind the first ones, in place of the others, are checked in less time than it takes to find out by matrices
+/// CRC-32C of bytes that have `front`, with `length` others behind them that have `back`. Checksums are linear: as many
+/// zeros behind the first ones, in place of the others, are checked in less time than it takes to find out by matrices
 /// (crc_fast::checksum_combine) what they would do.
 fn combine(front: u32, back: u32, length: ByteCount) -> u32 {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

@@ -1,7 +1,7 @@
 //! Interests: objects that are asked for by name alone, since no inventory tells of them.
 //!
-//! A peer that speaks the seed's grammar alone has no inventory, so an exchange that fetches from it has none to pass on,
-//! and a trader that carries ranges would never learn what to ask that exchange for. A trader with a list does
+//! A peer that speaks the seed's grammar alone has no inventory, so an exchange that fetches from it has none to pass
+//! on, and a trader that carries ranges would never learn what to ask that exchange for. A trader with a list does
 //! know names. It tells an interest in each object of the list of which nothing is known, in the order of the list, to
 //! one peer at a time. The exchange fetches the object whole, on demand as ever, finds out what it is made of
 //! once it is whole in the spool, and tells that as news; the trader then fetches it by ranges, checked like any other.
@@ -9,10 +9,10 @@
 //! object it still cuts through.
 //!
 //! An interest stands until the object is present at the trader, and keeps it in the spool for as long: an
-//! exchange fetches no more ahead than [`limits::INTERESTS_PER_PEER_MAX`] objects and its spool's room allow. Nothing is
-//! repeated while it stands. Where it is answered (not now, or not by this way: the exchange's own upstream has an
-//! inventory) the object is left to other peers, and the peer is asked again when the end of the list was reached, after
-//! a pause: each object at most once a round.
+//! exchange fetches no more ahead than [`limits::INTERESTS_PER_PEER_MAX`] objects and its spool's room allow. Nothing
+//! is repeated while it stands. Where it is answered (not now, or not by this way: the exchange's own upstream has an
+//! inventory) the object is left to other peers, and the peer is asked again when the end of the list was reached,
+//! after a pause: each object at most once a round.
 //!
 //! What an exchange found by hashing it knows for as long as the object is in the spool and no longer: its source may
 //! have changed by the time it is fetched again. Ranges that are asked for by someone who knows the object from

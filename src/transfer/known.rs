@@ -9,8 +9,8 @@ use crate::limits;
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 
 impl Flow {
-    /// An object is known to be so from now on. A flow that fetches wants it, unless what is present has the same root; a
-    /// relay can serve it; one that offers tells of it. `None` where the table is full or the entry makes no sense.
+    /// An object is known to be so from now on. A flow that fetches wants it, unless what is present has the same root;
+    /// a relay can serve it; one that offers tells of it. `None` where the table is full or the entry makes no sense.
     pub fn know(&mut self, entry: Entry) -> Option<ObjectId> {
         let Entry { name, content } = entry;
         if !content.is_consistent() {

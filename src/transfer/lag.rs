@@ -1,7 +1,7 @@
 //! How far a flow is behind: the age of the oldest object that it wants and does not have.
 //!
-//! An object is missed from the moment it is put on the list, or is found to be another one than is here, until all of it is
-//! here and final. Ages are in whole seconds, of the clock that [`Flow::expire`] was last told.
+//! An object is missed from the moment it is put on the list, or is found to be another one than is here, until all of
+//! it is here and final. Ages are in whole seconds, of the clock that [`Flow::expire`] was last told.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,8 +20,8 @@ pub(super) struct Missed {
 }
 
 impl Flow {
-    /// How long the oldest object has been missed that is still not here; zero where none is missed. Of a flow that fetches;
-    /// the others miss nothing.
+    /// How long the oldest object has been missed that is still not here; zero where none is missed. Of a flow that
+    /// fetches; the others miss nothing.
     pub fn lag(&mut self) -> Duration {
         while let Some(&(since, id)) = self.missed.line.front() {
             if self.at(id).missed_since() == Some(since.into()) {

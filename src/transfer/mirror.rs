@@ -1,18 +1,18 @@
 //! Whether what a peer tells is all that there is, so that what it does not tell is gone; and what goes then.
 //!
-//! That a log lacks an object says nothing by itself: its keeper may have just begun to hash its store, or be a relay that
-//! is behind, or cut off. So a log is held against what is here only when its keeper has answered a question, and a
-//! question is an order in time:
+//! That a log lacks an object says nothing by itself: its keeper may have just begun to hash its store, or be a relay
+//! that is behind, or cut off. So a log is held against what is here only when its keeper has answered a question, and
+//! a question is an order in time:
 //!
 //! - a flow that fetches asks a peer: a subscription is a question, and is sent again to ask again;
 //! - a relay then asks its own peer, and answers when it has had that answer, never from what it happens to know;
 //! - the flow that offers answers behind all news, once it has told of every object that it has seen in its root.
 //!
 //! So the log that an answer speaks of is what the origin had at some time *after* the question. Whatever was told by
-//! anybody *before* the question, or lies here from an earlier run, is of an earlier time of the same origin, and is gone
-//! if the log lacks it. What was told since, by a peer that may know more or less, is left until the next question. What a
-//! peer told that passes on another origin's entries, or has not said whose, only that peer can take back. A peer that is
-//! not there answers nothing, and so removes nothing.
+//! anybody *before* the question, or lies here from an earlier run, is of an earlier time of the same origin, and is
+//! gone if the log lacks it. What was told since, by a peer that may know more or less, is left until the next
+//! question. What a peer told that passes on another origin's entries, or has not said whose, only that peer can take
+//! back. A peer that is not there answers nothing, and so removes nothing.
 //!
 //! A log that is empty, or that lacks most of what is here, removes nothing either: at its origin a file system is not
 //! mounted, more likely than not.
@@ -58,15 +58,15 @@ impl Flow {
         self.asks.origin = origin;
     }
 
-    /// Whether a flow that offers has told all that is in its root. If not, or if the root could not be looked at as a whole,
-    /// nobody may take what is not told for gone.
+    /// Whether a flow that offers has told all that is in its root. If not, or if the root could not be looked at as a
+    /// whole, nobody may take what is not told for gone.
     pub fn set_told_all(&mut self, told_all: bool) {
         self.asks.told_all = told_all;
         self.wakes.extend(&self.ledger.subscribers);
     }
 
-    /// `link` wants to be woken when there are news, and asks whether they are all there is: [`Flow::whole_since`] what is
-    /// returned here.
+    /// `link` wants to be woken when there are news, and asks whether they are all there is: [`Flow::whole_since`] what
+    /// is returned here.
     pub fn subscribe(&mut self, link: LinkId) -> u32 {
         self.ledger.subscribers.insert(link);
         if self.kind == Kind::Relay {
@@ -121,8 +121,8 @@ impl Flow {
         self.asks.was_told
     }
 
-    /// An object that was kept though its origin has it no more is not here any more either: nobody wants it. `false`: it was not
-    /// one of those.
+    /// An object that was kept though its origin has it no more is not here any more either: nobody wants it. `false`:
+    /// it was not one of those.
     pub(super) fn lose_kept(&mut self, id: ObjectId) -> bool {
         if self.at(id).told_at != KEPT {
             return false;
@@ -140,8 +140,8 @@ impl Flow {
         true
     }
 
-    /// Whether a peer whose log is read now has told all there was since this flow began. Unlike [`Flow::was_told_whole`], not
-    /// once that peer is gone.
+    /// Whether a peer whose log is read now has told all there was since this flow began. Unlike
+    /// [`Flow::was_told_whole`], not once that peer is gone.
     pub fn has_whole_log(&self) -> bool {
         self.ledger.cursors.values().any(|cursor| cursor.reader.is_some() && cursor.answered > 0 && !cursor.lossy)
     }
@@ -158,8 +158,8 @@ impl Flow {
         self.asks.due.contains(&link)
     }
 
-    /// Where `link` should read the log of `peer` from, if it is the link that reads it: the first one that asks. Each time
-    /// is a question whether the log is all there is; there is none while the one before is not answered.
+    /// Where `link` should read the log of `peer` from, if it is the link that reads it: the first one that asks. Each
+    /// time is a question whether the log is all there is; there is none while the one before is not answered.
     pub fn subscription(&mut self, link: LinkId, peer: &NodeName) -> Option<(u64, u64)> {
         self.asks.due.remove(&link);
         if self.kind == Kind::Offer {
@@ -308,7 +308,8 @@ impl Flow {
         }
     }
 
-    /// All of the origin's objects are known: what an earlier run left of others is nobody's, if there is no other origin.
+    /// All of the origin's objects are known: what an earlier run left of others is nobody's, if there is no other
+    /// origin.
     fn discard_unnamed(&mut self, origin: u32) {
         if self.ledger.cursors.values().all(|cursor| cursor.origin == Some(origin)) {
             let is_unnamed = |name: &&ObjectName| self.id_of(name).is_none();
@@ -319,7 +320,8 @@ impl Flow {
         }
     }
 
-    /// `peer` has answered question `ask`: what it does not tell is gone, unless that is told by others who may know of it.
+    /// `peer` has answered question `ask`: what it does not tell is gone, unless that is told by others who may know of
+    /// it.
     fn sweep(&mut self, peer: &NodeName, mask: u32, origin: u32, ask: u32) {
         if self.has_too_many_peers() {
             // Who told what is not known of all of them.

@@ -8,9 +8,10 @@
 //!
 //! A session has no flows: what it wants is one [`batch`] of files after another.
 //!
-//! An object is fetched whole by one link at a time, or by ranges over all links that carry them ([`Flow::next_range`]),
-//! in one [`Generation`](crate::units::Generation). What a generation has written so far may be served while
-//! the rest is arriving; when a generation ends before it is whole, its bytes are never mixed with those of the next.
+//! An object is fetched whole by one link at a time, or by ranges over all links that carry them
+//! ([`Flow::next_range`]), in one [`Generation`](crate::units::Generation). What a generation has written so far may be
+//! served while the rest is arriving; when a generation ends before it is whole, its bytes are never mixed with those
+//! of the next.
 //!
 //! Driven like this: a link or the rim calls one `handle_*` or a plain verb, then everything that
 //! [`Flow::poll_action`], [`Flow::poll_event`] and [`Flow::poll_wake`] return is drained. Time and seeds are

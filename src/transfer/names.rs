@@ -1,7 +1,7 @@
 //! Which object of a table has a name: places in the table alone, the names stay with the objects.
 //!
-//! Its key is the owner's to choose at random, so that no peer can send names that collide; nothing iterates over it, so
-//! that no trace depends on it.
+//! Its key is the owner's to choose at random, so that no peer can send names that collide; nothing iterates over it,
+//! so that no trace depends on it.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 

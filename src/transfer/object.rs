@@ -9,8 +9,8 @@ use super::action::Problem;
 use super::ledger::Content;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectName, Offset, Root256, Time};
 
-/// Where an object stands. Absent -> Requested -> Arriving or Growing -> Whole -> Present, or by ranges Absent -> Gathering
-/// -> Whole -> Present; back to Absent from anywhere.
+/// Where an object stands. Absent -> Requested -> Arriving or Growing -> Whole -> Present, or by ranges Absent ->
+/// Gathering -> Whole -> Present; back to Absent from anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectState {
     /// Not here and not on its way. Next: Requested, Gathering, Present (it appeared on disk).
@@ -32,8 +32,8 @@ pub enum ObjectState {
         /// Whether its part file stands.
         created: bool,
     },
-    /// Bytes are coming in, and how many there are is told behind the last of them. Next: Whole, Absent (link died, disk
-    /// failed, the peer cannot send it to its end), Growing (the peer began again).
+    /// Bytes are coming in, and how many there are is told behind the last of them. Next: Whole, Absent (link died,
+    /// disk failed, the peer cannot send it to its end), Growing (the peer began again).
     Growing {
         /// The link that carries it.
         link: LinkId,

@@ -38,14 +38,14 @@ impl Flow {
             .or_else(|| self.blocks.ended.get(&link).copied())
     }
 
-    /// What passed over a link that has ended and of which nothing is on its way to disk any more; nothing is known of it
-    /// from then on.
+    /// What passed over a link that has ended and of which nothing is on its way to disk any more; nothing is known of
+    /// it from then on.
     pub fn take_ended(&mut self, link: LinkId) -> Option<Health> {
         self.blocks.ended.remove(&link)
     }
 
-    /// Why nothing new is fetched now: the store could not take the last thing, and is not to be tried again yet. `None` where
-    /// fetching goes on.
+    /// Why nothing new is fetched now: the store could not take the last thing, and is not to be tried again yet.
+    /// `None` where fetching goes on.
     pub fn hold_reason(&self, now: Time) -> Option<&str> {
         self.last_store_failure(now).filter(|_| now < self.hold.until)
     }

@@ -35,7 +35,8 @@ impl Flow {
         self.id_of(name).or_else(|| may_have.then(|| self.insert(name.clone(), None)))
     }
 
-    /// `link` asks for a range, until [`Flow::release_range`]. One that has to be fetched first goes on the demand queue.
+    /// `link` asks for a range, until [`Flow::release_range`]. One that has to be fetched first goes on the demand
+    /// queue.
     pub fn demand_range(&mut self, link: LinkId, id: ObjectId, offset: Offset, length: ByteCount, now: Time) {
         self.unmark_evictable(id);
         *self.blocks.asks.entry((link, id)).or_default() += 1;

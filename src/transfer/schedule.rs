@@ -4,8 +4,8 @@
 //! object `i` of `n` stands first in the queue of one link: with K peers (by name) the `i*K/n`-th is first choice, and
 //! of its W links the `i mod W`-th (seed 000). That is first choice, not cage: a link with nothing left takes whole
 //! objects from the link that would end last, if it would end them sooner, unless its peer has nothing to give at
-//! present. What a peer said is pending is left to other peers first: they may have it. In a flow that fetches on demand there
-//! is one queue for all links, and those who ask take turns in it.
+//! present. What a peer said is pending is left to other peers first: they may have it. In a flow that fetches on
+//! demand there is one queue for all links, and those who ask take turns in it.
 //!
 //! Queues are rebuilt when links come and go; an entry whose object is no longer absent is dropped when met.
 
@@ -161,9 +161,9 @@ impl Schedule {
         }
     }
 
-    /// The next object for `link`, taken out of its queue from that end. `is_waiting` says whether an object is still to be
-    /// fetched; `typical` is how long objects are, for those of unknown length; `pending_at` is who said last that an
-    /// object is pending.
+    /// The next object for `link`, taken out of its queue from that end. `is_waiting` says whether an object is still
+    /// to be fetched; `typical` is how long objects are, for those of unknown length; `pending_at` is who said last
+    /// that an object is pending.
     pub(super) fn take<'a>(
         &mut self,
         (link, from): (LinkId, Side),
@@ -187,9 +187,9 @@ impl Schedule {
         self.steal(link, now, typical, owed)
     }
 
-    /// Whether an object taken by `link` would be here before any other link would have it, or before all that is queued is
-    /// done. A slow link that takes one of the last objects holds up the job. Where it leaves one, the link that would
-    /// end it first finds it worth its while.
+    /// Whether an object taken by `link` would be here before any other link would have it, or before all that is
+    /// queued is done. A slow link that takes one of the last objects holds up the job. Where it leaves one, the link
+    /// that would end it first finds it worth its while.
     fn is_worth_it(&self, link: LinkId, now: Time, typical: ByteCount, owed: &impl Fn(&Fetcher) -> ByteCount) -> bool {
         let Some(fetcher) = self.fetchers.get(&link) else { return false };
         let mine = self.ends_in(fetcher, owed(fetcher), typical, now);

@@ -151,8 +151,8 @@ impl Flow {
         }
     }
 
-    /// Whether a queued object can be hoped for. Where it cannot, whoever asked is told so: it may have other ways to get
-    /// it, and what it asked for behind it may be here and hold the room that this one waits for.
+    /// Whether a queued object can be hoped for. Where it cannot, whoever asked is told so: it may have other ways to
+    /// get it, and what it asked for behind it may be here and hold the room that this one waits for.
     fn can_fetch(&self, id: ObjectId, now: Time) -> bool {
         let waited = now.since(self.at(id).last_use);
         let by_ranges = self.at(id).content.is_some() && !self.blocks.carriers.is_empty();
@@ -169,8 +169,8 @@ impl Flow {
         self.schedule.fetchers.get(&link).is_some_and(|fetcher| !fetcher.is_moving(now))
     }
 
-    /// A generation of an object changed or vanished under its sender: it is withdrawn until the root has been looked at
-    /// again. What is said of another generation is no news.
+    /// A generation of an object changed or vanished under its sender: it is withdrawn until the root has been looked
+    /// at again. What is said of another generation is no news.
     pub fn handle_source_failed(&mut self, id: ObjectId, generation: Generation, reason: String, now: Time) {
         if !self.is_current(id, generation) {
             return;

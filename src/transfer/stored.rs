@@ -47,8 +47,8 @@ impl Flow {
         }
     }
 
-    /// The store could not take a generation: it is over. Nothing new at all is fetched for a while where that is the fault of
-    /// the whole store.
+    /// The store could not take a generation: it is over. Nothing new at all is fetched for a while where that is the
+    /// fault of the whole store.
     pub fn handle_store_failed(&mut self, id: ObjectId, generation: Generation, why: String, fault: Fault, now: Time) {
         if !self.is_current(id, generation) || matches!(self.at(id).state(), ObjectState::Present { .. }) {
             return;
@@ -77,8 +77,8 @@ impl Flow {
         self.wake_all_readers();
     }
 
-    /// A generation that is whole could not be made final, and all its bytes are still here: no more than that is tried again.
-    /// `false`: it is not wanted any more, and nobody goes on with what is here.
+    /// A generation that is whole could not be made final, and all its bytes are still here: no more than that is tried
+    /// again. `false`: it is not wanted any more, and nobody goes on with what is here.
     pub fn handle_commit_failed(
         &mut self,
         id: ObjectId,

@@ -1,8 +1,8 @@
-//! An object that one link brings whole: its bytes on their way to disk, and one whose length is told behind the last of
-//! them.
+//! An object that one link brings whole: its bytes on their way to disk, and one whose length is told behind the last
+//! of them.
 //!
-//! A link that knows an object's length when it begins calls [`Flow::handle_begin`] and [`Flow::handle_received`], in the order
-//! in which it asked. One that does not calls [`Flow::handle_begin_unsized`], then [`Flow::handle_told`] or
+//! A link that knows an object's length when it begins calls [`Flow::handle_begin`] and [`Flow::handle_received`], in
+//! the order in which it asked. One that does not calls [`Flow::handle_begin_unsized`], then [`Flow::handle_told`] or
 //! [`Flow::handle_refused`], for any of the objects that it has on order.
 
 use super::action::{Action, Problem, Refusal};
@@ -49,8 +49,8 @@ impl Flow {
         self.wake_readers(id);
     }
 
-    /// The peer begins to send, or begins again, an object that `link` has on order; how long it is comes last. Its bytes belong
-    /// to the generation returned. Not for a relay, which has to know what room an object takes.
+    /// The peer begins to send, or begins again, an object that `link` has on order; how long it is comes last. Its
+    /// bytes belong to the generation returned. Not for a relay, which has to know what room an object takes.
     pub fn handle_begin_unsized(&mut self, link: LinkId, id: ObjectId) -> Result<Generation, Refusal> {
         debug_assert_eq!(self.kind, Kind::Fetch);
         if !self.is_ordered(link, id) || (self.at(id).state() != ObjectState::Absent && !self.end_attempt_of(link, id))
@@ -70,8 +70,8 @@ impl Flow {
         Ok(generation)
     }
 
-    /// All bytes of such an object came in (some may still be on their way to disk). `generation` is what they belong to, if
-    /// they were wanted.
+    /// All bytes of such an object came in (some may still be on their way to disk). `generation` is what they belong
+    /// to, if they were wanted.
     pub fn handle_told(&mut self, link: LinkId, id: ObjectId, generation: Option<Generation>, told: Told, now: Time) {
         self.end_order(link, id, now);
         let is_current = generation.is_some_and(|generation| self.is_current(id, generation));

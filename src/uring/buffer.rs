@@ -140,15 +140,15 @@ impl Buffer {
     /// When `len` is more than [`Buffer::free_len`].
     pub fn fill_with<E>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
         assert!(len <= self.free_len(), "{len} bytes into {} free", self.free_len());
-        // SAFETY: the free space has at least `len` bytes (asserted above), initialised by the kernel when they were mapped;
-        // this value alone may touch them (see `filled`), and is borrowed mutably as long as the slice lives.
+        // SAFETY: the free space has at least `len` bytes (asserted above), initialised by the kernel when they were
+        // mapped; this value alone may touch them (see `filled`), and is borrowed mutably as long as the slice lives.
         fill(unsafe { std::slice::from_raw_parts_mut(self.free_start(), len) })?;
         self.filled += len;
         Ok(())
     }
 
-    /// Receives once into the free space with a plain system call that does not wait. Returns the bytes added; 0 means that
-    /// the peer closed.
+    /// Receives once into the free space with a plain system call that does not wait. Returns the bytes added; 0 means
+    /// that the peer closed.
     ///
     /// # Errors
     /// What `recv` says: EAGAIN when nothing is there now.

@@ -1,8 +1,9 @@
-//! The control plane's sockets: listening and dialing on the `tokio-uring` runtime, or on tokio's own where there is no ring.
+//! The control plane's sockets: listening and dialing on the `tokio-uring` runtime, or on tokio's own where there is no
+//! ring.
 //!
-//! The only place that names `tokio_uring`, so that it can be replaced in a day. It has no time-outs and no `select!` over
-//! its operations: an accept that is dropped may swallow a connection, so each runs to its end in a task of its own.
-//! What comes out is a plain descriptor, which the data plane's drivers own from then on.
+//! The only place that names `tokio_uring`, so that it can be replaced in a day. It has no time-outs and no `select!`
+//! over its operations: an accept that is dropped may swallow a connection, so each runs to its end in a task of its
+//! own. What comes out is a plain descriptor, which the data plane's drivers own from then on.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,8 +15,8 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::driver::DriverKind;
 
-/// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] of the same kind work, and so do
-/// tokio's timers, signals and unix sockets.
+/// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] of the same kind work, and
+/// so do tokio's timers, signals and unix sockets.
 ///
 /// # Errors
 /// The kernel gives no ring, or no descriptors.
@@ -119,8 +120,8 @@ pub fn inherited() -> io::Result<Vec<OwnedFd>> {
         return Ok(Vec::new());
     }
     let descriptors = sd_notify::listen_fds()?;
-    // SAFETY: whoever set LISTEN_PID to the id of this process opened these descriptors for it, before it began, and each of them
-    // was found open just now. They are taken once, so that nothing else owns them.
+    // SAFETY: whoever set LISTEN_PID to the id of this process opened these descriptors for it, before it began, and
+    // each of them was found open just now. They are taken once, so that nothing else owns them.
     Ok(descriptors.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect())
 }
 

@@ -1,6 +1,7 @@
 //! What one worker moves its bytes with: a ring, or plain calls on its sockets. Both mean the same by everything.
 //!
-//! A worker is written for a [`Driver`] and cannot tell which it has; `uring/tests.rs` holds both against the same facts.
+//! A worker is written for a [`Driver`] and cannot tell which it has; `uring/tests.rs` holds both against the same
+//! facts.
 
 use std::fmt;
 use std::io;
@@ -156,8 +157,8 @@ impl Driver {
     }
 
     /// Starts what was asked for and waits for a completion, a wake-up or the end of `timeout` (`None`: no end).
-    /// `Some(ZERO)` takes what is there without waiting; so does a call while [`Driver::next_completion`] has some left.
-    /// It may return without any of these, for instance after a signal.
+    /// `Some(ZERO)` takes what is there without waiting; so does a call while [`Driver::next_completion`] has some
+    /// left. It may return without any of these, for instance after a signal.
     ///
     /// # Errors
     /// The kernel refuses altogether; the driver is of no more use.

@@ -4,8 +4,9 @@
 //! are pointers. A mapped file is never looked at here: its address and length go to the kernel, so a file cut short
 //! under us is an EFAULT from the send.
 //!
-//! Life of a train: `push_*` until it is full or nothing is left, then [`Driver::send`](super::Driver::send), which gives
-//! it back advanced by what went out; sent again until [`Gather::is_done`]; then [`Gather::clear`] and over again.
+//! Life of a train: `push_*` until it is full or nothing is left, then [`Driver::send`](super::Driver::send), which
+//! gives it back advanced by what went out; sent again until [`Gather::is_done`]; then [`Gather::clear`] and over
+//! again.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
@@ -168,8 +169,8 @@ impl Gather {
             assert!(mark.last_len <= last.iov_len, "the mark is behind the end");
             last.iov_len = mark.last_len;
         }
-        // What was kept alive since stays so until `clear`: whatever pieces are left, they stay valid. The rest is worked
-        // out from the pieces, so that no mark, however old, could make a piece longer than its memory.
+        // What was kept alive since stays so until `clear`: whatever pieces are left, they stay valid. The rest is
+        // worked out from the pieces, so that no mark, however old, could make a piece longer than its memory.
         self.arena_used = mark.arena_used;
         self.open = self.pieces.last().is_some_and(|last| self.arena.ends_at(last, self.arena_used));
         self.rest = self.pieces.iter().map(|piece| piece.iov_len).sum();
@@ -184,8 +185,9 @@ impl Gather {
         let last = self.pieces.last_mut().filter(|last| self.open && last.iov_len >= len);
         let last = last.expect("the last bytes were copied in a row");
         let start = self.arena_used - len;
-        // SAFETY: the last piece ends at `arena_used` (`open`) and is at least `len` long, so the place and the `len` bytes
-        // behind it are in the arena, initialised when it was made; `self` is borrowed mutably, so nobody writes to them.
+        // SAFETY: the last piece ends at `arena_used` (`open`) and is at least `len` long, so the place and the `len`
+        // bytes behind it are in the arena, initialised when it was made; `self` is borrowed mutably, so nobody writes
+        // to them.
         into.extend_from_slice(unsafe { std::slice::from_raw_parts(self.arena.start.add(start).as_ptr(), len) });
         last.iov_len -= len;
         self.arena_used = start;
@@ -235,7 +237,8 @@ impl Gather {
     /// Sends once with a plain system call that does not wait, and advances by what went out.
     ///
     /// # Errors
-    /// What `sendmsg` says: EAGAIN when the socket takes nothing now, EFAULT when a mapped file is shorter than its mapping.
+    /// What `sendmsg` says: EAGAIN when the socket takes nothing now, EFAULT when a mapped file is shorter than its
+    /// mapping.
     pub(super) fn send_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         let message = self.message();
         // SAFETY: `message` points to `pieces` from `first` on, which are valid for the kernel to read, and not changed
@@ -340,8 +343,8 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            // SAFETY: allocated in `new` with the same layout and freed only here. No send is reading it: while one is in
-            // flight the ring owns the train.
+            // SAFETY: allocated in `new` with the same layout and freed only here. No send is reading it: while one is
+            // in flight the ring owns the train.
             unsafe { dealloc(self.start.as_ptr(), Arena::layout(self.bytes)) };
         }
     }

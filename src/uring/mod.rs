@@ -1,8 +1,9 @@
-//! The data plane's way to the kernel: a safe interface over raw `io-uring`, for sockets only, and over plain system calls
-//! where there is no io_uring.
+//! The data plane's way to the kernel: a safe interface over raw `io-uring`, for sockets only, and over plain system
+//! calls where there is no io_uring.
 //!
-//! This is the only folder with `unsafe` code. It owns rings and their twin, receive buffers, send trains, socket options and the
-//! test of what the kernel allows; it knows nothing of links, objects or protocols, and of the project only `limits`.
+//! This is the only folder with `unsafe` code. It owns rings and their twin, receive buffers, send trains, socket
+//! options and the test of what the kernel allows; it knows nothing of links, objects or protocols, and of the project
+//! only `limits`.
 //!
 //! What makes it sound is ownership: whoever starts an operation gives its memory away (a [`Buffer`] to receive into,
 //! a [`Gather`] to send from) together with a share of the socket, and gets it back with the operation's last

@@ -119,13 +119,14 @@ impl Ring {
         let Work::Receive(buffer) = self.slots.work(key) else { unreachable!("just put there") };
         let entry = opcode::Recv::new(fd, buffer.free_start(), length).build().user_data(key);
         self.tokens.entry(token.0).or_default().receive = Some(key);
-        // SAFETY: the entry's pointer and length are the free space of a buffer, and its descriptor is that of a socket,
-        // both of which the slot owns until `reap` has seen the operation's last completion; so does `drop`.
+        // SAFETY: the entry's pointer and length are the free space of a buffer, and its descriptor is that of a
+        // socket, both of which the slot owns until `reap` has seen the operation's last completion; so does `drop`.
         unsafe { self.push(&entry) };
         Ok(())
     }
 
-    /// Sends what is left of `train`, all of it if the peer takes it. The operation starts with the next [`Ring::wait`].
+    /// Sends what is left of `train`, all of it if the peer takes it. The operation starts with the next
+    /// [`Ring::wait`].
     ///
     /// # Errors
     /// The ring is full, or the kernel takes nothing now; the train comes back.
@@ -149,8 +150,8 @@ impl Ring {
         let message = self.slots.place_message(key, message);
         let entry = opcode::SendMsg::new(fd, message).flags(SEND_FLAGS as u32).build().user_data(key);
         self.tokens.entry(token.0).or_default().send = Some(key);
-        // SAFETY: the entry points to the slot's message header, which stays in place, and through it to the pieces of a
-        // train, valid while that is unchanged; its descriptor is that of a socket. The slot owns all three until
+        // SAFETY: the entry points to the slot's message header, which stays in place, and through it to the pieces of
+        // a train, valid while that is unchanged; its descriptor is that of a socket. The slot owns all three until
         // `reap` has seen the operation's last completion; so does `drop`.
         unsafe { self.push(&entry) };
         Ok(())
@@ -253,8 +254,8 @@ impl Ring {
     }
 
     /// # Safety
-    /// All that `entry` points to stays valid, and is not touched from here, until its last completion was seen, and the
-    /// descriptor stays open as long.
+    /// All that `entry` points to stays valid, and is not touched from here, until its last completion was seen, and
+    /// the descriptor stays open as long.
     ///
     /// # Panics
     /// When the submission queue is full: `make_room` comes first.
@@ -289,8 +290,8 @@ impl Ring {
                 return;
             }
             let Some(entry) = self.backlog.pop_front() else { return };
-            // SAFETY: a cancel points to nothing. The wake-up's read points to the count in the shared part of the waker
-            // and names its eventfd, both kept by `self.waker` until `drop` has seen the read's completion or has
+            // SAFETY: a cancel points to nothing. The wake-up's read points to the count in the shared part of the
+            // waker and names its eventfd, both kept by `self.waker` until `drop` has seen the read's completion or has
             // leaked a share.
             unsafe { self.push(&entry) };
         }

@@ -101,8 +101,8 @@ impl Slots {
     /// Puts `message` where the kernel will read it.
     pub(super) fn place_message(&mut self, key: u64, message: libc::msghdr) -> *const libc::msghdr {
         let place = self.messages[(key & u64::from(u32::MAX)) as usize].get();
-        // SAFETY: the cell is this slot's own; its last operation is over, so neither the kernel nor a reference from here
-        // reads it now.
+        // SAFETY: the cell is this slot's own; its last operation is over, so neither the kernel nor a reference from
+        // here reads it now.
         unsafe { place.write(message) };
         place
     }

@@ -35,7 +35,8 @@ pub struct Options {
     pub congestion: Option<String>,
 }
 
-/// Bounds what the kernel keeps of what has come and was not read (SO_RCVBUF; the kernel doubles it, and tunes it no more).
+/// Bounds what the kernel keeps of what has come and was not read (SO_RCVBUF; the kernel doubles it, and tunes it no
+/// more).
 ///
 /// # Errors
 /// What `setsockopt` says.

@@ -1,5 +1,5 @@
-//! Rings and their twin against real sockets and files, by the same tests. Where the kernel refuses rings, theirs say so
-//! and end.
+//! Rings and their twin against real sockets and files, by the same tests. Where the kernel refuses rings, theirs say
+//! so and end.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,8 +1,8 @@
 //! Ends a driver's wait from another thread.
 //!
-//! An eventfd that a ring keeps a read armed on, and that its twin waits for beside its sockets. A flag remembers that a wake-up is under way, so that a thousand
-//! calls between two waits cost one system call. The driver clears the flag before its worker looks at its queues: what
-//! was queued before a `wake` that did nothing is therefore seen.
+//! An eventfd that a ring keeps a read armed on, and that its twin waits for beside its sockets. A flag remembers that
+//! a wake-up is under way, so that a thousand calls between two waits cost one system call. The driver clears the flag
+//! before its worker looks at its queues: what was queued before a `wake` that did nothing is therefore seen.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -16,8 +16,8 @@
 //! ```
 //!
 //! Integers are little endian; a varint has 7 bits a byte, lowest first, the top bit set in all but the last byte, in
-//! as few bytes as there can be. So an entry tells its own length, and has one encoding. An object of one block is about
-//! 50 bytes and its name.
+//! as few bytes as there can be. So an entry tells its own length, and has one encoding. An object of one block is
+//! about 50 bytes and its name.
 //!
 //! Non-goals: damage on the way (each news has a checksum), truth (the checksums of blocks and the root are checked
 //! against bytes when these come in), and the order of entries.

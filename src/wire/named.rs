@@ -1,7 +1,7 @@
 //! Packets of the named protocol, from seed 001 ("File Sender and Receiver").
 //!
-//! Participants: a client, which asks for objects, and a server, which sends them. Each direction of a link is a sequence
-//! of packets of exactly N bytes, and every packet names its object:
+//! Participants: a client, which asks for objects, and a server, which sends them. Each direction of a link is a
+//! sequence of packets of exactly N bytes, and every packet names its object:
 //!
 //! ```text
 //! client := "R:" name ":" padding                      name empty: the listing is requested
@@ -16,8 +16,8 @@
 //!   +----+-------+---+--------------------------------+
 //! ```
 //!
-//! In a name and in a reason, `:`, `%`, bytes below 0x20 and 0x7f are written `%XX`. The listing is an object like any other
-//! whose name is empty: one name a line, encoded, each line ended by a line feed.
+//! In a name and in a reason, `:`, `%`, bytes below 0x20 and 0x7f are written `%XX`. The listing is an object like any
+//! other whose name is empty: one name a line, encoded, each line ended by a line feed.
 //!
 //! Goals: a run of middle packets of one object is told apart by comparing its header; bytes from a peer never panic. A
 //! server that knows no more than the seed ends an object with `E:name:` alone: that parses too ([`End::Untold`]).
@@ -49,8 +49,8 @@ pub enum Request {
     },
 }
 
-/// What a server sends. A name that is `None` is that of the listing. Payload ranges run to the end of the packet, padding
-/// included.
+/// What a server sends. A name that is `None` is that of the listing. Payload ranges run to the end of the packet,
+/// padding included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     /// `B:name:payload`: an object begins, or begins again.
@@ -209,16 +209,16 @@ pub fn head_len(name: Option<&ObjectName>) -> usize {
     BEGIN.len() + name.map_or(0, encoded_name_len) + b":".len()
 }
 
-/// Appends `E:name:size:`; padding follows. Of a name for which [`check_name_fits`](duplex::check_name_fits) holds it fits
-/// a packet.
+/// Appends `E:name:size:`; padding follows. Of a name for which [`check_name_fits`](duplex::check_name_fits) holds it
+/// fits a packet.
 pub fn encode_end(out: &mut Vec<u8>, name: Option<&ObjectName>, size: ByteCount) {
     encode_head(out, END, name);
     encode_decimal(out, size.0);
     out.push(b':');
 }
 
-/// Appends `E:name:-1:reason:`, the reason cut to what fits into a packet; padding follows. The name is echoed as it came,
-/// `encoded`. `false`: not even the name fits, and nothing was appended.
+/// Appends `E:name:-1:reason:`, the reason cut to what fits into a packet; padding follows. The name is echoed as it
+/// came, `encoded`. `false`: not even the name fits, and nothing was appended.
 pub fn encode_refusal(out: &mut Vec<u8>, encoded: &[u8], reason: &str, packet_len: PacketLen) -> bool {
     let fixed = END.len() + encoded.len() + b":".len() + REFUSED.len() + b":".len();
     let Some(mut room) = packet_len.bytes().checked_sub(fixed) else { return false };

@@ -1,7 +1,7 @@
 //! Where the kernel gives no ring: everything works by plain system calls, and says so.
 //!
-//! A seccomp filter refuses the three system calls of io_uring, as many containers' profiles do. It holds for the thread that
-//! a test does its work on, and for the daemons and clients that are started there.
+//! A seccomp filter refuses the three system calls of io_uring, as many containers' profiles do. It holds for the
+//! thread that a test does its work on, and for the daemons and clients that are started there.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Disks that are full: nothing wrong is marked, it is said, and the job goes on by itself when there is room.
 //!
-//! The daemon concerned gets a small tmpfs in a mount namespace of its own, which needs root; without it these tests say that
-//! they were skipped.
+//! The daemon concerned gets a small tmpfs in a mount namespace of its own, which needs root; without it these tests
+//! say that they were skipped.
 
 use std::process::{Command, Stdio};
 

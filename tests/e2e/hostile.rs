@@ -205,7 +205,8 @@ fn an_exchange_outlives_a_trader_that_sends_noise() {
     exchange_blames(vec![random_bytes(10 * N)], true, "at byte 0 ");
 }
 
-/// It answers every request with an object of an absurd length and never ends it; what it has on order comes by the other way.
+/// It answers every request with an object of an absurd length and never ends it; what it has on order comes by the
+/// other way.
 #[test]
 fn a_trader_that_never_ends_an_object_keeps_nobody_from_converging() {
     let mut site = Site::new(Plan::default());

@@ -110,7 +110,8 @@ fn counters_go_on_over_reconnects_and_lag_ends_with_the_last_object() {
         let samples = scrape(site, "e1").unwrap_or_default();
         sum(&samples, "supersync_link_up{") == 4.0 && samples.get("supersync_links_up") == Some(&4.0)
     });
-    // The control socket has the same links, with the same numbers and all that passed over them; so has the log, a trader's too.
+    // The control socket has the same links, with the same numbers and all that passed over them; so has the log, a
+    // trader's too.
     for (at, link) in [(0, 1), (1, 2)] {
         for (node, peer) in [("e1", "t2"), ("t2", "e1")] {
             let (log, said) = (site.log(node), format!("link up link={link} peer=\"{peer}\""));

@@ -147,7 +147,8 @@ fn what_a_shell_allows_of_descriptors_is_not_what_a_daemon_lives_on() {
     }
 }
 
-// -- what links say ----------------------------------------------------------------------------------------------------------
+// -- what links say
+// ----------------------------------------------------------------------------------------------------------
 
 /// A site that carries blocks, with one exchange that reaches `t1` through a proxy; one link each.
 fn proxied(rate: u64) -> (Site, Proxy) {

@@ -35,8 +35,8 @@ impl Passed {
     }
 }
 
-/// Runs a site over slow links, kills all its nodes when some of the job is done, and runs them again. What had passed when
-/// they were killed, and in the second run.
+/// Runs a site over slow links, kills all its nodes when some of the job is done, and runs them again. What had passed
+/// when they were killed, and in the second run.
 fn kill_all_on_the_way(site: &mut Site) -> (Passed, Passed) {
     let links = ["t1", "t2"].map(|trader| Proxy::to(site.address(trader), RATE));
     for exchange in site.exchanges() {

@@ -1,6 +1,7 @@
 //! The schemas that `supersyncctl schema` prints, and what is held against them: outputs of real daemons and commands.
 //!
-//! They are held more strictly than the schemas ask for: a field that a schema does not know is one that nobody documented.
+//! They are held more strictly than the schemas ask for: a field that a schema does not know is one that nobody
+//! documented.
 
 use std::collections::BTreeMap;
 use std::process::Command;

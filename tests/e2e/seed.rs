@@ -1,8 +1,8 @@
 //! A peer that knows seed 000's text and nothing else: no hello, one packet out, one packet in, for ever.
 //!
-//! It shares no code with the product. As an exchange it connects to traders and keeps what it fetched in a directory for each; it
-//! serves an object only when its `.success` file stands, and answers `P:` until then. As a trader it listens, and serves
-//! what its `local/` has.
+//! It shares no code with the product. As an exchange it connects to traders and keeps what it fetched in a directory
+//! for each; it serves an object only when its `.success` file stands, and answers `P:` until then. As a trader it
+//! listens, and serves what its `local/` has.
 
 use std::collections::VecDeque;
 use std::fs;

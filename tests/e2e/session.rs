@@ -616,8 +616,8 @@ fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// Data may come right behind the message by which a connection joins its session, and a batch behind a command: more than
-/// one buffer of it, before anybody has looked.
+/// Data may come right behind the message by which a connection joins its session, and a batch behind a command: more
+/// than one buffer of it, before anybody has looked.
 #[test]
 fn what_comes_before_it_was_asked_for_is_neither_lost_nor_too_much() {
     let server = Server::start();

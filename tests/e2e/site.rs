@@ -1,7 +1,7 @@
 //! A site of daemons: its directory, its configs, its processes, and the oracle that looks at its files.
 //!
-//! Nodes are called `t1`, `t2` (traders), `e1`, `e2` (exchanges). Trader `t` listens on a loopback address that no other
-//! test of any process uses, so that ports never collide.
+//! Nodes are called `t1`, `t2` (traders), `e1`, `e2` (exchanges). Trader `t` listens on a loopback address that no
+//! other test of any process uses, so that ports never collide.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -181,7 +181,8 @@ impl Site {
         fs::write(self.config(name), text).expect("written");
     }
 
-    /// Has a trader want whatever its peers have, and not the segments of the plan. `delete`: a line of its store, or nothing.
+    /// Has a trader want whatever its peers have, and not the segments of the plan. `delete`: a line of its store, or
+    /// nothing.
     pub(crate) fn unlist(&self, trader: &str, delete: &str) {
         let text = fs::read_to_string(self.config(trader)).expect("there");
         let lines = text.lines().map(|line| if line.starts_with("segments") { delete } else { line });

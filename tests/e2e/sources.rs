@@ -83,7 +83,8 @@ fn a_file_rewritten_under_the_sender_comes_in_its_last_version() {
     site.until_converged();
 }
 
-/// Rewritten again and again: nothing of it may be marked but a version that was stable from its first byte to its last.
+/// Rewritten again and again: nothing of it may be marked but a version that was stable from its first byte to its
+/// last.
 #[test]
 fn a_file_that_never_holds_still_is_never_marked_wrongly() {
     let (mut site, proxy) = slow_site();

@@ -1,4 +1,5 @@
-//! Sites that stay up: segments that come later, segments that are damaged at the receiver, sockets that outlive a node.
+//! Sites that stay up: segments that come later, segments that are damaged at the receiver, sockets that outlive a
+//! node.
 
 use std::fs;
 use std::net::TcpListener;

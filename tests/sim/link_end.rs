@@ -314,7 +314,8 @@ impl World {
         let now = supersync::units::Time(std::time::Duration::from_nanos(self.now - started));
         let (fetch, _) = self.nodes[node].flows.pair(this.fetch, this.serve);
         let mut at = started + link.poll_timeout(fetch, now).0.as_nanos() as u64;
-        // While a train is under way nothing can be sent; only the peer's silence counts, which is looked at at leisure.
+        // While a train is under way nothing can be sent; only the peer's silence counts, which is looked at at
+        // leisure.
         if this.sent < this.train.len() {
             at = at.max(self.now + 100_000_000);
         }
@@ -414,8 +415,8 @@ impl World {
 }
 
 impl Node {
-    /// Bytes of a source, as a rim reads them: from a trader's file, which must be what it was when it was opened once the
-    /// tail is read; from an exchange's part or file.
+    /// Bytes of a source, as a rim reads them: from a trader's file, which must be what it was when it was opened once
+    /// the tail is read; from an exchange's part or file.
     fn read_source(
         &self,
         flow: FlowId,

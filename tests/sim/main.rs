@@ -1,5 +1,5 @@
-//! The whole cluster in one thread on a virtual clock: two traders, exchanges, slow links that fragment, stall and break,
-//! nodes that are killed, disks that are full, peers that know the seed's text only.
+//! The whole cluster in one thread on a virtual clock: two traders, exchanges, slow links that fragment, stall and
+//! break, nodes that are killed, disks that are full, peers that know the seed's text only.
 //!
 //! A run is drawn from a seed, and the same seed makes the same run. What must hold at every instant is asserted where
 //! it happens: a marker stands beside a whole file that is what its source was, only written bytes are sent on, a

@@ -1,8 +1,8 @@
 //! `supersyncctl top`: a node on a full screen, until the person before it has seen enough.
 //!
-//! Owns the terminal from its first picture to its last, and gives it back however it ends: by a key, a signal, an error or a
-//! panic. What is shown is [`model`]'s, how it looks [`view`]'s, and both are pure. A task of its own asks the daemon, and a
-//! thread waits for keys: neither keeps a key waiting for an answer.
+//! Owns the terminal from its first picture to its last, and gives it back however it ends: by a key, a signal, an
+//! error or a panic. What is shown is [`model`]'s, how it looks [`view`]'s, and both are pure. A task of its own asks
+//! the daemon, and a thread waits for keys: neither keeps a key waiting for an answer.
 
 mod model;
 mod view;

@@ -19,7 +19,8 @@ use crate::transfer::Flows;
 use crate::units::{SessionId, TreePath};
 use crate::wire::session::{Command, Message, encode};
 
-/// Begins the session over a connection to the job's address, and makes further ones. What becomes of it, the handle tells; that the server refuses it, too.
+/// Begins the session over a connection to the job's address, and makes further ones. What becomes of it, the handle
+/// tells; that the server refuses it, too.
 ///
 /// # Errors
 /// Something of this host stands in the way of all of it.
@@ -85,8 +86,8 @@ fn begin(shared: &Arc<Shared>, job: &SessionJob, feed: SessionFeed) -> Result<(A
     Ok((session, command))
 }
 
-/// Looks after a session until it has ended: makes further connections when the server has made it, and new ones for those
-/// that are lost, while there are any; tells how far it is.
+/// Looks after a session until it has ended: makes further connections when the server has made it, and new ones for
+/// those that are lost, while there are any; tells how far it is.
 fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[u8], feed: &SessionFeed) {
     let mut asks = limits::SESSION_ASKS_MAX;
     let mut joins = 2 * job.connections;

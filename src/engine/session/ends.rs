@@ -1,5 +1,5 @@
-//! What both ends of a session use, the server and the client: how it begins to send or to receive, and what its options
-//! mean for the tree.
+//! What both ends of a session use, the server and the client: how it begins to send or to receive, and what its
+//! options mean for the tree.
 
 use std::sync::{Arc, mpsc};
 

@@ -1,9 +1,10 @@
 //! What a client of sessions asks for, and what it is told while that is done.
 //!
-//! A [`SessionJob`] is started and becomes a [`SessionHandle`]; whoever does the work has the [`SessionFeed`] at its other
-//! end. The handle's owner reads [`SessionHandle::next_report`] until [`Report::Ended`], which is the last one, and
-//! asks for [`SessionHandle::progress`] whenever it has a screen to fill, and for [`SessionHandle::summary`] where it breaks off. Reports wait in a queue: who does not read them
-//! holds the work up between two batches of entries, and never a connection.
+//! A [`SessionJob`] is started and becomes a [`SessionHandle`]; whoever does the work has the [`SessionFeed`] at its
+//! other end. The handle's owner reads [`SessionHandle::next_report`] until [`Report::Ended`], which is the last one,
+//! and asks for [`SessionHandle::progress`] whenever it has a screen to fill, and for [`SessionHandle::summary`] where
+//! it breaks off. Reports wait in a queue: who does not read them holds the work up between two batches of entries, and
+//! never a connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,8 +43,8 @@ pub struct SessionJob {
 pub enum Direction {
     /// From here to the server.
     Push {
-        /// Files and directories, at least one, as the user wrote them: a `/` at the end of one means its contents, without
-        /// it the directory itself.
+        /// Files and directories, at least one, as the user wrote them: a `/` at the end of one means its contents,
+        /// without it the directory itself.
         sources: Vec<PathBuf>,
     },
     /// From the server to here.
@@ -268,8 +269,8 @@ impl SessionHandle {
         *lock(&self.shared.summary)
     }
 
-    /// The next report, as soon as there is one; `None` where there is none within this time. A transfer whose other end is
-    /// gone without a [`Report::Ended`] has [died](SessionError::Died).
+    /// The next report, as soon as there is one; `None` where there is none within this time. A transfer whose other
+    /// end is gone without a [`Report::Ended`] has [died](SessionError::Died).
     pub fn next_report(&self, within: Duration) -> Option<Report> {
         match self.reports.recv_timeout(within) {
             Ok(report) => {

@@ -225,8 +225,8 @@ impl Writer {
         }
     }
 
-    /// Looks at an entry; where another session is bringing the same file in, waits for that to end: it may be an earlier run
-    /// whose client is gone, which takes a moment to show. Not longer for many files than for one.
+    /// Looks at an entry; where another session is bringing the same file in, waits for that to end: it may be an
+    /// earlier run whose client is gone, which takes a moment to show. Not longer for many files than for one.
     fn examine_when_free(&mut self, file: FileId, entry: Entry) -> Result<Examined, TreeError> {
         loop {
             let outcome = self.landing.examine(file.0, entry.clone());

@@ -5,9 +5,9 @@
 //! receiver  worker: receives, checks, hands on                     writer thread of the session: files and directories
 //! ```
 //!
-//! All decisions are [`proto::session`](crate::proto::session)'s, which stands behind the lock of a `Running`; it is taken once
-//! a train and once a buffer. Receive buffers travel to the session's writer and come back empty, which is the back-pressure
-//! from disk to peer. A client runs one session with [`start`]; a node serves those of others
+//! All decisions are [`proto::session`](crate::proto::session)'s, which stands behind the lock of a `Running`; it is
+//! taken once a train and once a buffer. Receive buffers travel to the session's writer and come back empty, which is
+//! the back-pressure from disk to peer. A client runs one session with [`start`]; a node serves those of others
 //! ([`Engine::serve_session`](super::Engine::serve_session)), of the directories in its [`Modules`].
 
 mod client;
@@ -39,8 +39,8 @@ pub(super) use server::{Answer, Sessions, called};
 use crate::limits;
 use crate::uring::socket;
 
-/// Sets up the socket of a connection that stands. What is on its way to a near peer is kept short: more would not make it
-/// faster, and is lost when the peer dies.
+/// Sets up the socket of a connection that stands. What is on its way to a near peer is kept short: more would not make
+/// it faster, and is lost when the peer dies.
 fn set_up(socket: &OwnedFd) -> io::Result<()> {
     let options = socket::Options {
         no_delay: true,

@@ -1,8 +1,8 @@
 //! The directories that sessions reach, each under a name.
 //!
-//! The first component of a path on the wire names the module, the rest lies below the module's directory. Nothing else of
-//! the host can be named. What a client may not use is not in its [`Modules`] at all, so a refusal tells it nothing of
-//! what others may use.
+//! The first component of a path on the wire names the module, the rest lies below the module's directory. Nothing else
+//! of the host can be named. What a client may not use is not in its [`Modules`] at all, so a refusal tells it nothing
+//! of what others may use.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,8 @@ pub struct Modules {
     pub list: Vec<Module>,
 }
 
-/// Why a path of a command leads nowhere. The text goes to the client: it repeats what the client said and nothing else.
+/// Why a path of a command leads nowhere. The text goes to the client: it repeats what the client said and nothing
+/// else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The path is empty, or begins with `/`.
@@ -48,8 +49,8 @@ pub enum Refusal {
 }
 
 impl Modules {
-    /// The module that a path on the wire leads into, and where below it. One `/` at the end is left off: whether the tree
-    /// itself or its contents are meant is for whoever reads the command.
+    /// The module that a path on the wire leads into, and where below it. One `/` at the end is left off: whether the
+    /// tree itself or its contents are meant is for whoever reads the command.
     ///
     /// # Errors
     /// The path names no module, one that is not there, or something that cannot be in one.

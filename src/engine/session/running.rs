@@ -315,7 +315,8 @@ impl Running {
         }
     }
 
-    // -- what follows from what came -----------------------------------------------------------------------------------
+    // -- what follows from what came
+    // -----------------------------------------------------------------------------------
 
     /// Hands what came in to the writer; called under the lock.
     pub(super) fn follow(&self, buffer: Option<Buffer>, received: Vec<Received>) {
@@ -327,7 +328,8 @@ impl Running {
         }
     }
 
-    /// Whether its connections read nothing now, for so much waits for the disk: what is lost if this process dies is little.
+    /// Whether its connections read nothing now, for so much waits for the disk: what is lost if this process dies is
+    /// little.
     pub(super) fn is_behind(&self) -> bool {
         self.backlog.load(Ordering::Acquire) >= limits::SESSION_BACKLOG_MAX
     }

@@ -82,7 +82,8 @@ impl Drop for Seat {
     }
 }
 
-/// A tree while a session writes to it. Its lock is held while it is opened or closed, so that nobody meets it half way.
+/// A tree while a session writes to it. Its lock is held while it is opened or closed, so that nobody meets it half
+/// way.
 type Slot = Mutex<Option<Arc<Tree>>>;
 
 /// A session's share of a tree: the last one that is dropped closes it. To be dropped after all else that has the tree.
@@ -287,8 +288,8 @@ impl From<TreeError> for Refused {
     }
 }
 
-/// A connection that somebody made to a listener of sessions. An error: too many have said nothing yet, or its socket is of no
-/// use.
+/// A connection that somebody made to a listener of sessions. An error: too many have said nothing yet, or its socket
+/// is of no use.
 pub(in crate::engine) fn called(
     sessions: &Sessions,
     socket: OwnedFd,

@@ -143,8 +143,8 @@ fn next_batch(
     }
 }
 
-/// Reads a run into the train, as DATA messages or a HOLE; how many bytes were read. An error says why the file cannot be
-/// sent; the train is then as it was.
+/// Reads a run into the train, as DATA messages or a HOLE; how many bytes were read. An error says why the file cannot
+/// be sent; the train is then as it was.
 pub(super) fn lay_out(
     train: &mut Gather,
     batch: &Arc<Vec<Found>>,

@@ -1,8 +1,8 @@
 //! The `duplex` protocol of seed 000 on one link: both ends request and serve at the same time.
 //!
-//! Participants: a trader (it listened) and an exchange (it dialed); after connecting they are equal. Goals: every packet
-//! exactly N bytes; requests ride in front of data; neither end ever waits for the other while it has something to
-//! send. Not its business: which object comes next ([`transfer`](crate::transfer)), bytes on disk, the socket.
+//! Participants: a trader (it listened) and an exchange (it dialed); after connecting they are equal. Goals: every
+//! packet exactly N bytes; requests ride in front of data; neither end ever waits for the other while it has something
+//! to send. Not its business: which object comes next ([`transfer`](crate::transfer)), bytes on disk, the socket.
 //!
 //! ```text
 //! first packet  N: padding hello        ours says who we are; a peer without a hello is seed-only
@@ -327,8 +327,8 @@ impl Link {
         self.asked.len()
     }
 
-    /// Both ends have said that they are done; the link may be closed. One that is left open goes on when either end wants
-    /// something again.
+    /// Both ends have said that they are done; the link may be closed. One that is left open goes on when either end
+    /// wants something again.
     pub fn is_over(&self) -> bool {
         self.ended && self.peer_ended
     }

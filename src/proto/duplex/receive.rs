@@ -8,8 +8,8 @@ use crate::wire::duplex::{self, Inner, Request};
 use crate::wire::hello::Hello;
 
 impl Link {
-    /// Whole packets came in, in order: `train` is a multiple of N long. What is to be written is appended to `writes`, as
-    /// ranges of the train. After an error the link must be closed; writes appended before it are good.
+    /// Whole packets came in, in order: `train` is a multiple of N long. What is to be written is appended to `writes`,
+    /// as ranges of the train. After an error the link must be closed; writes appended before it are good.
     pub fn handle_packets(
         &mut self,
         train: &[u8],
@@ -186,7 +186,8 @@ impl Link {
     /// `false`: the peer has more requests outstanding than it may.
     fn take_request(&mut self, request: Request, now: Time, serve: &mut Flow) -> bool {
         match request {
-            // It rides where a peer has no request to make at present, which need not mean that it gave up the last one.
+            // It rides where a peer has no request to make at present, which need not mean that it gave up the last
+            // one.
             Request::Nothing => {}
             Request::Object(name) if !self.free && self.is_said_again(&name) => {}
             Request::Object(name) => {
@@ -204,9 +205,9 @@ impl Link {
         true
     }
 
-    /// A seed-only peer may say its request in every packet until the object is there: that is one request. In lock-step
-    /// it has sent a packet before it received ours of the same number, so what it says up to the number of the
-    /// object's last packet it says without having had that one.
+    /// A seed-only peer may say its request in every packet until the object is there: that is one request. In
+    /// lock-step it has sent a packet before it received ours of the same number, so what it says up to the number of
+    /// the object's last packet it says without having had that one.
     fn is_said_again(&self, name: &ObjectName) -> bool {
         let is_asked = self.asked.front().is_some_and(|asked| asked.name == *name);
         let is_answered = |(answered, last): &(ObjectName, u64)| answered == name && self.counters.packets_in <= *last;

@@ -196,7 +196,8 @@ impl Link {
         self.free && now.since(self.last_out) >= limits::KEEPALIVE_EVERY
     }
 
-    /// A seed-only peer is told that we are done when nothing is left to request, and nothing was asked for for a while.
+    /// A seed-only peer is told that we are done when nothing is left to request, and nothing was asked for for a
+    /// while.
     fn is_end_due(&self, fetch: &Flow) -> bool {
         let quiet = self.peer_ended || self.idle_turns >= limits::IDLE_TURNS_BEFORE_END;
         let is_idle = self.asked.is_empty() && fetch.head(self.config.id).is_none();

@@ -1,7 +1,8 @@
 //! What the peer has asked for on one link, and which of it is worth looking at.
 //!
 //! A request that has to wait is looked at again when something happened to its object, not each time that the link has
-//! room: an exchange may have a thousand of them waiting. What only time can change is seen to by [`AskedRanges::stir_all`].
+//! room: an exchange may have a thousand of them waiting. What only time can change is seen to by
+//! [`AskedRanges::stir_all`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

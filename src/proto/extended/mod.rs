@@ -1,9 +1,10 @@
 //! The extended protocol on one link: what two nodes of our own speak once both hellos have said so.
 //!
-//! Participants: two nodes, equal on the link; each orders ranges of objects and answers the other's orders, and tells the
-//! other what it has. Goals: many small answers in one packet, many requests on their way at once, no answer that waits
-//! for another one. Not its business: which range comes next, what a block must be ([`transfer`](crate::transfer)), bytes
-//! on disk, the socket, how frames lie in packets ([`wire::extended`](crate::wire::extended)).
+//! Participants: two nodes, equal on the link; each orders ranges of objects and answers the other's orders, and tells
+//! the other what it has. Goals: many small answers in one packet, many requests on their way at once, no answer that
+//! waits for another one. Not its business: which range comes next, what a block must be
+//! ([`transfer`](crate::transfer)), bytes on disk, the socket, how frames lie in packets
+//! ([`wire::extended`](crate::wire::extended)).
 //!
 //! ```text
 //! ours: hello packet, "X:" packet, frames ...        each direction for itself, nothing waits for a round trip
@@ -15,18 +16,18 @@
 //!        <-------------- I: news, as they come; once also: these are all there are
 //! ```
 //!
-//! A request for no bytes at all, `R:id:name:0:0:`, tells an interest in an object of which the requester knows the name
-//! and nothing else. It stands, and no data answers it: what the object is made of comes as news, and the object is kept
-//! for the requester until its `C:`. `P:`: it cannot be had now; `F:gone:`: what there is the inventory tells.
+//! A request for no bytes at all, `R:id:name:0:0:`, tells an interest in an object of which the requester knows the
+//! name and nothing else. It stands, and no data answers it: what the object is made of comes as news, and the object
+//! is kept for the requester until its `C:`. `P:`: it cannot be had now; `F:gone:`: what there is the inventory tells.
 //!
 //! A request is over when all of its bytes have come, or with `P:`, `F:` or our own `C:`. Answers to a request that is
 //! over are dropped; answers to one that never was end the link.
 //!
-//! Driven like this: [`Link::handle_packets`] for whole packets received, whose [`Instruction`]s the rim follows in order,
-//! in the end telling the flow of each range `handle_verified` or `handle_damaged`; [`Link::poll_transmit`] until
-//! it returns nothing or the rim has enough for one send, where for a [`Piece::Range`] the rim either has its bytes and
-//! sends them, or calls [`Link::handle_source_failed`]; [`Link::handle_timeout`] when [`Link::poll_timeout`] has come;
-//! [`Link::close`] once, at the end.
+//! Driven like this: [`Link::handle_packets`] for whole packets received, whose [`Instruction`]s the rim follows in
+//! order, in the end telling the flow of each range `handle_verified` or `handle_damaged`; [`Link::poll_transmit`]
+//! until it returns nothing or the rim has enough for one send, where for a [`Piece::Range`] the rim either has its
+//! bytes and sends them, or calls [`Link::handle_source_failed`]; [`Link::handle_timeout`] when [`Link::poll_timeout`]
+//! has come; [`Link::close`] once, at the end.
 
 mod asked;
 mod receive;
@@ -78,8 +79,8 @@ pub enum Piece {
     Seed(duplex::Piece),
     /// A frame without data.
     Head(Frame),
-    /// A range that the peer has asked for, or a part of it, at most a block: read it, find its source unchanged, and send
-    /// it behind a [`Frame::Begin`] with its CRC-32C.
+    /// A range that the peer has asked for, or a part of it, at most a block: read it, find its source unchanged, and
+    /// send it behind a [`Frame::Begin`] with its CRC-32C.
     Range {
         /// The request that it answers.
         id: RequestId,
@@ -141,8 +142,8 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Whether bytes came in that the peer cannot have meant to send: they were damaged on the way, or both ends do not have
-    /// the same `packet_bytes`.
+    /// Whether bytes came in that the peer cannot have meant to send: they were damaged on the way, or both ends do not
+    /// have the same `packet_bytes`.
     pub fn is_damage(&self) -> bool {
         use duplex::LinkError::{Hello, Malformed, OutOfPlace};
         match self {

@@ -11,8 +11,9 @@ use crate::wire::extended::{Data, DataOf, Frame, Item, Refusal, RequestId};
 use crate::wire::inventory;
 
 impl Link {
-    /// Whole packets came in, in order: `train` is a multiple of N long. What is to be done with the data is appended to
-    /// `instructions`, as ranges of the train. After an error the link must be closed; instructions before it are good.
+    /// Whole packets came in, in order: `train` is a multiple of N long. What is to be done with the data is appended
+    /// to `instructions`, as ranges of the train. After an error the link must be closed; instructions before it are
+    /// good.
     pub fn handle_packets(
         &mut self,
         train: &[u8],

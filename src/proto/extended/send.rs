@@ -149,8 +149,8 @@ impl Link {
         Some(piece)
     }
 
-    /// The next records of the log that the peer does not know: such whose numbers follow each other. When there is none, and
-    /// that is all there is, the peer is told so.
+    /// The next records of the log that the peer does not know: such whose numbers follow each other. When there is
+    /// none, and that is all there is, the peer is told so.
     fn news(&mut self, serve: &mut Flow) -> Option<Piece> {
         let (epoch, from) = self.told?;
         let mut data = Vec::new();

@@ -91,8 +91,8 @@ impl Client {
         Some(Piece { header, middle: Cow::Borrowed(&[]), data: None, hello: false })
     }
 
-    /// Whole packets came in, in order: `train` is a multiple of N long. What is to be written is appended to `writes`, as
-    /// ranges of the train. After an error the link must be closed; writes appended before it are good.
+    /// Whole packets came in, in order: `train` is a multiple of N long. What is to be written is appended to `writes`,
+    /// as ranges of the train. After an error the link must be closed; writes appended before it are good.
     pub fn handle_packets(
         &mut self,
         train: &[u8],
@@ -135,8 +135,8 @@ impl Client {
         self.last_in = now;
     }
 
-    /// The link is gone. What was here of its objects is thrown away, and they are fetched again from their start (seed 001,
-    /// "Extreme conditions").
+    /// The link is gone. What was here of its objects is thrown away, and they are fetched again from their start (seed
+    /// 001, "Extreme conditions").
     pub fn close(&mut self, now: Time, fetch: &mut Flow) {
         fetch.detach_fetcher(self.config.id, now);
         let orders = std::mem::take(&mut self.orders).into_values();

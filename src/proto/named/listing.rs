@@ -39,8 +39,8 @@ impl Listing {
         head
     }
 
-    /// A whole packet came in. `take` is given each name that is known from it, or the encoded line where that is no object's
-    /// name.
+    /// A whole packet came in. `take` is given each name that is known from it, or the encoded line where that is no
+    /// object's name.
     pub fn handle_packet(
         &mut self,
         packet: &[u8],

@@ -1,8 +1,9 @@
 //! The `named` protocol of seed 001 on one link: a client asks for objects by name, a server sends them.
 //!
-//! Participants: a [`Server`] (a trader that listens, and serves its `local/`) and a [`Client`] (it dialed, and fetches into its
-//! `remote/`). Goals: every packet exactly N bytes and with the name of its object; nothing that a peer of the seed alone would
-//! not understand. Not its business: which object comes next ([`transfer`](crate::transfer)), bytes on disk, the socket.
+//! Participants: a [`Server`] (a trader that listens, and serves its `local/`) and a [`Client`] (it dialed, and fetches
+//! into its `remote/`). Goals: every packet exactly N bytes and with the name of its object; nothing that a peer of the
+//! seed alone would not understand. Not its business: which object comes next ([`transfer`](crate::transfer)), bytes on
+//! disk, the socket.
 //!
 //! ```text
 //! client -> server  R:name: ...  R::         as many as it likes, at any time
@@ -10,10 +11,10 @@
 //!                   E:name:-1:reason:        not there, or not to its end; the connection stays up
 //! ```
 //!
-//! Neither end says a hello, and no packet tells that an end lives. A client that waits for an answer gives the server up
-//! when nothing comes for [`limits::NAMED_SILENCE_MAX`](crate::limits::NAMED_SILENCE_MAX); a server leaves it to TCP to find
-//! out that a client is gone. Either loss ends what was under way on this link and nothing else: a client that connects
-//! again asks for its objects from their start.
+//! Neither end says a hello, and no packet tells that an end lives. A client that waits for an answer gives the server
+//! up when nothing comes for [`limits::NAMED_SILENCE_MAX`](crate::limits::NAMED_SILENCE_MAX); a server leaves it to TCP
+//! to find out that a client is gone. Either loss ends what was under way on this link and nothing else: a client that
+//! connects again asks for its objects from their start.
 //!
 //! Our server answers requests in the order in which they came. A client takes answers in any order, packets of several
 //! objects mixed, and objects that begin again.
@@ -21,10 +22,10 @@
 //! The listing is what the server has, as an object with the empty name: [`Server`] makes it as it sends it, and a
 //! [`Listing`] reads it, on a connection of its own.
 //!
-//! Driven like this: `handle_packets` for whole packets received; `poll_transmit` until it returns nothing or the rim has
-//! enough for one send; at a server, for every piece with a tail, one of [`Server::handle_tail_read`] and
-//! [`Server::handle_source_failed`] before the next poll; `handle_timeout` when `poll_timeout` has come; `close` once, at
-//! the end.
+//! Driven like this: `handle_packets` for whole packets received; `poll_transmit` until it returns nothing or the rim
+//! has enough for one send; at a server, for every piece with a tail, one of [`Server::handle_tail_read`] and
+//! [`Server::handle_source_failed`] before the next poll; `handle_timeout` when `poll_timeout` has come; `close` once,
+//! at the end.
 
 mod client;
 mod listing;
@@ -126,8 +127,8 @@ impl LinkError {
     }
 }
 
-/// Whether an object of which this came may have that length: its last byte is in the last of its packets, of which each
-/// holds `each` bytes.
+/// Whether an object of which this came may have that length: its last byte is in the last of its packets, of which
+/// each holds `each` bytes.
 fn is_length_of(size: ByteCount, received: ByteCount, each: usize) -> bool {
     let padding = received.0.checked_sub(size.0);
     padding.is_some_and(|padding| padding < each as u64 || (size.0 == 0 && padding == each as u64))

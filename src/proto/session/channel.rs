@@ -1,7 +1,7 @@
 //! The connections of a session, and the control messages that go over one of them.
 //!
-//! Control messages of one direction are numbered from 0 over the whole session, by their order; no number is on the wire.
-//! Each end keeps what it sent until the other is known to have it. A damaged one is asked for by its number
+//! Control messages of one direction are numbered from 0 over the whole session, by their order; no number is on the
+//! wire. Each end keeps what it sent until the other is known to have it. A damaged one is asked for by its number
 //! (RETRANSMIT) and comes wrapped (RESENT); what came after it waits, but for RETRANSMIT itself, so that two ends never
 //! wait for each other. They all go over the *carrier*: the first
 //! connection, until it ends. Then the client names another one (CONTROL, with the number that it expects next), the
@@ -200,7 +200,8 @@ impl Channel {
         if self.carrier == Some(link) {
             return Ok(());
         }
-        // It did, and the peer goes on over another, where this message comes again; or it does not want this connection.
+        // It did, and the peer goes on over another, where this message comes again; or it does not want this
+        // connection.
         Err(SessionError::NotCarrier)
     }
 
@@ -245,8 +246,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Asks for what was asked for and came damaged again. Whichever that was: what did come is not asked for any more. Once
-    /// for all that came together, since each asks for all.
+    /// Asks for what was asked for and came damaged again. Whichever that was: what did come is not asked for any more.
+    /// Once for all that came together, since each asks for all.
     pub(super) fn ask_again(&mut self) -> Result<(), SessionError> {
         if std::mem::take(&mut self.asks_again) {
             let asked: Vec<(u32, MessageKind)> = self.asked.iter().map(|(&number, &kind)| (number, kind)).collect();

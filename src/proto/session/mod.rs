@@ -1,7 +1,7 @@
 //! The session protocol (seed 002): one directory tree goes from one host to another, over several connections.
 //!
-//! Participants: a *client* that opens the connections and says what is to be done, a *server* that answers; one of them is
-//! the *sender*, the other the *receiver*. Messages are described in [`crate::wire::session`].
+//! Participants: a *client* that opens the connections and says what is to be done, a *server* that answers; one of
+//! them is the *sender*, the other the *receiver*. Messages are described in [`crate::wire::session`].
 //!
 //! ```text
 //! client                       server
@@ -22,13 +22,15 @@
 //! ```
 //!
 //! Goals: every connection carries any block; a damaged message costs itself only (DONE: what is behind it, until it is
-//! there); a connection that dies costs what was on its way over it. Non-goals: finding out which parts of a changed file differ; secrecy.
+//! there); a connection that dies costs what was on its way over it. Non-goals: finding out which parts of a changed
+//! file differ; secrecy.
 //!
-//! Driven like this: [`Session::handle_connected`] for each connection, then [`Session::handle_bytes`] with what comes over
-//! it, [`Session::poll_transmit`] when there is room to send, [`Session::handle_closed`] when it is gone. A sender is given
-//! batches by [`Session::announce`] while [`Session::wants_batch`]; a receiver's rim follows what [`Received`] says and
-//! reports with [`Session::handle_examined`], [`Session::handle_listed`], [`Session::handle_unwritable`],
-//! [`Session::handle_batch_stands`] and [`Session::handle_ended`]. [`Session::poll_event`] tells what a person may want to know.
+//! Driven like this: [`Session::handle_connected`] for each connection, then [`Session::handle_bytes`] with what comes
+//! over it, [`Session::poll_transmit`] when there is room to send, [`Session::handle_closed`] when it is gone. A sender
+//! is given batches by [`Session::announce`] while [`Session::wants_batch`]; a receiver's rim follows what [`Received`]
+//! says and reports with [`Session::handle_examined`], [`Session::handle_listed`], [`Session::handle_unwritable`],
+//! [`Session::handle_batch_stands`] and [`Session::handle_ended`]. [`Session::poll_event`] tells what a person may want
+//! to know.
 
 mod channel;
 mod receiving;
@@ -76,8 +78,8 @@ pub enum SessionError {
     /// Nothing came for [`limits::SESSION_SILENCE_MAX`].
     #[error("nothing came for {} s", crate::limits::SESSION_SILENCE_MAX.as_secs())]
     Silent,
-    /// The length of something that came was damaged, or that of what the peer got, so that messages and what only looks like
-    /// them cannot be told apart any more.
+    /// The length of something that came was damaged, or that of what the peer got, so that messages and what only
+    /// looks like them cannot be told apart any more.
     #[error("what comes over it is out of step: the length of a message was damaged")]
     OutOfStep,
     /// A control message came over a connection that does not carry them, or not any more.
@@ -117,8 +119,8 @@ impl SessionError {
         }
     }
 
-    /// Whether the whole session ends with it, since the peer does not keep to the protocol or has ended it. Otherwise only
-    /// the connection does.
+    /// Whether the whole session ends with it, since the peer does not keep to the protocol or has ended it. Otherwise
+    /// only the connection does.
     pub fn ends_session(&self) -> bool {
         match self {
             Self::Refused { .. } | Self::Entry(_) | Self::Path(_) | Self::OutOfPlace { .. } => true,
@@ -231,8 +233,8 @@ impl Session {
         self.channel.hear(link, now);
     }
 
-    /// When a connection is to be looked at though nothing happens. Where it cannot send before it was heard of anyway, as when
-    /// something is on its way out, `may_send` is false.
+    /// When a connection is to be looked at though nothing happens. Where it cannot send before it was heard of anyway,
+    /// as when something is on its way out, `may_send` is false.
     pub fn poll_timeout(&self, link: LinkId, may_send: bool) -> Option<Time> {
         let sending = match &self.end {
             End::Sending(sending) if may_send => sending.poll_timeout(),
@@ -251,12 +253,12 @@ impl Session {
 
     // -- in ----------------------------------------------------------------------------------------------------------
 
-    /// Takes in what came over a connection; how many bytes of it were whole messages. The rest is to be given again with what
-    /// comes behind it.
+    /// Takes in what came over a connection; how many bytes of it were whole messages. The rest is to be given again
+    /// with what comes behind it.
     ///
     /// # Errors
-    /// The connection ends, or the session does ([`SessionError::ends_session`]). What `received` says is to be followed
-    /// all the same.
+    /// The connection ends, or the session does ([`SessionError::ends_session`]). What `received` says is to be
+    /// followed all the same.
     pub fn handle_bytes(
         &mut self,
         link: LinkId,
@@ -364,8 +366,8 @@ impl Session {
 
     // -- out ---------------------------------------------------------------------------------------------------------
 
-    /// What goes out over a connection now: `out` first, then `runs`; at most about `room` bytes. Runs are blocks of files, each
-    /// of which the rim sends as a DATA message, or as a HOLE where there are none but zeros.
+    /// What goes out over a connection now: `out` first, then `runs`; at most about `room` bytes. Runs are blocks of
+    /// files, each of which the rim sends as a DATA message, or as a HOLE where there are none but zeros.
     pub fn poll_transmit(&mut self, link: LinkId, now: Time, room: usize, out: &mut Vec<u8>, runs: &mut Vec<Run>) {
         if !self.channel.has(link) {
             return;
@@ -376,8 +378,8 @@ impl Session {
         }
     }
 
-    /// Whether all connections are to be looked at ([`Session::poll_transmit`]), since there may be something to send that was
-    /// not there before; asked once.
+    /// Whether all connections are to be looked at ([`Session::poll_transmit`]), since there may be something to send
+    /// that was not there before; asked once.
     pub fn poll_wake(&mut self) -> bool {
         self.channel.poll_wake()
     }
@@ -404,7 +406,8 @@ impl Session {
         }
     }
 
-    // -- what the sender's rim tells -----------------------------------------------------------------------------------
+    // -- what the sender's rim tells
+    // -----------------------------------------------------------------------------------
 
     /// Whether a batch may be announced: the one before it stands.
     pub fn wants_batch(&self) -> bool {
@@ -434,9 +437,11 @@ impl Session {
         }
     }
 
-    // -- what the receiver's rim tells ---------------------------------------------------------------------------------
+    // -- what the receiver's rim tells
+    // ---------------------------------------------------------------------------------
 
-    /// An entry was looked at: how it differs from what was there, and, where its bytes are needed, what is there of them.
+    /// An entry was looked at: how it differs from what was there, and, where its bytes are needed, what is there of
+    /// them.
     pub fn handle_examined(&mut self, file: FileId, what: Option<What>, have: Option<RangeSet>) {
         if let End::Receiving(receiving) = &mut self.end {
             receiving.handle_examined(file, what, have);
@@ -472,7 +477,8 @@ impl Session {
         }
     }
 
-    // -- what people may want to know ----------------------------------------------------------------------------------
+    // -- what people may want to know
+    // ----------------------------------------------------------------------------------
 
     /// What happened, in its order.
     pub fn poll_event(&mut self) -> Option<Event> {

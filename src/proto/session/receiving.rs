@@ -281,8 +281,8 @@ impl Receiving {
         }
     }
 
-    /// Whether what comes over a connection now was asked for in an earlier round, or for a file that was given up meanwhile:
-    /// its numbers may be those of another batch. `None` where nothing was asked for that could come yet.
+    /// Whether what comes over a connection now was asked for in an earlier round, or for a file that was given up
+    /// meanwhile: its numbers may be those of another batch. `None` where nothing was asked for that could come yet.
     fn is_late(&self, link: LinkId) -> Option<bool> {
         let brought = self.done.get(&link).copied().unwrap_or(0);
         (brought < self.round).then(|| brought + 1 < self.round || self.phase != Phase::Fetching)

@@ -210,8 +210,8 @@ fn what_was_retracted_is_believed_in_no_boot() {
     assert_eq!(by_name(site.reboot()), [(name("a"), set(&[(0, 1), (3, 5)]))].into());
 }
 
-/// A wrong block was flushed, retracted, fetched again and written in the time between flushing and the journal's saying
-/// so: what stands in the file now is not what was flushed.
+/// A wrong block was flushed, retracted, fetched again and written in the time between flushing and the journal's
+/// saying so: what stands in the file now is not what was flushed.
 #[test]
 fn what_was_retracted_while_the_disk_worked_is_not_taken_for_durable() {
     let mut site = Site::new();

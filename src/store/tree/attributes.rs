@@ -141,8 +141,8 @@ impl Dresser {
         (to_uid.is_some() || to_gid.is_some()).then_some((to_uid, to_gid))
     }
 
-    /// The permissions of an entry that belongs to `uid` and `gid` now. To run as its owner or group is only allowed where these
-    /// are those that the sender told: else it would run as somebody whom nobody meant.
+    /// The permissions of an entry that belongs to `uid` and `gid` now. To run as its owner or group is only allowed
+    /// where these are those that the sender told: else it would run as somebody whom nobody meant.
     fn mode_of(&mut self, entry: &Entry, uid: u32, gid: u32) -> u16 {
         let is_plain = entry.mode & 0o6000 == 0 || entry.kind == Kind::Directory;
         if is_plain {

@@ -1,7 +1,7 @@
 //! Directories of the tree that is written, open to make entries in them.
 //!
-//! Entries of a directory come together, so that a few that are held open spare nearly all resolving. A directory that does
-//! not let its owner in is opened up until the end, when it gets the mode that it is to have.
+//! Entries of a directory come together, so that a few that are held open spare nearly all resolving. A directory that
+//! does not let its owner in is opened up until the end, when it gets the mode that it is to have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};

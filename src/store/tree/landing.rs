@@ -5,9 +5,10 @@
 //! [`Landing::write`], [`Landing::hole`] and [`Landing::finish`] (or [`Landing::give_up`]) of the wanted files in any
 //! order, [`Landing::end_batch`]; at last [`Landing::end`]. All of it blocks.
 //!
-//! A file that comes in one piece is written and renamed, no more; one that comes in several is a part that lasts, so that
-//! an interrupted session goes on where it was. Small files that are to be on disk before they have their names wait for
-//! one another, hard links for the end of their batch, attributes of directories for the end of all. A landing that is dropped leaves what it finished and what can be gone on with.
+//! A file that comes in one piece is written and renamed, no more; one that comes in several is a part that lasts, so
+//! that an interrupted session goes on where it was. Small files that are to be on disk before they have their names
+//! wait for one another, hard links for the end of their batch, attributes of directories for the end of all. A landing
+//! that is dropped leaves what it finished and what can be gone on with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -187,8 +188,8 @@ impl Landing {
         self.options.delete
     }
 
-    /// Holds an entry against what stands in its place, and makes what needs no bytes: directories, symbolic links, empty
-    /// files, attributes. `id` names the entry in what follows, within its batch.
+    /// Holds an entry against what stands in its place, and makes what needs no bytes: directories, symbolic links,
+    /// empty files, attributes. `id` names the entry in what follows, within its batch.
     pub fn examine(&mut self, id: u16, mut entry: Entry) -> Result<Examined, TreeError> {
         entry.mode &= 0o7777;
         if !self.options.xattrs {
@@ -233,7 +234,8 @@ impl Landing {
         }
     }
 
-    /// Writes `slices`, one after the other, from `offset` of a wanted file on. What is there already is not written again.
+    /// Writes `slices`, one after the other, from `offset` of a wanted file on. What is there already is not written
+    /// again.
     pub fn write(&mut self, id: u16, offset: Offset, slices: &[IoSlice<'_>]) -> Result<(), TreeError> {
         let length = ByteCount(slices.iter().map(|slice| slice.len() as u64).sum());
         if !self.is_lacking(id, offset, length)? {

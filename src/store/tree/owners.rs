@@ -39,7 +39,8 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// The user and the group that an entry is to belong to here: those of the same name, else those of the same number.
+    /// The user and the group that an entry is to belong to here: those of the same name, else those of the same
+    /// number.
     pub(super) fn of(&mut self, owner: &Owner) -> (u32, u32) {
         let by_name = owner.user.as_ref().and_then(|name| {
             let look = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());

@@ -18,8 +18,8 @@ use crate::limits;
 use crate::units::{ByteCount, Entry, Kind, Offset, TreePath};
 
 impl Landing {
-    /// Gives a wanted file that is whole its attributes and its name, in place of whatever has that name; a directory goes
-    /// only when it is empty or what was not sent is to be deleted.
+    /// Gives a wanted file that is whole its attributes and its name, in place of whatever has that name; a directory
+    /// goes only when it is empty or what was not sent is to be deleted.
     ///
     /// [`TreeError::NotWhole`] when some of it has not come; it can still come then.
     pub fn finish(&mut self, id: u16) -> Result<(), TreeError> {
@@ -70,8 +70,8 @@ impl Landing {
         }
     }
 
-    /// Ends a batch: gives the files that wait for it their names, makes its hard links, and tells which of both could not be
-    /// had. Wanted files that were not finished are given no name; what can be gone on with stays.
+    /// Ends a batch: gives the files that wait for it their names, makes its hard links, and tells which of both could
+    /// not be had. Wanted files that were not finished are given no name; what can be gone on with stays.
     pub fn end_batch(&mut self) -> Vec<(u16, TreeError)> {
         self.name_flushed();
         let links = std::mem::take(&mut self.links);
@@ -114,8 +114,8 @@ impl Landing {
             .map_err(|errno| self.fail_of_size(path, "make a file for", entry.size, errno))
     }
 
-    /// Finishes a file that was made with its permissions. Where it is to be on disk before it has its name it waits for
-    /// others: to flush many at once costs little more than one.
+    /// Finishes a file that was made with its permissions. Where it is to be on disk before it has its name it waits
+    /// for others: to flush many at once costs little more than one.
     fn finish_plain(&mut self, id: u16, file: PrivateFile, path: TreePath, entry: &Entry) -> Result<(), TreeError> {
         self.dress(&file, &path, entry, true)?;
         // What cannot be removed now is removed the next time.

@@ -42,8 +42,8 @@ struct Doomed {
 }
 
 impl Landing {
-    /// Ends the session: deletes what was not sent, if that is wanted and `is_complete` says that the sender told of all
-    /// that it has, then sets the attributes of directories.
+    /// Ends the session: deletes what was not sent, if that is wanted and `is_complete` says that the sender told of
+    /// all that it has, then sets the attributes of directories.
     pub fn end(&mut self, is_complete: bool) -> Ended {
         let mut ended = Ended::default();
         self.directories.close();

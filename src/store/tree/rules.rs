@@ -2,7 +2,8 @@
 //!
 //! The rules of a session speak of paths from the top of the transfer and come first; where they say nothing, the
 //! `.supersyncignore` of the entry's own directory does, then that of the one above. Within one list the last line
-//! that matches counts; `!` takes back. An excluded directory is not entered, so that nothing below it can be taken back.
+//! that matches counts; `!` takes back. An excluded directory is not entered, so that nothing below it can be taken
+//! back.
 
 use std::ffi::OsStr;
 use std::fs::File;

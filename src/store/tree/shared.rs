@@ -1,8 +1,8 @@
 //! A directory that trees land in: what all sessions that write below it share.
 //!
 //! It is a root like any other: one process writes it, unfinished files lie in its private directory, and a journal
-//! says what is there of them. When nothing unfinished is left the private directory goes, and the directory's own time is
-//! put back to what it was, so that a session that had nothing to do leaves no trace.
+//! says what is there of them. When nothing unfinished is left the private directory goes, and the directory's own time
+//! is put back to what it was, so that a session that had nothing to do leaves no trace.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -248,8 +248,8 @@ impl Drop for Tree {
     }
 }
 
-/// One version of one file of a tree: digests of where it lies, and of its size, its times and, where that is told, its content.
-/// Nobody can set a ctime: two files of one size and mtime are two versions.
+/// One version of one file of a tree: digests of where it lies, and of its size, its times and, where that is told, its
+/// content. Nobody can set a ctime: two files of one size and mtime are two versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version {
     path: Root256,

@@ -1,8 +1,9 @@
 //! What is in a tree, batch after batch, as it is going to be sent.
 //!
 //! A directory is listed, then those in it, one at a time, so that entries of a directory come together and each after
-//! its directory. Within one they are in the order of their inodes, which is the order that a disk reads them in fastest.
-//! Names are resolved in the directory that is open; no symbolic link is followed, but on the way to where a walk begins.
+//! its directory. Within one they are in the order of their inodes, which is the order that a disk reads them in
+//! fastest. Names are resolved in the directory that is open; no symbolic link is followed, but on the way to where a
+//! walk begins.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
@@ -40,8 +41,8 @@ const PRIVATE_NAME: &[u8] = limits::PRIVATE_DIR.as_bytes();
 pub struct WalkSource {
     /// A directory that exists; symbolic links in its path are followed.
     pub root: PathBuf,
-    /// What below it is sent; the empty path is the directory itself, which is to say its contents. Symbolic links on the
-    /// way are followed as long as they stay below the root, and at its end where it is contents that are sent.
+    /// What below it is sent; the empty path is the directory itself, which is to say its contents. Symbolic links on
+    /// the way are followed as long as they stay below the root, and at its end where it is contents that are sent.
     pub start: TreePath,
     /// What `start` is called in the transfer; for contents that land at the top, the empty path.
     pub lands: TreePath,
@@ -244,7 +245,8 @@ impl Walk {
         self.stop = stop;
     }
 
-    /// The next entries, `max` at most and at least one; none at the end. After an error the walk goes on with what it can.
+    /// The next entries, `max` at most and at least one; none at the end. After an error the walk goes on with what it
+    /// can.
     pub fn next_batch(&mut self, max: usize) -> Result<Vec<Found>, TreeError> {
         let mut batch = Vec::new();
         while batch.len() < max && !self.stop.load(Ordering::Acquire) {
@@ -562,8 +564,8 @@ pub(super) fn kind_name(kind: SFlag) -> &'static str {
     }
 }
 
-/// A plain way to name what is sent: `path` is a file, a link, a directory with its name, or with a slash at its end the
-/// contents of a directory.
+/// A plain way to name what is sent: `path` is a file, a link, a directory with its name, or with a slash at its end
+/// the contents of a directory.
 impl WalkSource {
     /// What `path` stands for, by the rule of its last slash.
     pub fn of_path(path: &Path) -> Result<Self, PathError> {

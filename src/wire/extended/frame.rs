@@ -140,8 +140,8 @@ pub enum Frame {
         /// CRC-32C of these bytes.
         crc: u32,
     },
-    /// `I:epoch:seq:0:origin:`, the answer to a subscription, behind all news: whoever has had the log up to `seq` knows
-    /// all that there was at its origin at some time after it subscribed.
+    /// `I:epoch:seq:0:origin:`, the answer to a subscription, behind all news: whoever has had the log up to `seq`
+    /// knows all that there was at its origin at some time after it subscribed.
     Whole {
         /// The log that it is about; it starts over, and is empty, where that is another than was asked for and told.
         epoch: Epoch,

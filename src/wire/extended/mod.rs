@@ -29,8 +29,8 @@
 //! - Numbers are decimal ASCII. A `crc` is CRC-32C of exactly the frame's data, 8 lowercase hexadecimal digits. Names
 //!   are encoded as in [`duplex`](super::duplex).
 //! - The frames `I:` are told apart by what follows `seq:`. News go on with a digit, and no frame starts with one;
-//!   a digit that is the packet's last byte is padding. News of no bytes are the end of what there is; what stands in the
-//!   place of their checksum is that of the name of the node which the entries come from in the first place.
+//!   a digit that is the packet's last byte is padding. News of no bytes are the end of what there is; what stands in
+//!   the place of their checksum is that of the name of the node which the entries come from in the first place.
 //! - `B:` carries 1 byte to a block ([`limits::BLOCK_BYTES`](crate::limits::BLOCK_BYTES)) and never crosses a block's
 //!   boundary. An empty object has no block and is never requested.
 //!

@@ -80,7 +80,8 @@ impl Packer {
         Self { packet_len, position: 0, open: None, heads, segments, packets: 0 }
     }
 
-    /// Drops the segments of the last train and starts a new one, in the packet that the last one has left open, if it has.
+    /// Drops the segments of the last train and starts a new one, in the packet that the last one has left open, if it
+    /// has.
     pub fn start(&mut self) {
         self.heads.clear();
         self.segments.clear();
@@ -150,8 +151,8 @@ impl Packer {
         self.pad();
     }
 
-    /// Ends the train where the last whole packet ends. How many bytes are behind that: they are the caller's to keep, and the
-    /// first ones of the next train.
+    /// Ends the train where the last whole packet ends. How many bytes are behind that: they are the caller's to keep,
+    /// and the first ones of the next train.
     ///
     /// # Panics
     /// Where the packet would have to go on with data.

@@ -112,8 +112,8 @@ impl<'a> FileInfo<'a> {
         info
     }
 
-    /// The entry that is told of. Its path stays inside the tree, and only a regular file has content; a mode that tells
-    /// only permissions is a regular file's, as the seed has it.
+    /// The entry that is told of. Its path stays inside the tree, and only a regular file has content; a mode that
+    /// tells only permissions is a regular file's, as the seed has it.
     pub fn to_entry(&self) -> Result<Entry, EntryError> {
         let file = self.file;
         let path = TreePath::new(self.path);

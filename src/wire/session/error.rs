@@ -6,8 +6,8 @@ use super::MessageKind;
 use crate::limits;
 use crate::wire::Excerpt;
 
-/// What a peer did wrong. Positions count from the first byte that was given to be read; [`WireError::after`] makes them those of a
-/// stream.
+/// What a peer did wrong. Positions count from the first byte that was given to be read; [`WireError::after`] makes
+/// them those of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// No message begins with this byte, so nobody knows where the next one does.

@@ -18,8 +18,8 @@
 //! | `sparse` | 1: it has regions that take no room on disk |
 //! | `x.NAME` | an extended attribute; in NAME and value, NUL, `%` and `=` are written `%XX` |
 //!
-//! Attributes that say nothing (a time of whole seconds, a file without holes) are left out, unknown ones are passed over,
-//! and of two with one key the later one counts. A path or a value has no NUL; a value may hold any other byte.
+//! Attributes that say nothing (a time of whole seconds, a file without holes) are left out, unknown ones are passed
+//! over, and of two with one key the later one counts. A path or a value has no NUL; a value may hold any other byte.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,8 +33,8 @@ const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
 /// In front of the name of an extended attribute.
 const XATTR_PREFIX: &[u8] = b"x.";
 
-/// What a sender tells of an entry. Whether it makes sense (a path that stays inside, a kind that is known) is not looked
-/// at here; that its parts can be read is.
+/// What a sender tells of an entry. Whether it makes sense (a path that stays inside, a kind that is known) is not
+/// looked at here; that its parts can be read is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileInfo<'a> {
     /// What other messages of the batch call it.

@@ -9,8 +9,8 @@ use std::ops::Range;
 use crate::limits;
 use crate::units::{BlockSeq, FileId};
 
-/// Blocks of the batch that follow one another: at least one. A batch has at most [`u32::MAX`] blocks, so that the number
-/// behind the last one is a number too.
+/// Blocks of the batch that follow one another: at least one. A batch has at most [`u32::MAX`] blocks, so that the
+/// number behind the last one is a number too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockRun {
     first: u32,

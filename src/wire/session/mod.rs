@@ -45,8 +45,8 @@
 //! direction over the whole session, from 0; the number is not written. The others are not numbered.
 //!
 //! Goals: `DATA` is never copied, neither way; to read a message costs little more than its checksum; what is damaged
-//! is told from what is wrong. Non-goals: what may come when, which is `proto`'s; a lost frame is not found again: where
-//! the type or the length of a message is damaged, so is what follows it, until the connection ends.
+//! is told from what is wrong. Non-goals: what may come when, which is `proto`'s; a lost frame is not found again:
+//! where the type or the length of a message is damaged, so is what follows it, until the connection ends.
 //!
 //! Driven by `proto::session`: [`read`] for what comes in, [`encode`] and [`data_head`] for what goes out. Nothing is
 //! kept between calls.
@@ -247,8 +247,8 @@ impl Message<'_> {
 pub enum Read<'a> {
     /// A message as it was sent.
     Message(Message<'a>),
-    /// A message whose checksum is another. Nothing that is told of it may be believed, but may serve to ask for it again;
-    /// where its length was damaged, what follows is not a message either.
+    /// A message whose checksum is another. Nothing that is told of it may be believed, but may serve to ask for it
+    /// again; where its length was damaged, what follows is not a message either.
     Damaged {
         /// What it seems to be.
         kind: MessageKind,

@@ -160,8 +160,8 @@ impl Options {
         Ok(())
     }
 
-    /// The bytes for a [`Command`](super::Command). What is as it is without being told is not told, but for version and
-    /// block.
+    /// The bytes for a [`Command`](super::Command). What is as it is without being told is not told, but for version
+    /// and block.
     pub fn encode(&self) -> Result<Vec<u8>, OptionsError> {
         let mut out = Vec::new();
         put_number(&mut out, VERSION, self.version.into());

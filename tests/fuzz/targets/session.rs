@@ -1,5 +1,5 @@
-//! A stream of session messages, as it is or with its checksums made right: it is read to its end or refused, and what was
-//! read is, written again, the same.
+//! A stream of session messages, as it is or with its checksums made right: it is read to its end or refused, and what
+//! was read is, written again, the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

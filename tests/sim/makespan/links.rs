@@ -89,7 +89,8 @@ impl Plan {
         }
     }
 
-    /// What may come in over it at a time, bytes/s: what left then was ordered when its connection stood, and is not lost.
+    /// What may come in over it at a time, bytes/s: what left then was ordered when its connection stood, and is not
+    /// lost.
     fn brings(&self, now: Time) -> f64 {
         let latency = self.order_delay + self.data_delay;
         let Some(ordered) = now.0.checked_sub(latency).map(Time) else { return 0.0 };
@@ -123,8 +124,8 @@ impl Path<'_> {
     }
 }
 
-/// When `bytes` could have been here at best: a link brings what it carries from an order's way after it stands until it
-/// dies, and what comes to a relay goes on at once.
+/// When `bytes` could have been here at best: a link brings what it carries from an order's way after it stands until
+/// it dies, and what comes to a relay goes on at once.
 pub(super) fn ideal(paths: &[Path<'_>], bytes: u64) -> Time {
     const STEP: Duration = Duration::from_millis(10);
     let bring = |links: &[&Plan], now| links.iter().map(|plan| plan.brings(now) * STEP.as_secs_f64()).sum::<f64>();

@@ -1,10 +1,10 @@
 //! How much longer than ideal a job takes whose objects travel by ranges: the flows themselves, over links of any kind.
 //!
-//! Ideal is when the capacity of the links, as it turned out to be, would have brought all bytes in, had everything been
-//! known beforehand ([`links::ideal`]). What a run takes beyond it is measured in seconds and as a part of ideal; so are the
-//! bytes that were carried twice. A site is near (an order takes some 10 ms) or far (it goes through a relay and waits
-//! behind data: up to 0.7 s). What cannot be known costs time in a far site: that a link is slow is seen one order's way after
-//! the start, that it has stalled as late, and who takes its work over waits for another one.
+//! Ideal is when the capacity of the links, as it turned out to be, would have brought all bytes in, had everything
+//! been known beforehand ([`links::ideal`]). What a run takes beyond it is measured in seconds and as a part of ideal;
+//! so are the bytes that were carried twice. A site is near (an order takes some 10 ms) or far (it goes through a relay
+//! and waits behind data: up to 0.7 s). What cannot be known costs time in a far site: that a link is slow is seen one
+//! order's way after the start, that it has stalled as late, and who takes its work over waits for another one.
 //!
 //! `SIM_SEEDS=5000 cargo test --test sim near_ideal -- --nocapture` shows the distributions of so many seeds;
 //! `SIM_SEED=7 cargo test --test sim replay_job -- --ignored --nocapture` shows one.
@@ -86,7 +86,8 @@ fn two_hops(relays: &[Relay], sizes: &[u64]) -> Outcome {
     Outcome::new(&world.run(), &paths, sizes.iter().sum(), first_hop)
 }
 
-// -- sites of any kind -------------------------------------------------------------------------------------------------
+// -- sites of any kind
+// -------------------------------------------------------------------------------------------------
 
 /// A job over one hop.
 #[derive(Debug)]
@@ -128,7 +129,8 @@ fn random_jobs() -> Vec<(Job, Outcome)> {
     })
 }
 
-/// Prints how a part of the outcomes is distributed, and fails where its middle, its 99th of 100 or its worst is over a bound.
+/// Prints how a part of the outcomes is distributed, and fails where its middle, its 99th of 100 or its worst is over a
+/// bound.
 fn check(text: &str, outcomes: &[&(Job, Outcome)], part: fn(&Outcome) -> f64, bounds: [f64; 3]) {
     let mut values: Vec<_> = outcomes.iter().map(|(job, outcome)| (part(outcome), job.seed)).collect();
     values.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -169,7 +171,8 @@ fn replay_job() {
     println!("{job:#?}\n{:#?}", job.run());
 }
 
-// -- sites of the lab over one hop -------------------------------------------------------------------------------------
+// -- sites of the lab over one hop
+// -------------------------------------------------------------------------------------
 
 fn dead(from: f64, until: f64) -> Trouble {
     Trouble { from: at(from), until: at(until), part: 0.0, dead: true }
@@ -222,7 +225,8 @@ fn a_link_that_damages_every_other_range_is_put_aside_and_costs_little() {
     assert!(outcome.ratio <= 1.25 && outcome.copies <= 1.02, "{outcome:?}");
 }
 
-// -- through relays ----------------------------------------------------------------------------------------------------
+// -- through relays
+// ----------------------------------------------------------------------------------------------------
 
 /// Runs two relays with three links up and three down each, as `change` has them, over hops of several latencies.
 fn check_relays(text: &str, change: impl Fn(&mut [Relay]), ratio_max: f64) {

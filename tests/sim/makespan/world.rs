@@ -1,8 +1,8 @@
 //! Flows joined by links, on a clock of its own: events in the order of their time, nothing else.
 //!
-//! The flows are the real ones. A link stands for both ends of the extended protocol without its bytes: orders and cancels
-//! take their way, the server answers the oldest request that it can answer now, its answer takes the time that its
-//! bytes take and then its way, and all of it is lost when the link dies.
+//! The flows are the real ones. A link stands for both ends of the extended protocol without its bytes: orders and
+//! cancels take their way, the server answers the oldest request that it can answer now, its answer takes the time that
+//! its bytes take and then its way, and all of it is lost when the link dies.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
