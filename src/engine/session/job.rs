@@ -164,7 +164,7 @@ pub enum SessionError {
     Refused {
         /// Who.
         address: SocketAddr,
-        /// Its code, an [`ErrorCode`](crate::wire::session::ErrorCode).
+        /// Its code, an [`ErrorCode`].
         code: u16,
         /// Its words.
         text: String,
