@@ -35,8 +35,12 @@ impl Screen {
         let (rows, columns) = (24, 110);
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).expect("a pseudo terminal");
-        let before = tcgetattr(&pair.slave).expect("a terminal");
-        let end = || pair.slave.try_clone().expect("cloned");
+        // Copies are closed in programs that are started, so that `top` does not outlive the test as its own terminal.
+        let master = pair.master.try_clone().expect("cloned");
+        let terminal = pair.slave.try_clone().expect("cloned");
+        drop(pair);
+        let before = tcgetattr(&terminal).expect("a terminal");
+        let end = || terminal.try_clone().expect("cloned");
         // Whose controlling terminal it is, hears of a new size.
         let program = Command::new("setsid")
             .args(["--ctty", env!("CARGO_BIN_EXE_supersyncctl"), "--socket"])
@@ -51,7 +55,7 @@ impl Screen {
             .spawn()
             .expect("it starts");
         let picture = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(columns), 0)));
-        let (seen, mut master) = (Arc::clone(&picture), File::from(pair.master));
+        let (seen, mut master) = (Arc::clone(&picture), File::from(master));
         let keyboard = master.try_clone().expect("cloned");
         std::thread::spawn(move || {
             let mut bytes = [0; 65536];
@@ -59,7 +63,7 @@ impl Screen {
                 seen.lock().unwrap_or_else(PoisonError::into_inner).process(&bytes[..count]);
             }
         });
-        Self { program, keyboard, terminal: pair.slave, before, picture }
+        Self { program, keyboard, terminal, before, picture }
     }
 
     fn press(&mut self, keys: &str) {
