@@ -1,9 +1,9 @@
 //! One node: its role, its links, its store and its control socket, from start to end.
 //!
-//! Owns the control plane. Everything here runs on one thread of the node's own, on a `tokio-uring` runtime
-//! or, where the node does without rings, on tokio's own: accepting,
-//! dialing, watching the store, answering the control socket, signals. It makes the flows from what the config says
-//! and the disk holds, hands connected sockets to the [`engine`](crate::engine), and never touches a byte of an object.
+//! Owns the control plane. Accepting, dialing, watching the store and answering the control socket run on one thread of
+//! the node's own, on a `tokio-uring` runtime or, where the node does without rings, on tokio's own; what waits for the
+//! disk runs beside it. It makes the flows from what the config says and the disk holds, hands connected sockets to the
+//! [`engine`](crate::engine), and never touches a byte of an object but to hash it.
 //!
 //! - [`run`] is the daemon: in the foreground, with signals and service notifications.
 //! - [`Node`] is the same within a process, for a whole site in one (`supersyncd demo`, tests).

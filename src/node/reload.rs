@@ -15,8 +15,7 @@ use crate::units::ByteCount;
 
 impl Site {
     /// Reads the config again and applies what can be applied. A bad file changes nothing, nor does one that does not
-    /// fit this host. The service manager is told that
-    /// the node reloads, whoever asked for it.
+    /// fit this host. The service manager is told that the node reloads, whoever asked for it.
     pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
         let since = NotifyState::monotonic_usec_now().ok();
         notify(&[&[NotifyState::Reloading], since.as_slice()].concat());

@@ -32,9 +32,6 @@ impl Site {
         };
         let (mut wants, mut misnamed) = (Vec::with_capacity(names.len()), Vec::new());
         for name in names {
-            if self.is_ending() {
-                return Ok(());
-            }
             if let Err(error) = check_name_fits(&name, packet_len) {
                 misnamed.push(error.to_string());
                 continue;
