@@ -322,6 +322,9 @@ pub const EPOCH_LASTS_MIN: Duration = Duration::from_secs(1);
 pub const REMOVALS_MAX: usize = 1_000_000;
 /// ... or with more bytes than these in their names.
 pub const REMOVALS_BYTES_MAX: usize = 128 << 20;
+/// While no peer's answer says that its log is of now, what is here from an earlier run is replaced by another version
+/// only after this time: a relay may tell of one that is older.
+pub const UNSURE_PATIENCE: Duration = Duration::from_secs(10);
 /// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of
 /// more it is likelier that a file system is not mounted there.
 pub const MIRROR_REMOVED_MAX: usize = 32;

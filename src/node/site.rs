@@ -302,7 +302,7 @@ impl Site {
                     due.into_iter().for_each(flaps::log);
                     self.engine().with_flows(|flows, now| flows.iter_mut().for_each(|(_, flow)| {
                         flow.expire(now);
-                        flow.review();
+                        flow.review(now);
                     }));
                 }
             }

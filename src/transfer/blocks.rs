@@ -190,7 +190,7 @@ impl Flow {
         self.asks.due.remove(&link);
         for cursor in self.ledger.cursors.values_mut() {
             if cursor.reader == Some(link) {
-                (cursor.reader, cursor.asked) = (None, None);
+                (cursor.reader, cursor.asked, cursor.sure) = (None, None, false);
             }
         }
         // One that could not be told from others, and told of nothing, was never there.
@@ -495,13 +495,13 @@ impl Flow {
         })
     }
 
-    /// Whether a peer has told of an object, or nobody has who is there, and it has not said that it cannot give of it
-    /// now.
+    /// Whether a peer has told of an object as it is known here, or nobody has who is there, and it has not said that it
+    /// cannot give of it now.
     fn may_give(&self, peer: &NodeName, id: ObjectId, gather: &Gather, now: Time) -> bool {
-        let told_by = self.at(id).told_by;
-        let has_told = || self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.mask & told_by != 0);
+        let given_by = self.at(id).given_by;
+        let has_told = || self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.mask & given_by != 0);
         let others = || self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some());
-        let others_have = || others().any(|cursor| cursor.mask & told_by != 0);
+        let others_have = || others().any(|cursor| cursor.mask & given_by != 0);
         gather.put_off_until(peer).is_none_or(|until| until <= now) && (has_told() || !others_have())
     }
 

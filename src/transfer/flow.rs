@@ -175,7 +175,7 @@ impl Flow {
     /// All objects with what an operator may want to know of them: name, state, length where known, problem. In the
     /// order of the table, which is about that in which they became known.
     pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, ObjectState, Option<ByteCount>, Option<&Problem>)> {
-        let named = self.objects.iter().filter(|object| !object.is_gone);
+        let named = self.objects.iter().filter(|object| !object.is_gone());
         named.map(|o| (&o.name, o.state(), o.expected(), o.problem.as_ref()))
     }
 

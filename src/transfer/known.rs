@@ -85,7 +85,7 @@ impl Flow {
         if is_wanted {
             object.keep_expected();
         }
-        object.told_by = 0;
+        (object.told_by, object.given_by) = (0, 0);
         self.set_content(id, None);
         self.discard_left(id);
         self.wake_readers(id);

@@ -97,6 +97,12 @@ pub(super) struct Cursor {
     pub(super) lossy: bool,
     /// What it told in an earlier epoch, and no more in this one, is still in the table.
     pub(super) unswept: bool,
+    /// It has answered since it is read over this link: what it tells is not of a time before that.
+    pub(super) sure: bool,
+    /// Not all that it told was believed ...
+    pub(super) doubted: bool,
+    /// ... and its log is to be read once more from the start.
+    pub(super) reread: bool,
 }
 
 impl Default for Ledger {

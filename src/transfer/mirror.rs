@@ -24,7 +24,7 @@ use super::flow::{Flow, Kind};
 use super::ledger::{Cursor, Entry};
 use super::object::ObjectState;
 use crate::limits;
-use crate::units::{LinkId, NodeName, ObjectId, ObjectName};
+use crate::units::{LinkId, NodeName, ObjectId, ObjectName, Time};
 
 /// Told at no question: stays, whatever the answers, until it is told again.
 const KEPT: u32 = u32::MAX;
@@ -42,6 +42,10 @@ pub(super) struct Asks {
     doubt: bool,
     /// A peer has told all there was.
     was_told: bool,
+    /// A peer has answered, or nobody has for so long that what is here from an earlier run may be replaced.
+    pub(super) settled: bool,
+    /// When the first peer was asked.
+    begun: Option<Time>,
     /// Of a flow that offers: all that is in its root is told.
     told_all: bool,
     /// Of a flow that offers: what its entries' origin is called on the wire.
@@ -147,7 +151,12 @@ impl Flow {
     }
 
     /// Asks again where something may be gone; to be called from time to time.
-    pub fn review(&mut self) {
+    pub fn review(&mut self, now: Time) {
+        let is_asked = || self.ledger.cursors.values().any(|cursor| cursor.reader.is_some());
+        if !self.asks.settled && is_asked() && now.since(*self.asks.begun.get_or_insert(now)) >= limits::UNSURE_PATIENCE
+        {
+            self.settle();
+        }
         if self.kind == Kind::Fetch && std::mem::take(&mut self.asks.doubt) {
             self.ask_all();
         }
@@ -173,11 +182,19 @@ impl Flow {
             self.ledger.cursors.insert(peer.clone(), Cursor { mask, ..Cursor::default() });
         }
         let cursor = self.ledger.cursors.get_mut(peer)?;
-        if *cursor.reader.get_or_insert(link) != link || cursor.asked.is_some() {
+        if *cursor.reader.get_or_insert(link) != link {
             return None;
         }
-        self.asks.count += 1;
-        cursor.asked = Some(self.asks.count);
+        let is_again = std::mem::take(&mut cursor.reread);
+        if is_again {
+            cursor.seq = 0;
+        }
+        if cursor.asked.is_none() {
+            self.asks.count += 1;
+            cursor.asked = Some(self.asks.count);
+        } else if !is_again {
+            return None;
+        }
         Some((cursor.epoch, cursor.seq))
     }
 
@@ -190,15 +207,20 @@ impl Flow {
             return true;
         }
         let Cursor { reader, mask, asked, again, origin, .. } = *cursor;
-        let answered = 0;
-        *cursor = Cursor { epoch, seq: 0, reader, mask, asked, answered, again, origin, lossy: false, unswept: true };
-        self.objects.iter_mut().for_each(|object| object.told_by &= !mask);
+        *cursor = Cursor { epoch, reader, mask, asked, again, origin, unswept: true, ..Cursor::default() };
+        self.untell(mask);
         self.asks.doubt = true;
         true
     }
 
     /// `peer` says that there is this object.
     pub fn learn(&mut self, peer: &NodeName, entry: Entry) {
+        let root = entry.content.root;
+        let before = self.id_of(&entry.name);
+        if before.is_some_and(|id| self.is_doubtful(peer, id, root)) {
+            return;
+        }
+        let before = before.and_then(|id| self.content(id)).map(|content| content.root);
         let known = self.know(entry);
         let readers = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some());
         let readers = readers.fold(0, |masks, cursor| masks | cursor.mask);
@@ -210,8 +232,12 @@ impl Flow {
             return;
         };
         let object = self.at_mut(id);
-        let is_news = object.told_by & mask == 0;
+        if before != Some(root) {
+            object.given_by = 0;
+        }
+        let is_news = object.given_by & mask == 0;
         object.told_by |= mask;
+        object.given_by |= mask;
         object.told_at = count;
         // Another peer has not told of it: it is behind, or this one is.
         let is_told_by_all = object.told_by & readers == readers;
@@ -226,6 +252,7 @@ impl Flow {
         let Some(&Cursor { mask, reader, .. }) = self.ledger.cursors.get(peer) else { return };
         let Some(id) = self.id_of(name) else { return };
         self.at_mut(id).told_by &= !mask;
+        self.at_mut(id).given_by &= !mask;
         if self.kind != Kind::Fetch || (self.at(id).told_by == 0 && !self.asks.mirror) {
             return self.forget(name);
         }
@@ -257,6 +284,18 @@ impl Flow {
             self.asks.doubt = true;
             return;
         }
+        cursor.sure = true;
+        if !self.asks.settled {
+            self.settle();
+        }
+        let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
+        if cursor.reread || std::mem::take(&mut cursor.doubted) {
+            // What it knows is here when that has been read once more.
+            (cursor.reread, cursor.again) = (true, false);
+            self.asks.due.insert(link);
+            self.wakes.insert(link);
+            return;
+        }
         cursor.answered = ask;
         self.asks.doubt |= cursor.origin.replace(origin) != Some(origin);
         if std::mem::take(&mut cursor.again) {
@@ -277,6 +316,14 @@ impl Flow {
     }
 
     // -- helpers -----------------------------------------------------------------------------------------------------
+
+    /// What these peers told counts no more.
+    fn untell(&mut self, masks: u32) {
+        for object in &mut self.objects {
+            object.told_by &= !masks;
+            object.given_by &= !masks;
+        }
+    }
 
     fn ask_all(&mut self) {
         for cursor in self.ledger.cursors.values_mut() {
@@ -304,7 +351,7 @@ impl Flow {
             stays
         });
         if gone & told != 0 {
-            self.objects.iter_mut().for_each(|object| object.told_by &= !gone);
+            self.untell(gone);
         }
     }
 
@@ -333,7 +380,7 @@ impl Flow {
         let (mut gone, mut kept, mut stay, mut here) = (Vec::new(), 0, 0, 0);
         for id in (0..self.objects.len() as u32).map(ObjectId) {
             let object = &self.objects[id.0 as usize];
-            if object.is_gone {
+            if object.is_gone() {
                 continue;
             }
             stay += usize::from(object.told_by & mask != 0);
@@ -488,7 +535,7 @@ mod tests {
         tell(&mut flow, L1, "e1", 7, &["a"]);
         flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
         assert_eq!(removed(&mut flow), [""; 0], "e1 may be behind");
-        flow.review();
+        flow.review(Time::ZERO);
         ask(&mut flow, L1, "e1");
         flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
         assert_eq!(removed(&mut flow), ["new"], "e2 is");
@@ -508,7 +555,7 @@ mod tests {
             ask(&mut flow, L1, "e1");
             tell(&mut flow, L1, "e1", 7, &["a"]);
             flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            flow.review();
+            flow.review(Time::ZERO);
             ask(&mut flow, L1, "e1");
             flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
             assert_eq!(removed(&mut flow), expected, "{origin:?}");
@@ -551,7 +598,7 @@ mod tests {
             }
             removed(&mut flow);
             (0..2).for_each(|_| {
-                flow.review();
+                flow.review(Time::ZERO);
                 ask(&mut flow, L1, "e1");
                 flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
             });

@@ -39,6 +39,7 @@ mod room;
 mod schedule;
 mod serve;
 mod stored;
+mod versions;
 mod whole;
 
 pub use action::{Action, Event, Fault, Problem, Refusal};

@@ -103,10 +103,10 @@ pub(super) struct Object {
     /// Of what is present, how many bytes it has; of all else, since which second of the node's clock it is missed.
     figure: u64,
     passing: Option<Box<Passing>>,
-    /// Nobody names it any more: it is a place for another.
-    pub(super) is_gone: bool,
     /// The peers that say there is such an object, by their masks.
     pub(super) told_by: u32,
+    /// Of these, those that tell of it as it is known here, and not of another version.
+    pub(super) given_by: u32,
     /// The last question that was asked when one of them said so.
     pub(super) told_at: u32,
     /// It was put on the list by name.
@@ -127,6 +127,8 @@ enum Stage {
     Absent,
     Present,
     Moving,
+    /// Nobody names it any more: it is a place for another.
+    Gone,
 }
 
 /// What an object has only while it is on the move, is read, or could not be had.
@@ -187,8 +189,8 @@ impl Object {
             stage: Stage::Absent,
             figure: 0,
             passing: None,
-            is_gone: false,
             told_by: 0,
+            given_by: 0,
             told_at: 0,
             listed: false,
             queued: false,
@@ -205,7 +207,7 @@ impl Object {
 
     pub(super) fn state(&self) -> ObjectState {
         match self.stage {
-            Stage::Absent => ObjectState::Absent,
+            Stage::Absent | Stage::Gone => ObjectState::Absent,
             Stage::Present => ObjectState::Present { size: ByteCount(self.figure) },
             Stage::Moving => self.moving,
         }
@@ -247,7 +249,7 @@ impl Object {
 
     /// Since which second it is missed; `None` where it is here, or nobody names it any more.
     pub(super) fn missed_since(&self) -> Option<u64> {
-        (!self.is_present() && !self.is_gone).then_some(self.figure)
+        (!self.is_present() && !self.is_gone()).then_some(self.figure)
     }
 
     /// The length that it must have, where that is known beforehand.
@@ -276,9 +278,12 @@ impl Object {
     /// Nobody names it any more.
     pub(super) fn clear(&mut self) {
         debug_assert!(self.content.is_none(), "it is counted while it is known");
-        self.is_gone = true;
-        (self.stage, self.queued) = (Stage::Absent, false);
+        (self.stage, self.queued) = (Stage::Gone, false);
         (self.passing, self.record) = (None, None);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.stage, Stage::Gone)
     }
 
     /// Gives memory back that it needs no more. When it was used last is forgotten.

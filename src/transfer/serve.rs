@@ -45,7 +45,7 @@ impl Flow {
 
     /// Whether a place is an object's.
     pub fn is_object(&self, id: ObjectId) -> bool {
-        self.objects.get(id.0 as usize).is_some_and(|object| !object.is_gone)
+        self.objects.get(id.0 as usize).is_some_and(|object| !object.is_gone())
     }
 
     /// An object that was offered is gone from the root, or is not what it must be.

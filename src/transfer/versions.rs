@@ -1,0 +1,188 @@
+//! Whose word counts where peers tell different versions of an object.
+//!
+//! What a peer tells is its own log, and that may be of a time before the object changed: a relay may have been cut off
+//! from the origin since. It is known to be of now when the peer has answered a question
+//! ([`mirror`](super::mirror)) over the link that its log is read over: then the peer is *sure*.
+//!
+//! - What a peer tells that is not sure takes the place of no version that one has told that is. When it has answered,
+//!   its log is read once more from the start.
+//! - Where neither is sure the last word counts, and whoever answers is heard once more.
+//! - As long as nobody has answered, but for no longer than [`limits::UNSURE_PATIENCE`](crate::limits::UNSURE_PATIENCE),
+//!   nothing takes the place of what is here from an earlier run: it may be the newest there is.
+
+use super::flow::{Flow, Kind};
+use super::ledger::Cursor;
+use super::object::ObjectState;
+use crate::units::{NodeName, ObjectId, Root256};
+
+impl Flow {
+    /// Whether this version, which `peer` tells, may be of an earlier time than what is known, so that it is not believed
+    /// for now.
+    pub(super) fn is_doubtful(&mut self, peer: &NodeName, id: ObjectId, root: Root256) -> bool {
+        if self.ledger.cursors.get(peer).is_none_or(|cursor| cursor.sure) {
+            return false;
+        }
+        let object = self.at(id);
+        let is_present = matches!(object.state(), ObjectState::Present { .. });
+        let is_other = match &object.content {
+            Some(known) => known.root != root,
+            None => is_present && !object.is_here(root),
+        };
+        if !is_other {
+            return false;
+        }
+        let told_by = object.told_by;
+        let is_earlier_run = self.kind == Kind::Fetch && is_present && told_by == 0;
+        let is_sure = |cursor: &Cursor| cursor.sure && cursor.mask & told_by != 0;
+        let is_doubtful = self.ledger.cursors.values().any(is_sure) || (is_earlier_run && !self.asks.settled);
+        for (other, cursor) in &mut self.ledger.cursors {
+            // Where neither is sure, either may be behind.
+            cursor.doubted |= if is_doubtful { other == peer } else { other != peer && cursor.mask & told_by != 0 };
+        }
+        is_doubtful
+    }
+
+    /// What was told and not believed is told once more, and believed where nobody knows better.
+    pub(super) fn settle(&mut self) {
+        self.asks.settled = true;
+        for cursor in self.ledger.cursors.values_mut() {
+            if let Some(reader) = cursor.reader.filter(|_| std::mem::take(&mut cursor.doubted)) {
+                cursor.reread = true;
+                self.asks.due.insert(reader);
+                self.wakes.insert(reader);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::transfer::{Content, Entry};
+    use crate::units::{ByteCount, LinkId, ObjectName, Time};
+
+    const L1: LinkId = LinkId(1);
+    const L2: LinkId = LinkId(2);
+    const ORIGIN: u32 = 1;
+
+    fn name() -> ObjectName {
+        ObjectName::new(b"a").expect("valid")
+    }
+
+    fn peer(text: &str) -> NodeName {
+        text.parse().expect("valid")
+    }
+
+    fn seconds(s: u64) -> Time {
+        Time(Duration::from_secs(s))
+    }
+
+    fn ask(flow: &mut Flow, link: LinkId, from: &str) {
+        assert!(flow.subscription(link, &peer(from)).is_some(), "{from} is asked");
+    }
+
+    fn tell(flow: &mut Flow, link: LinkId, from: &str, root: u8, seq: u64) {
+        assert!(flow.begin_news(link, &peer(from), 1));
+        let (root, block_crcs) = (Root256([root; 32]), vec![7].into());
+        let content = Content { size: ByteCount(9), mtime_ns: 0, mode: 0o644, root, block_crcs };
+        flow.learn(&peer(from), Entry { name: name(), content });
+        flow.handle_news(link, &peer(from), 1, seq);
+    }
+
+    fn answer(flow: &mut Flow, link: LinkId, from: &str, seq: u64) {
+        flow.handle_whole(link, &peer(from), 1, seq, ORIGIN);
+    }
+
+    fn root_of(flow: &Flow) -> Option<u8> {
+        let id = flow.id_of(&name())?;
+        flow.content(id).map(|content| content.root.0[0])
+    }
+
+    #[test]
+    fn a_peer_that_has_not_answered_takes_no_version_from_one_that_has() {
+        let mut flow = Flow::fetch();
+        flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+        ask(&mut flow, L1, "e1");
+        ask(&mut flow, L2, "e2");
+        tell(&mut flow, L2, "e2", 2, 2);
+        answer(&mut flow, L2, "e2", 2);
+        tell(&mut flow, L1, "e1", 1, 5);
+        assert_eq!(root_of(&flow), Some(2), "e1 may have been cut off before");
+        // It was not, or is not any more: what it told is heard again from the start.
+        answer(&mut flow, L1, "e1", 5);
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((1, 0)));
+        tell(&mut flow, L1, "e1", 3, 6);
+        assert_eq!(root_of(&flow), Some(3));
+        answer(&mut flow, L1, "e1", 6);
+        assert!(flow.subscription(L1, &peer("e1")).is_some_and(|(_, seq)| seq == 6), "once is enough");
+        // Over another link it has to answer anew.
+        flow.detach_blocks(L1, Time::ZERO);
+        let link = LinkId(3);
+        ask(&mut flow, link, "e1");
+        tell(&mut flow, link, "e1", 1, 7);
+        assert_eq!(root_of(&flow), Some(3));
+    }
+
+    #[test]
+    fn where_nobody_was_sure_who_answers_first_is_heard_again() {
+        let mut flow = Flow::fetch();
+        ask(&mut flow, L1, "e1");
+        ask(&mut flow, L2, "e2");
+        tell(&mut flow, L2, "e2", 2, 2);
+        tell(&mut flow, L1, "e1", 1, 5);
+        assert_eq!(root_of(&flow), Some(1), "one of them");
+        answer(&mut flow, L2, "e2", 2);
+        assert_eq!(flow.subscription(L2, &peer("e2")), Some((1, 0)));
+        tell(&mut flow, L2, "e2", 2, 2);
+        answer(&mut flow, L2, "e2", 2);
+        assert_eq!(root_of(&flow), Some(2));
+    }
+
+    #[test]
+    fn what_is_here_from_an_earlier_run_is_replaced_when_somebody_is_sure_or_nobody_will_be() {
+        let is_here = |flow: &Flow| {
+            flow.id_of(&name()).is_some_and(|id| matches!(flow.at(id).state(), ObjectState::Present { .. }))
+        };
+        let told = || {
+            let mut flow = Flow::fetch();
+            flow.have(name(), ByteCount(9), Root256([1; 32]));
+            ask(&mut flow, L1, "e1");
+            flow.review(seconds(1));
+            tell(&mut flow, L1, "e1", 2, 2);
+            assert!(is_here(&flow), "it may be newer than what e1 knows");
+            flow
+        };
+        let mut flow = told();
+        answer(&mut flow, L1, "e1", 2);
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((1, 0)));
+        tell(&mut flow, L1, "e1", 2, 2);
+        assert!(!is_here(&flow) && root_of(&flow) == Some(2));
+
+        let mut flow = told();
+        flow.review(seconds(10));
+        assert_eq!(flow.subscription(L1, &peer("e1")), None, "it was asked");
+        flow.review(seconds(11));
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((1, 0)));
+        tell(&mut flow, L1, "e1", 2, 2);
+        assert!(!is_here(&flow) && root_of(&flow) == Some(2));
+    }
+
+    #[test]
+    fn a_peer_that_told_of_another_version_is_not_asked_for_this_one() {
+        let mut flow = Flow::fetch();
+        flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+        flow.attach_blocks(L2, peer("e2"), Time::ZERO);
+        ask(&mut flow, L1, "e1");
+        ask(&mut flow, L2, "e2");
+        tell(&mut flow, L1, "e1", 1, 2);
+        tell(&mut flow, L2, "e2", 1, 2);
+        tell(&mut flow, L2, "e2", 2, 3);
+        assert_eq!(flow.next_range(L1, Time::ZERO), None, "it would be other bytes");
+        assert!(flow.next_range(L2, Time::ZERO).is_some());
+        flow.detach_blocks(L2, Time::ZERO);
+        tell(&mut flow, L1, "e1", 2, 3);
+        assert!(flow.next_range(L1, Time::ZERO).is_some());
+    }
+}
