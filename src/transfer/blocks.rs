@@ -495,8 +495,8 @@ impl Flow {
         })
     }
 
-    /// Whether a peer has told of an object as it is known here, or nobody has who is there, and it has not said that it
-    /// cannot give of it now.
+    /// Whether a peer has told of an object as it is known here, or nobody has who is there, and it has not said that
+    /// it cannot give of it now.
     fn may_give(&self, peer: &NodeName, id: ObjectId, gather: &Gather, now: Time) -> bool {
         let given_by = self.at(id).given_by;
         let has_told = || self.ledger.cursors.get(peer).is_some_and(|cursor| cursor.mask & given_by != 0);

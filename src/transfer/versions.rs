@@ -7,8 +7,9 @@
 //! - What a peer tells that is not sure takes the place of no version that one has told that is. When it has answered,
 //!   its log is read once more from the start.
 //! - Where neither is sure the last word counts, and whoever answers is heard once more.
-//! - As long as nobody has answered, but for no longer than [`limits::UNSURE_PATIENCE`](crate::limits::UNSURE_PATIENCE),
-//!   nothing takes the place of what is here from an earlier run: it may be the newest there is.
+//! - As long as nobody has answered, but for no longer than
+//!   [`limits::UNSURE_PATIENCE`](crate::limits::UNSURE_PATIENCE), nothing takes the place of what is here from an earlier
+//!   run: it may be the newest there is.
 
 use super::flow::{Flow, Kind};
 use super::ledger::Cursor;
@@ -16,8 +17,8 @@ use super::object::ObjectState;
 use crate::units::{NodeName, ObjectId, Root256};
 
 impl Flow {
-    /// Whether this version, which `peer` tells, may be of an earlier time than what is known, so that it is not believed
-    /// for now.
+    /// Whether this version, which `peer` tells, may be of an earlier time than what is known, so that it is not
+    /// believed for now.
     pub(super) fn is_doubtful(&mut self, peer: &NodeName, id: ObjectId, root: Root256) -> bool {
         if self.ledger.cursors.get(peer).is_none_or(|cursor| cursor.sure) {
             return false;
