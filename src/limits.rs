@@ -284,7 +284,8 @@ pub const IGNORE_FILE: &str = ".supersyncignore";
 pub const IGNORE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Entries of one directory that are put in order at once; what is beyond them comes after them.
 pub const WALK_ORDERED_MAX: usize = 65_536;
-/// Entries that a walk names as skipped until it is asked; beyond this they are counted.
+/// Entries that a walk has skipped when it waits to be asked for them; those left out of one batch that the receiver is
+/// told by name.
 pub const SKIPPED_MAX: usize = 10_000;
 /// Extended attributes of one entry, bytes as they are encoded; with a path they fit one message.
 pub const XATTR_BYTES_MAX: usize = 56 << 10;

@@ -321,3 +321,21 @@ fn a_dry_run_tells_how_much_would_be_sent() {
     assert_eq!(wanted(server.push(&source, "open", &["--dry-run"])), (50.into(), 0.into()));
     assert_eq!(wanted(server.pull("open/tree", &there, &["--dry-run"])), (3400.into(), 0.into()));
 }
+
+/// What a walk could not look at was once forgotten after so many entries that are not sent, and taken for deleted.
+#[test]
+fn however_much_is_skipped_nothing_that_could_not_be_listed_is_deleted() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("odd/.supersyncignore", b"[z-a]\n"), ("odd/a", b"a")]);
+    let pipes = supersync::limits::SKIPPED_MAX + 500;
+    for at in 0..pipes {
+        mkfifo(&source.join(format!("pipe-{at}")), Mode::S_IRWXU).expect("made");
+    }
+    fs::create_dir_all(server.path("open/there/odd")).expect("made");
+    fs::write(server.path("open/there/odd/precious"), "x").expect("written");
+    let outcome = server.push(&contents(&source), "open/there", &["--delete"]);
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    assert!(server.path("open/there/odd/precious").exists() && server.path("open/there/odd/a").exists());
+    assert_eq!(outcome.of_kind("summary")[0]["skipped"], pipes);
+    assert!(outcome.paths("failed").contains(&"odd"), "{:?}", outcome.of_kind("failed"));
+}

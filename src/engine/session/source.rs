@@ -52,6 +52,9 @@ pub(super) fn scan(session: &Arc<Running>, mut walk: Walk, block_bytes: u32) {
         for reason in batch.notices {
             core.protocol.note(&reason);
         }
+        if batch.unnamed > 0 {
+            core.protocol.note(&format!("{} more entries are left out", batch.unnamed));
+        }
         core.protocol.announce(batch.announcement);
         session.drain(core, None);
         if is_last {
@@ -66,12 +69,16 @@ struct Prepared {
     announcement: Announcement,
     /// What the walk could not look at, so that the receiver knows that it does not know all.
     notices: Vec<String>,
+    /// How much more there is of that.
+    unnamed: u64,
 }
 
 impl Prepared {
-    /// Tells of what the walk has skipped.
-    fn tell_skipped(&mut self, session: &Running, walk: &mut Walk) {
-        for skipped in walk.take_skipped() {
+    /// Tells of what the walk has skipped; whether that was anything.
+    fn tell_skipped(&mut self, session: &Running, walk: &mut Walk) -> bool {
+        let skipped = walk.take_skipped();
+        let is_any = !skipped.is_empty();
+        for skipped in skipped {
             let reason = skipped.reason.to_string();
             if skipped.reason.is_failure() {
                 self.leave_out(session, skipped.path, reason);
@@ -79,11 +86,18 @@ impl Prepared {
                 session.handle_skipped(skipped.path, reason);
             }
         }
+        if is_any {
+            session.wait_for_reader();
+        }
+        is_any
     }
 
     /// What stands at `path` is not announced, which both ends are told.
     fn leave_out(&mut self, session: &Running, path: TreePath, reason: String) {
-        self.notices.push(format!("{path}: {reason}"));
+        match self.notices.len() < limits::SKIPPED_MAX {
+            true => self.notices.push(format!("{path}: {reason}")),
+            false => self.unnamed += 1,
+        }
         session.handle_failed(path, reason);
     }
 }
@@ -102,8 +116,8 @@ fn next_batch(
     loop {
         let more =
             if carried.is_empty() { walk.next_batch(most - prepared.found.len())? } else { std::mem::take(carried) };
-        prepared.tell_skipped(session, walk);
-        let ended = more.is_empty();
+        let has_skipped = prepared.tell_skipped(session, walk);
+        let ended = more.is_empty() && !has_skipped;
         let mut more = more.into_iter();
         for found in more.by_ref() {
             let file = FileId(prepared.found.len() as u16);

@@ -129,7 +129,6 @@ pub struct Walk {
     sent: Option<HashMap<u64, bool>>,
     digest: RandomState,
     skipped: Vec<Skipped>,
-    skipped_count: u64,
     stop: Arc<AtomicBool>,
 }
 
@@ -235,7 +234,6 @@ impl Walk {
             sent: is_several.then(HashMap::new),
             digest: RandomState::new(),
             skipped: Vec::new(),
-            skipped_count: 0,
             stop: Arc::default(),
         })
     }
@@ -245,11 +243,12 @@ impl Walk {
         self.stop = stop;
     }
 
-    /// The next entries, `max` at most and at least one; none at the end. After an error the walk goes on with what it
-    /// can.
+    /// The next entries, `max` at most. It is at its end where there are none and nothing was skipped; it stops before
+    /// when [`limits::SKIPPED_MAX`] were, until they are [taken](Walk::take_skipped). After an error the walk goes on
+    /// with what it can.
     pub fn next_batch(&mut self, max: usize) -> Result<Vec<Found>, TreeError> {
         let mut batch = Vec::new();
-        while batch.len() < max && !self.stop.load(Ordering::Acquire) {
+        while batch.len() < max && self.skipped.len() < limits::SKIPPED_MAX && !self.stop.load(Ordering::Acquire) {
             if let Some(mut listing) = self.current.take() {
                 match listing.next() {
                     Ok(Some(name)) => {
@@ -271,14 +270,9 @@ impl Walk {
         Ok(batch)
     }
 
-    /// What was not sent since this was last asked: at most [`limits::SKIPPED_MAX`] of them.
+    /// What was not sent since this was last asked.
     pub fn take_skipped(&mut self) -> Vec<Skipped> {
         std::mem::take(&mut self.skipped)
-    }
-
-    /// How many entries were skipped in all.
-    pub fn skipped_count(&self) -> u64 {
-        self.skipped_count
     }
 
     /// The first entry of a source.
@@ -516,10 +510,7 @@ impl Walk {
     }
 
     fn skip(&mut self, path: &TreePath, reason: SkipReason) {
-        self.skipped_count += 1;
-        if self.skipped.len() < limits::SKIPPED_MAX {
-            self.skipped.push(Skipped { path: path.clone(), reason });
-        }
+        self.skipped.push(Skipped { path: path.clone(), reason });
     }
 }
 
