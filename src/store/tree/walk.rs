@@ -90,6 +90,9 @@ pub enum SkipReason {
         /// What the system said.
         cause: io::Error,
     },
+    /// A directory that the receiver was told of, with all that was in it.
+    #[error("it was moved, removed or replaced before all in it was listed")]
+    Gone,
     /// An entry of this directory has a path that cannot be sent.
     #[error("an entry of it cannot be named: {0}")]
     Path(PathError),
@@ -257,7 +260,7 @@ impl Walk {
                         batch.extend(found?);
                     }
                     Ok(None) => {}
-                    Err(errno) => self.unreadable(&listing.path, "list", errno),
+                    Err(errno) => self.unlisted(&listing.path, "list", errno),
                 }
             } else if let Some(directory) = self.pending.pop() {
                 self.enter(directory)?;
@@ -315,7 +318,7 @@ impl Walk {
                 return Err(TreeError::of(&place.top.path, &path, "open the directory", errno));
             }
             Err(errno) => {
-                self.unreadable(&path, "open", errno);
+                self.unlisted(&path, "open", errno);
                 return Ok(());
             }
         };
@@ -502,11 +505,15 @@ impl Walk {
     }
 
     fn unreadable(&mut self, path: &TreePath, operation: &'static str, errno: Errno) {
-        match errno {
-            // Removed, or replaced by something else, since it was listed.
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {}
-            _ => self.skip(path, SkipReason::Unreadable { operation, cause: errno.into() }),
+        if !is_gone(errno) {
+            self.skip(path, SkipReason::Unreadable { operation, cause: errno.into() });
         }
+    }
+
+    /// A directory that was sent: nobody is to take it for empty.
+    fn unlisted(&mut self, path: &TreePath, operation: &'static str, errno: Errno) {
+        let unreadable = SkipReason::Unreadable { operation, cause: errno.into() };
+        self.skip(path, if is_gone(errno) { SkipReason::Gone } else { unreadable });
     }
 
     fn skip(&mut self, path: &TreePath, reason: SkipReason) {
@@ -532,6 +539,11 @@ impl Listing {
         }
         Ok(self.ordered.pop().map(|(_, name)| name))
     }
+}
+
+/// Whether an entry was removed, or replaced by something else, since it was listed.
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
 }
 
 /// How long a text is when NUL, `%` and `=` are percent-encoded.

@@ -131,6 +131,20 @@ fn excluded_directories_are_not_entered() {
     assert_eq!(paths, [".", "src", "src/.supersyncignore", "src/deep", "src/keep.o", "z.tmp"]);
 }
 
+/// A directory that was moved while a push ran once counted as empty, and was emptied where it landed.
+#[test]
+fn a_directory_that_is_gone_before_it_is_listed_is_told() {
+    let site = Site::new();
+    site.write("d/precious", b"");
+    let mut walk = site.walk(&[], WalkOptions::default());
+    assert_eq!(walk.next_batch(2).expect("readable").len(), 2, "the top and what is in it");
+    fs::rename(site.from().join("d"), site.from().join("e")).expect("moved");
+    assert!(all(&mut walk, 100).is_empty());
+    let skipped = walk.take_skipped();
+    assert!(matches!(&skipped[..], [Skipped { path, reason: SkipReason::Gone }] if path.as_bytes() == b"d"));
+    assert!(skipped[0].reason.is_failure());
+}
+
 #[test]
 fn a_file_that_is_not_what_was_listed_is_refused() {
     let check = |change: fn(&Path)| {
