@@ -104,8 +104,8 @@ pub enum TreeError {
         /// Why.
         reason: RefusedPath,
     },
-    /// The file that an entry is to be another name of is not there.
-    #[error("{root}: '{path}' cannot be linked to '{target}', which is not there as a regular file")]
+    /// The file that an entry is to be another name of is not there as it was sent.
+    #[error("{root}: '{path}' cannot be linked to '{target}', which is not there as it was sent; send both again")]
     NoLinkTarget {
         /// The directory that the path is relative to.
         root: PathBuf,

@@ -97,8 +97,8 @@ pub struct Landing {
     /// Of these, what went wrong.
     pub(super) failed: Vec<(u16, TreeError)>,
     pub(super) links: Vec<(u16, Entry)>,
-    /// The wanted files' paths, once one of them may be the target of a link.
-    wanted_paths: Option<HashSet<TreePath>>,
+    /// Digests of the paths of the session's files that do not stand there: what does is no target for a link.
+    pub(super) unlanded: HashMap<u64, Unlanded>,
     /// Directories of the session, as they are to be.
     pub(super) listed: BTreeMap<TreePath, Entry>,
     /// What these take, roughly.
@@ -126,6 +126,15 @@ pub(super) struct Wanted {
     pub(super) state: State,
 }
 
+/// Why a file does not stand under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unlanded {
+    /// It did not yet when its batch was looked at; once the batch is over it failed.
+    Coming,
+    /// It cannot.
+    Failed,
+}
+
 /// What there is of a wanted file.
 #[derive(Debug)]
 pub(super) enum State {
@@ -150,7 +159,7 @@ impl Landing {
             unflushed: Vec::new(),
             failed: Vec::new(),
             links: Vec::new(),
-            wanted_paths: None,
+            unlanded: HashMap::new(),
             listed: BTreeMap::new(),
             listed_bytes: 0,
             unruled: BTreeSet::new(),
@@ -202,6 +211,48 @@ impl Landing {
             }
             self.seen.insert(self.digest_of(entry.path.as_bytes()));
         }
+        // Another entry may be linked to it.
+        let digest = matches!(entry.kind, Kind::File | Kind::HardLink(_)).then(|| self.digest_of(path.as_bytes()));
+        if digest.is_some() && self.unlanded.len() >= limits::OBJECTS_MAX && !self.options.dry_run {
+            return Err(self.too_many(limits::OBJECTS_MAX, "files that could not be written"));
+        }
+        let is_link = matches!(entry.kind, Kind::HardLink(_));
+        let examined = self.examine_at(id, path, entry);
+        if let Some(digest) = digest {
+            self.note_examined(digest, is_link, &examined);
+        }
+        examined
+    }
+
+    /// Notes whether what stands under a name is what was sent.
+    fn note_examined(&mut self, digest: u64, is_link: bool, examined: &Result<Examined, TreeError>) {
+        let unlanded = match examined {
+            Err(_) => Some(Unlanded::Failed),
+            Ok(Examined::Wanted { .. }) => Some(Unlanded::Coming),
+            Ok(Examined::Made(_)) if is_link => Some(Unlanded::Coming),
+            Ok(_) => None,
+        };
+        match unlanded {
+            None => drop(self.unlanded.remove(&digest)),
+            // A dry run that knows of so many takes others for what stands there.
+            Some(unlanded) if self.unlanded.len() < limits::OBJECTS_MAX => {
+                self.unlanded.insert(digest, unlanded);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What stands at `path` is what was sent.
+    pub(super) fn note_landed(&mut self, path: &TreePath) {
+        self.unlanded.remove(&self.digest_of(path.as_bytes()));
+    }
+
+    /// Whether what stands at `path` may be linked to: what was sent, or what this session does not touch.
+    pub(super) fn is_landed(&self, path: &TreePath) -> bool {
+        !self.unlanded.contains_key(&self.digest_of(path.as_bytes()))
+    }
+
+    fn examine_at(&mut self, id: u16, path: TreePath, entry: Entry) -> Result<Examined, TreeError> {
         let stat = self.look(&path)?;
         self.tree.keep();
         let ruled = entry.path.parent().filter(|_| entry.path.name() == limits::IGNORE_FILE.as_bytes());
@@ -351,9 +402,6 @@ impl Landing {
         if self.options.dry_run {
             return Ok(Examined::Wanted { change, have: RangeSet::new() });
         }
-        if let Some(paths) = &mut self.wanted_paths {
-            paths.insert(entry.path.clone());
-        }
         let (here, state) = self.left(&path, &entry)?;
         let (is_empty, have) = (entry.size.0 == 0, here.clone());
         self.wanted.insert(id, Wanted { entry, path, here, state });
@@ -433,19 +481,20 @@ impl Landing {
     ) -> Result<Examined, TreeError> {
         let first = Entry::new(target.clone(), Kind::File);
         let first_path = self.place_of(&first)?;
+        let path = self.place_of(&entry)?;
+        let unlanded = self.unlanded.get(&self.digest_of(first_path.as_bytes())).copied();
+        if unlanded == Some(Unlanded::Failed) {
+            return Err(self.no_link_target(&path, &first_path));
+        }
         let first_stat = self.look(&first_path)?;
-        let wanted = &self.wanted;
-        let paths =
-            self.wanted_paths.get_or_insert_with(|| wanted.values().map(|wanted| wanted.entry.path.clone()).collect());
         let is_same = match (stat, &first_stat) {
             (Some(stat), Some(first)) => (stat.st_dev, stat.st_ino) == (first.st_dev, first.st_ino),
             _ => false,
         };
-        if is_same && !paths.contains(target) {
+        if is_same && unlanded.is_none() {
             return Ok(Examined::Same);
         }
         let is_file = stat.is_some_and(|stat| kind_of(stat) == SFlag::S_IFREG);
-        let path = self.place_of(&entry)?;
         if stat.is_some_and(|stat| kind_of(stat) == SFlag::S_IFDIR) {
             self.check_way(&path, "file")?;
         }
@@ -530,7 +579,6 @@ impl Landing {
     pub(super) fn clear_batch(&mut self) {
         self.wanted.clear();
         self.open.clear();
-        self.wanted_paths = None;
         self.directories.close();
     }
 
@@ -546,6 +594,10 @@ impl Landing {
     pub(super) fn parent_of<'p>(&mut self, path: &'p TreePath) -> nix::Result<(Arc<OwnedFd>, &'p [u8])> {
         let (above, name) = path.split();
         Ok((self.directories.open(above)?, name))
+    }
+
+    pub(super) fn no_link_target(&self, path: &TreePath, target: &TreePath) -> TreeError {
+        TreeError::NoLinkTarget { root: self.tree.path().to_path_buf(), path: path.clone(), target: target.clone() }
     }
 
     pub(super) fn too_many(&self, max: usize, what: &'static str) -> TreeError {

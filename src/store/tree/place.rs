@@ -156,7 +156,9 @@ impl Landing {
     }
 
     fn rename(&mut self, file: &PrivateFile, path: &TreePath) -> Result<(), TreeError> {
-        self.put(path, "file", |directory, name| file.rename_to(directory, name))
+        self.put(path, "file", |directory, name| file.rename_to(directory, name))?;
+        self.note_landed(path);
+        Ok(())
     }
 
     /// Does the step that puts something under its name; where the way is not clear, clears it and tries again.
@@ -327,17 +329,17 @@ impl Landing {
         };
         let path = self.base.append(&entry.path).map_err(refused)?;
         let first = self.base.append(target).map_err(refused)?;
-        let missing =
-            TreeError::NoLinkTarget { root: self.tree.path().to_path_buf(), path: path.clone(), target: first.clone() };
-        let Some(stat) = self.look(&first)?.filter(|stat| kind_of(stat) == SFlag::S_IFREG) else {
-            return Err(missing);
+        let stat = if self.is_landed(&first) { self.look(&first)? } else { None };
+        let Some(stat) = stat.filter(|stat| kind_of(stat) == SFlag::S_IFREG) else {
+            return Err(self.no_link_target(&path, &first));
         };
         let (from, from_name) = self.parent_of(&first).map_err(|errno| self.fail(&first, "look at", errno))?;
         match self.look(&path)? {
             // Renaming one name of a file over another does nothing (rename(2)).
-            Some(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => Ok(()),
-            None => self
-                .put(&path, "hard link", |directory, name| linkat(&from, from_name, directory, name, AtFlags::empty())),
+            Some(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => {}
+            None => self.put(&path, "hard link", |directory, name| {
+                linkat(&from, from_name, directory, name, AtFlags::empty())
+            })?,
             Some(_) => {
                 let tree = Arc::clone(&self.tree);
                 let writer = tree.shared()?.writer()?;
@@ -349,9 +351,11 @@ impl Landing {
                 });
                 // Gone when it was put in place; what is left is removed when the tree is opened again.
                 let _ = remove_entry(writer.parts.as_fd(), temporary.as_bytes());
-                put
+                put?;
             }
         }
+        self.note_landed(&path);
+        Ok(())
     }
 
     /// Removes what stands where a directory is to be.

@@ -210,6 +210,37 @@ fn a_link_to_what_did_not_come_is_told() {
     assert!(matches!(failed[..], [(3, TreeError::NoLinkTarget { .. })]), "{failed:?}");
 }
 
+/// Where the first name of a file could not be had, the others were once linked to what stood there before.
+#[test]
+fn nothing_is_linked_to_what_a_file_that_failed_was_to_replace() {
+    let site = Site::new();
+    fs::create_dir(site.to()).expect("made");
+    let old = [("first", b"the old version"), ("other", b"a good version!")];
+    old.iter().for_each(|(name, bytes)| fs::write(site.to().join(name), bytes).expect("written"));
+    let mut landing = site.landing(owning());
+    let first = Entry { size: ByteCount(9), ..Entry::new(path("first"), Kind::File) };
+    let link = |name| Entry::new(path(name), Kind::HardLink(path("first")));
+    assert!(matches!(landing.examine(0, first.clone()), Ok(Examined::Wanted { .. })));
+    assert_eq!(landing.examine(1, link("other")).expect("examined"), Examined::Made(Change::Content));
+    landing.give_up(0);
+    let is_refused = |failed: &[(u16, TreeError)]| matches!(failed, [(_, TreeError::NoLinkTarget { .. })]);
+    assert!(is_refused(&landing.end_batch()));
+    // In a batch that comes later, and to what is linked to it in turn.
+    landing.examine(7, link("new")).expect("examined");
+    assert!(is_refused(&landing.end_batch()));
+    landing.examine(8, Entry::new(path("newer"), Kind::HardLink(path("other")))).expect("examined");
+    assert!(is_refused(&landing.end_batch()));
+    for (name, bytes) in old {
+        assert_eq!(fs::read(site.to().join(name)).expect("stands"), bytes);
+    }
+    assert!(!site.to().join("new").exists() && !site.to().join("newer").exists());
+    // What cannot even be begun is known to fail at once.
+    fs::remove_file(site.to().join("first")).expect("removed");
+    fs::create_dir_all(site.to().join("first/in the way")).expect("made");
+    assert!(matches!(landing.examine(0, first), Err(TreeError::InTheWay { .. })));
+    assert!(matches!(landing.examine(1, link("other")), Err(TreeError::NoLinkTarget { .. })));
+}
+
 #[test]
 fn a_file_gets_no_name_before_it_is_whole() {
     let site = Site::new();
