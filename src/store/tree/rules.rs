@@ -79,6 +79,8 @@ impl Scope {
         };
         let mut builder = GitignoreBuilder::new("");
         let mut wrong = Vec::new();
+        // Some editors mark a text that is UTF-8.
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
         for line in text.split(|&b| b == b'\n') {
             match std::str::from_utf8(line) {
                 Ok(line) => wrong.extend(add_line(&mut builder, line).err().map(|error| error.to_string())),
@@ -116,27 +118,76 @@ impl Scope {
 }
 
 fn add_line(builder: &mut GitignoreBuilder, line: &str) -> Result<(), TreeError> {
-    builder.add_line(None, &without_alternatives(line)).map(drop).map_err(|error| of_line(line, &error))
+    let pattern = translate(line).map_err(|reason| TreeError::Rule { line: line.to_owned(), reason })?;
+    builder.add_line(None, &pattern).map(drop).map_err(|error| of_line(line, &error))
 }
 
-/// The builder takes `{a,b}` for a or b; in a gitignore braces are themselves, which a backslash says.
-fn without_alternatives(line: &str) -> String {
-    let mut escaped = String::with_capacity(line.len());
+/// A line as the builder takes it. It would take `{a,b}` for a or b: in a gitignore braces are themselves, which a
+/// backslash says. It does not know the named classes of characters, `[:digit:]` within brackets.
+fn translate(line: &str) -> Result<String, String> {
+    let mut pattern = String::with_capacity(line.len());
     let mut chars = line.chars();
-    let mut is_in_class = false;
+    // Where the characters of an open class begin: a `]` is one of them there, and only there.
+    let mut class = None;
+    let mut has_dash = false;
     while let Some(char) = chars.next() {
-        match char {
-            '[' => is_in_class = true,
-            ']' => is_in_class = false,
-            '{' | '}' if !is_in_class => escaped.push('\\'),
+        match (char, class) {
+            ('[', None) => {
+                pattern.push('[');
+                if chars.as_str().starts_with(['!', '^']) {
+                    pattern.extend(chars.next());
+                }
+                class = Some(pattern.len());
+                continue;
+            }
+            ('[', Some(_)) if let Some((name, rest)) = class_name(chars.as_str()) => {
+                let ranges = class_ranges(name).ok_or_else(|| format!("there is no class [:{name}:] of characters"))?;
+                pattern.push_str(ranges);
+                // No range begins with what a name stands for.
+                has_dash |= rest.starts_with('-');
+                chars = rest.strip_prefix('-').unwrap_or(rest).chars();
+                continue;
+            }
+            (']', Some(begin)) if pattern.len() > begin => {
+                if std::mem::take(&mut has_dash) {
+                    pattern.push('-');
+                }
+                class = None;
+            }
+            ('{' | '}', None) => pattern.push('\\'),
             _ => {}
         }
-        escaped.push(char);
+        pattern.push(char);
         if char == '\\' {
-            escaped.extend(chars.next());
+            pattern.extend(chars.next());
         }
     }
-    escaped
+    Ok(pattern)
+}
+
+/// What follows a `[` within a class, where that is the name of another: the name, and what follows that.
+fn class_name(rest: &str) -> Option<(&str, &str)> {
+    let (name, rest) = rest.strip_prefix(':')?.split_once(']')?;
+    Some((name.strip_suffix(':')?, rest))
+}
+
+/// The characters that a name stands for, of ASCII. None begins with what would negate a class.
+fn class_ranges(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "alnum" => "0-9A-Za-z",
+        "alpha" => "A-Za-z",
+        "blank" => " \t",
+        "cntrl" => "\0-\x1f\x7f",
+        "digit" => "0-9",
+        "graph" => "\"-~!",
+        "lower" => "a-z",
+        "print" => " -~",
+        "punct" => "\"-/:-@[-`{-~!",
+        "space" => " \t-\r",
+        "upper" => "A-Z",
+        "xdigit" => "0-9A-Fa-f",
+        _ => return None,
+    })
 }
 
 fn verdict(lines: &Gitignore, path: &[u8], is_dir: bool) -> Option<bool> {
@@ -198,6 +249,35 @@ mod tests {
         }
     }
 
+    /// As git(1) has it.
+    #[test]
+    fn classes_of_characters_have_names() {
+        let check = |pattern: &str, within: &str, without: &str| {
+            let scope = Scope::new(&Rules::new([pattern]).expect("a pattern"));
+            let excludes = |char: char| scope.excludes(char.to_string().as_bytes(), false);
+            assert!(within.chars().all(excludes) && !without.chars().any(excludes), "{pattern}");
+        };
+        check("[[:digit:]]", "059", "a:[d-");
+        check("[![:digit:]]", "a:-", "059");
+        check("[^[:alpha:][:digit:]_]", "-.", "aZ5_");
+        check("[[:alnum:]]", "azAZ09", "_ ");
+        check("[[:alpha:]]", "azAZ", "09");
+        check("[[:blank:]]", " \t", "\nx");
+        check("[[:cntrl:]]", "\u{1}\u{1f}\u{7f}", " a");
+        check("[[:graph:]]", "!~a", " \t");
+        check("[[:lower:]]", "az", "AZ");
+        check("[[:print:]]", " !~", "\t");
+        check("[[:punct:]]", "!\"-:@[]`{~", "a0 ");
+        check("[[:space:]]", " \t\n\r", "a");
+        check("[[:upper:]]", "AZ", "az");
+        check("[[:xdigit:]]", "09afAF", "gG");
+        check("[[:digit:]-x]", "0-x", "ad");
+        check("[][:digit:]{]", "]0{", "[:d");
+        check("[[:digit]", "[:dt", "0");
+        let error = Rules::new(["[[:digits:]]*"]).expect_err("no class");
+        assert!(error.to_string().contains("'[[:digits:]]*'"), "{error}");
+    }
+
     #[test]
     fn a_line_that_is_no_pattern_is_named() {
         let error = Rules::new(["ok", "[z-a]"]).expect_err("a range that ends before it begins");
@@ -209,7 +289,7 @@ mod tests {
         let top = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(top.path().join("sub")).expect("made");
         std::fs::write(top.path().join(".supersyncignore"), "*.tmp\n/only-here\n").expect("written");
-        std::fs::write(top.path().join("sub/.supersyncignore"), "!wanted.tmp\n").expect("written");
+        std::fs::write(top.path().join("sub/.supersyncignore"), "\u{feff}!wanted.tmp\n").expect("written");
         let open = |path| File::open(path).expect("a directory");
         let outer = Scope::new(&Rules::new(["*.never"]).expect("patterns"));
         let (outer, wrong) = outer.enter(std::os::fd::AsFd::as_fd(&open(top.path().to_path_buf())), b"");
