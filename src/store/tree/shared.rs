@@ -43,20 +43,14 @@ pub(super) struct Made {
     pub(super) masked: u16,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Its times are multiples of this, in nanoseconds; 0 where that is not known.
+    /// Its times are multiples of this, in nanoseconds.
     pub(super) tick: i64,
 }
 
 impl Made {
     /// Whether a time that was set to `wanted` is `found` here.
     pub(super) fn is_time(&self, found: FileTime, wanted: FileTime) -> bool {
-        let is_cut_to = |unit: i64| found.0 == wanted.0 - wanted.0.rem_euclid(unit);
-        let is_cut = match self.tick {
-            // Nothing was tried here.
-            0 => UNITS.into_iter().any(is_cut_to),
-            tick => is_cut_to(tick),
-        };
-        found == wanted || is_cut
+        found == wanted || self.tick > 1 && found.0 == wanted.0 - wanted.0.rem_euclid(self.tick)
     }
 }
 
@@ -71,6 +65,13 @@ fn tick_of(file: &PrivateFile) -> nix::Result<i64> {
     let stat = fstat(file)?;
     let found = FileTime::new(stat.st_mtime, stat.st_mtime_nsec);
     Ok(UNITS.into_iter().find(|unit| found.0 == ODD - ODD % unit).unwrap_or(1))
+}
+
+/// The same, as far as the times of something that stands in it show: those that nobody can set are hardly ever round.
+fn tick_shown(stat: &FileStat) -> i64 {
+    let times = [FileTime::new(stat.st_ctime, stat.st_ctime_nsec), FileTime::new(stat.st_mtime, stat.st_mtime_nsec)];
+    let is_of = |unit: &i64| times.iter().all(|time| time.0 % unit == 0);
+    UNITS.into_iter().rev().find(is_of).unwrap_or(1)
 }
 
 impl Tree {
@@ -107,9 +108,12 @@ impl Tree {
             Err(StoreError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
+        let stat = root.as_ref().map(|root| fstat(&root.shared().dir)).transpose();
+        let stat = stat.map_err(|errno| StoreError::io(path, None, "look at", errno))?;
+        let made = Made { tick: stat.as_ref().map_or(1, tick_shown), ..Made::default() };
         let (journal, arriving) = (Mutex::new(None), Mutex::new(BTreeSet::new()));
         let unused = AtomicBool::new(false);
-        Ok(Arc::new(Self { path: path.into(), journal, arriving, made: Made::default(), unused, root }))
+        Ok(Arc::new(Self { path: path.into(), journal, arriving, made, unused, root }))
     }
 
     /// Where it was opened; for messages only.
@@ -320,7 +324,22 @@ mod tests {
         check(2_000_000_000, 6_000_000_000, 7_999_999_999, true);
         check(100, -200, -101, true);
         check(0, 5, 5, true);
-        check(0, 8_000_000_000, 8_765_432_100, true);
-        check(0, 8_000_000_001, 8_765_432_100, false);
+        check(0, 8_000_000_000, 8_765_432_100, false);
+    }
+
+    /// A dry run once took times of whole seconds for what the file system had made of others.
+    #[test]
+    fn where_nothing_may_be_tried_a_file_systems_own_times_show_its_units() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut stat = nix::sys::stat::stat(dir.path()).expect("there");
+        let mut check = |ctime_nsec: i64, mtime_nsec: i64, expected: i64| {
+            (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec) = (8, ctime_nsec, 6, mtime_nsec);
+            assert_eq!(tick_shown(&stat), expected, "{ctime_nsec} {mtime_nsec}");
+        };
+        check(123_456_789, 0, 1);
+        check(0, 123_456_789, 1);
+        check(123_456_700, 0, 100);
+        check(120_000_000, 0, 10_000_000);
+        check(0, 0, 2_000_000_000);
     }
 }
