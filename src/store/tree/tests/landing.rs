@@ -362,12 +362,16 @@ fn a_dry_run_touches_nothing() {
 
     site.send(&[], &owning());
     site.write("empty", b"not any more");
+    site.write("deep/big", &bytes(300_001, 9));
     fs::write(site.to().join("deep/extra"), "x").expect("written");
     set_mtime(&site.to().join("deep"), 5, 5);
     let before = picture(&site.to());
     let mut landing = Landing::new(Tree::open(&site.to()).expect("opened"), TreePath::top(), look);
     let changes = dry(&mut landing);
     assert_eq!(changes["empty"], Change::Content);
+    for name in ["deep/big", "odd/big-too", "big-again"] {
+        assert_eq!(changes[name], Change::Content, "all names of one file");
+    }
     assert_eq!(changes["deep"], Change::Attributes);
     assert_eq!(landing.end(true).deleted, [path("deep/extra")]);
     drop(landing);
