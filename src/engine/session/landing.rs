@@ -180,7 +180,11 @@ impl Writer {
             // Bytes that came are kept for the next run; nothing else is worth the time of one who waits for the end.
             _ if self.session.has_ended() => {}
             Received::GiveUp { file } => {
-                self.is_complete &= !is_ignore_file(&self.session.lock().path_of(file));
+                let mut core = self.session.lock();
+                self.is_complete &= !is_ignore_file(&core.path_of(file));
+                // It may have failed before it was looked at.
+                self.session.uncount(&mut core, file);
+                drop(core);
                 if self.lacking.remove(&file).is_some() {
                     self.landing.give_up(file.0);
                 }
@@ -268,7 +272,7 @@ impl Writer {
         rest.into_keys().for_each(|file| self.give_up(file, "its sender did not send all of it"));
         let mut core = self.session.lock();
         Counters::add(&self.session.counters.entries_done, core.paths.len() as u64);
-        core.forget_batch();
+        self.session.report_changes(&mut core);
         core.protocol.handle_batch_stands();
         self.session.drain(core, None);
     }

@@ -55,7 +55,7 @@ pub(super) struct Core {
     pub(super) batch: Arc<Vec<Found>>,
     /// Of a receiver: the paths of the batch that is arriving.
     pub(super) paths: Vec<TreePath>,
-    /// What was counted of the entries of the batch.
+    /// What was counted of the entries of the batch, and is told when it stands.
     counted: BTreeMap<FileId, Change>,
     /// How it ended.
     pub(super) ended: Option<Ending>,
@@ -358,7 +358,7 @@ impl Running {
         match event {
             Event::Asked { blocks, round } => tracing::debug!(peer = self.peer, blocks, round, "blocks are asked for"),
             Event::BatchDone => {
-                core.forget_batch();
+                self.report_changes(core);
                 Counters::add(&self.counters.entries_done, core.batch.len() as u64);
                 self.turned.notify_all();
             }
@@ -387,8 +387,14 @@ impl Running {
         {
             Counters::add(&self.counters.bytes_wanted, found.entry.size.0);
         }
-        if self.feed.is_some() {
-            self.report(Report::Change { path: core.path_of(file), what: change });
+    }
+
+    /// All of the batch that did not fail stands.
+    pub(super) fn report_changes(&self, core: &mut Core) {
+        for (file, what) in std::mem::take(&mut core.counted) {
+            if self.feed.is_some() {
+                self.report(Report::Change { path: core.path_of(file), what });
+            }
         }
     }
 
@@ -520,11 +526,6 @@ impl Running {
 }
 
 impl Core {
-    /// What fails from now on was not counted.
-    pub(super) fn forget_batch(&mut self) {
-        self.counted.clear();
-    }
-
     /// The path of an entry of the present batch; the top for what is none.
     pub(super) fn path_of(&self, file: FileId) -> TreePath {
         let index = usize::from(file.0);
