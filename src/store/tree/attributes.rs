@@ -92,10 +92,15 @@ impl Dresser {
         entry: &Entry,
     ) -> Difference {
         let is_link = matches!(entry.kind, Kind::Symlink(_));
-        let have = if self.xattrs && !is_link { self.read_xattrs(directory, name) } else { None };
+        let owner = self.owner_of(entry, stat.st_uid, stat.st_gid);
+        let mut have = if self.xattrs && !is_link { self.read_xattrs(directory, name) } else { None };
+        if let Some(have) = have.as_mut().filter(|_| owner.is_some()) {
+            // They will not be there when the owner is another.
+            have.retain(|(name, _)| **name != *xattrs::CAPABILITIES);
+        }
         let wanted_mode = self.mode_of(entry, stat.st_uid, stat.st_gid);
         Difference {
-            owner: self.owner_of(entry, stat.st_uid, stat.st_gid),
+            owner,
             mode: !is_link && stat.st_mode & 0o7777 != u32::from(wanted_mode),
             wanted_mode,
             mtime: !self.made.is_time(FileTime::new(stat.st_mtime, stat.st_mtime_nsec), entry.mtime),

@@ -11,6 +11,9 @@ use xattr::FileExt as _;
 
 use crate::units::Xattr;
 
+/// What a change of owner takes away (capabilities(7)).
+pub(super) const CAPABILITIES: &[u8] = b"security.capability";
+
 /// The extended attributes of `file` that travel, in the order of names; none where the file system has none.
 pub(super) fn read(file: &File, is_privileged: bool) -> io::Result<Vec<Xattr>> {
     let names = match file.list_xattr() {

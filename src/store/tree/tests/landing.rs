@@ -406,6 +406,29 @@ fn owners_are_set_when_that_is_permitted() {
 }
 
 #[test]
+fn capabilities_are_there_when_the_owner_is_another() {
+    let site = Site::new();
+    let file = site.write("program", b"x");
+    // CAP_NET_RAW, permitted and effective, as setcap(8) writes it: struct vfs_cap_data of revision 2.
+    let value: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    let options = LandingOptions { xattrs: true, ..owning() };
+    for uid in [65_001, 65_002] {
+        let given = std::os::unix::fs::chown(&file, Some(uid), None).map_err(|error| error.to_string());
+        let set =
+            given.and_then(|()| xattr::set(&file, "security.capability", &value).map_err(|error| error.to_string()));
+        if let Err(reason) = set {
+            println!("skipped: needs root and a file system with capabilities: {reason}");
+            return;
+        }
+        let (_, ended) = site.send(&[], &options);
+        assert!(ended.failed.is_empty(), "{ended:?}");
+        let landed = site.to().join("program");
+        assert_eq!(xattr::get(&landed, "security.capability").expect("read"), Some(value.clone()), "{uid}");
+        assert_eq!(fs::metadata(&landed).expect("stands").uid(), uid);
+    }
+}
+
+#[test]
 fn the_longest_paths_land() {
     let site = Site::new();
     let mut landing = site.landing(owning());
