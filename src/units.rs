@@ -317,9 +317,15 @@ impl fmt::Debug for Root256 {
 pub struct FileTime(pub i64);
 
 impl FileTime {
-    /// From seconds and nanoseconds since 1970; what does not fit becomes the nearest that does.
+    /// From seconds and nanoseconds since 1970; what does not fit becomes the [nearest](FileTime::is_bound) that does.
     pub fn new(seconds: i64, nanoseconds: i64) -> Self {
-        Self(seconds.saturating_mul(NANOSECONDS).saturating_add(nanoseconds))
+        let exact = seconds.checked_mul(NANOSECONDS).and_then(|whole| whole.checked_add(nanoseconds));
+        Self(exact.unwrap_or(if seconds < 0 { i64::MIN } else { i64::MAX }))
+    }
+
+    /// Whether it stands for all times before 1677, or all after April 2262.
+    pub fn is_bound(self) -> bool {
+        matches!(self.0, i64::MIN | i64::MAX)
     }
 
     /// Whole seconds since 1970, rounded down.

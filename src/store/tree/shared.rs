@@ -48,8 +48,11 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// Whether a time that was set to `wanted` is `found` here.
+    /// Whether a time that was set to `wanted` is `found` here; false where that cannot be known.
     pub(super) fn is_time(&self, found: FileTime, wanted: FileTime) -> bool {
+        if wanted.is_bound() {
+            return false;
+        }
         found == wanted || self.tick > 1 && found.0 == wanted.0 - wanted.0.rem_euclid(self.tick)
     }
 }
@@ -323,6 +326,10 @@ mod tests {
         check(1_000_000_000, 7_000_000_001, 7_000_000_001, true);
         check(2_000_000_000, 6_000_000_000, 7_999_999_999, true);
         check(100, -200, -101, true);
+        let (past, future) = (FileTime::new(-9_999_999_999, 5).0, FileTime::new(9_999_999_999, 5).0);
+        check(1, past, past, false);
+        check(1, future, future, false);
+        check(2_000_000_000, past, past, false);
         check(0, 5, 5, true);
         check(0, 8_000_000_000, 8_765_432_100, false);
     }
