@@ -306,6 +306,7 @@ fn extended_attributes_that_the_receiver_cannot_keep_are_told() {
     assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
     let reason = outcome.of_kind("failed")[0]["reason"].as_str().expect("text");
     assert!(reason.contains("'user.note' of 'tree/a'"), "{reason}");
+    assert_eq!(outcome.paths("failed"), ["tree/a"]);
 }
 
 #[test]

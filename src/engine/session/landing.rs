@@ -281,13 +281,14 @@ impl Writer {
         let Ended { deleted, failed } = self.landing.end(self.is_complete);
         let spares = self.landing.deletes() && !self.is_complete;
         let spared = spares.then(|| "nothing is deleted, as the sender could not list all that it has".to_owned());
-        let failed: Vec<String> = failed.iter().map(ToString::to_string).chain(spared).collect();
-        for error in &failed {
-            self.session.handle_failed(TreePath::top(), error.clone());
+        let failed = failed.into_iter().map(|(path, error)| (path, error.to_string()));
+        let failed: Vec<_> = failed.chain(spared.map(|reason| (TreePath::top(), reason))).collect();
+        for (path, reason) in &failed {
+            self.session.handle_failed(path.clone(), reason.clone());
         }
         deleted.iter().for_each(|path| self.session.handle_deleted(path.clone()));
         let mut core = self.session.lock();
-        failed.iter().for_each(|error| core.protocol.note(error));
+        failed.iter().for_each(|(_, reason)| core.protocol.note(reason));
         core.protocol.handle_ended(&deleted);
         self.session.finish(&mut core);
         self.session.drain(core, None);

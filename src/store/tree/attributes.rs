@@ -17,7 +17,7 @@ use super::found::open_to_read;
 use super::owners::Numbers;
 use super::shared::Made;
 use super::xattrs;
-use crate::units::{Entry, FileTime, Kind, Xattr};
+use crate::units::{Entry, FileTime, Kind, TreePath, Xattr};
 
 /// Says what an entry's attributes are to be here, and sets them.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub(super) struct Dresser {
     groups: BTreeSet<u32>,
     numbers: Numbers,
     made: Made,
-    /// The first extended attribute that could not be set or removed.
-    pub(super) refused: Option<TreeError>,
+    /// The first extended attribute that could not be set or removed, and of what.
+    pub(super) refused: Option<(TreePath, TreeError)>,
 }
 
 /// What of an entry's attributes is not as it should be.
@@ -172,7 +172,8 @@ impl Dresser {
         let refused = &mut self.refused;
         xattrs::replace(file, have, &entry.xattrs, self.is_privileged, |name, cause| {
             let name = name.escape_ascii().to_string();
-            refused.get_or_insert_with(|| TreeError::Xattr { path: entry.path.clone(), name, cause });
+            let path = entry.path.clone();
+            refused.get_or_insert_with(|| (path.clone(), TreeError::Xattr { path, name, cause }));
         });
     }
 }

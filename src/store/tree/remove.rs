@@ -30,8 +30,14 @@ use crate::units::TreePath;
 pub struct Ended {
     /// What was removed, or in a dry run would be; the deepest first. Paths are those of the transfer.
     pub deleted: Vec<TreePath>,
-    /// What could not be removed, or given its attributes; of extended attributes the first.
-    pub failed: Vec<TreeError>,
+    /// What could not be removed, or given its attributes, and why; of extended attributes the first.
+    pub failed: Vec<(TreePath, TreeError)>,
+}
+
+impl Ended {
+    fn fail(&mut self, path: &TreePath, outcome: Result<(), TreeError>) {
+        self.failed.extend(outcome.err().map(|error| (path.clone(), error)));
+    }
 }
 
 /// Something to remove: a directory is looked at twice, before and after what is in it.
@@ -55,15 +61,15 @@ impl Landing {
             self.directories.close();
             let listed = std::mem::take(&mut self.listed);
             for (path, entry) in listed.iter().rev() {
-                ended.failed.extend(self.dress_directory(path, entry).err());
+                ended.fail(&entry.path, self.dress_directory(path, entry));
             }
             self.directories.tighten();
             ended.failed.extend(self.dresser.refused.take());
-            ended.failed.extend(self.flush().err());
+            ended.fail(&TreePath::top(), self.flush());
             if self.options.fsync
                 && let Err(errno) = self.tree.dir().and_then(sync_all)
             {
-                ended.failed.push(self.fail(&TreePath::top(), "flush", errno));
+                ended.fail(&TreePath::top(), Err(self.fail(&TreePath::top(), "flush", errno)));
             }
         }
         ended
@@ -81,7 +87,7 @@ impl Landing {
             is_gone = ended.deleted.last() == Some(&path);
         }
         self.deleted.append(&mut ended.deleted);
-        ended.failed.pop().map_or(Ok(is_gone), Err)
+        ended.failed.pop().map_or(Ok(is_gone), |(_, error)| Err(error))
     }
 
     fn delete(&mut self, ended: &mut Ended) {
@@ -97,7 +103,7 @@ impl Landing {
                 // Those below it are not told of, too.
                 if is_there && self.unruled.contains(&path) {
                     let root = self.tree.path().to_path_buf();
-                    ended.failed.push(TreeError::Unruled { root, path });
+                    ended.fail(&path, Err(TreeError::Unruled { root, path: path.clone() }));
                 }
                 continue;
             }
@@ -115,7 +121,7 @@ impl Landing {
                 Err(TreeError::Io { cause, .. })
                     if self.options.dry_run
                         && matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-                Err(error) => ended.failed.push(error),
+                Err(error) => ended.failed.push((path, error)),
             }
         }
     }
@@ -177,8 +183,8 @@ impl Landing {
                         pending.extend(children);
                     }
                     Err(error) => {
-                        ended.failed.push(error);
                         kept.extend(path.parent());
+                        ended.failed.push((path, error));
                     }
                 }
                 continue;
@@ -188,8 +194,8 @@ impl Landing {
                 Ok(true) => ended.deleted.push(path),
                 Ok(false) => kept.extend(path.parent()),
                 Err(error) => {
-                    ended.failed.push(error);
                     kept.extend(path.parent());
+                    ended.failed.push((path, error));
                 }
             }
         }
