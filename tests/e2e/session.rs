@@ -430,7 +430,7 @@ fn a_file_that_changes_while_it_is_sent_is_named_and_not_landed() {
     assert!(!failed.is_empty() && outcome.of_kind("summary")[0]["new"] == 5 - failed.len(), "{:?}", outcome.events);
     assert_eq!(outcome.paths("change").len(), 5 - failed.len(), "what failed is not told as changed, {failed:?}");
     assert_eq!(fs::read(there.join("stays")).expect("landed"), fs::read(source.join("stays")).expect("there"));
-    assert!(server.push(&source, "open", &[]).ok()["failed"] == 0, "the next run brings what there is now");
+    assert!(server.push(&source, "open", &["--delete"]).ok()["failed"] == 0, "the next run brings what there is now");
     assert_same(&source, &there);
 }
 
