@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::uio::pwrite;
-use nix::unistd::{fdatasync, fsync};
+use nix::unistd::fsync;
 
 use super::error::StoreError;
 use super::marker::Marker;
-use super::part::{Part, PrivateFile};
+use super::part::{Flush, Part, PrivateFile};
 use super::resolve::{self, Links};
 use super::root::{Root, Shared, marker_name, remove_entry};
 use crate::limits;
@@ -87,9 +87,9 @@ impl Batch<'_> {
             // Some file systems do not flush a file that no name leads to: it would be lost, they think.
             entry.part.file().entry().map_err(io)?;
             entry.marker.as_ref().map_or(Ok(""), PrivateFile::entry).map_err(io)?;
-            // fdatasync leaves out a mode and a time (fdatasync(2)).
-            if entry.attributed { fsync(entry.part.file()) } else { fdatasync(entry.part.file()) }.map_err(io)?;
-            entry.marker.as_ref().map_or(Ok(()), |marker| fdatasync(marker).map_err(io))
+            let what = if entry.attributed { Flush::All } else { Flush::Bytes };
+            entry.part.file().flush(what).map_err(io)?;
+            entry.marker.as_ref().map_or(Ok(()), |marker| marker.flush(Flush::Bytes).map_err(io))
         });
     }
 

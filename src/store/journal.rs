@@ -34,11 +34,11 @@ use std::sync::{Arc, Weak};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, renameat};
 use nix::sys::stat::{SFlag, fstatat};
-use nix::unistd::{fdatasync, fsync};
+use nix::unistd::fsync;
 
 use super::error::StoreError;
 use super::log::{Fields, HEAD_BYTES, Log, LogKind, RecordWriter};
-use super::part::{Lasting, Part, PartId, PartStem, errno_of, lasting_size};
+use super::part::{Flush, Lasting, Part, PartId, PartStem, errno_of, lasting_size};
 use super::resolve::{self, Links};
 use super::root::{Root, Shared, marker_name};
 use super::source::Stamp;
@@ -371,7 +371,8 @@ impl Journal {
 }
 
 impl Pending {
-    /// Flushes the parts. Blocks for as long as the disk takes; the error is that of the first part that failed.
+    /// Flushes the parts. Blocks for as long as the disk takes; the error is that of the first part that failed. Those
+    /// that fail are thrown away.
     pub fn sync(&mut self) -> Result<(), StoreError> {
         if self.parts.is_empty() {
             return Ok(());
@@ -381,7 +382,7 @@ impl Pending {
             .map_err(|errno| StoreError::io(&self.shared.path, None, "flush the directory of parts", errno))?;
         let mut outcome = Ok(());
         for flushing in &mut self.parts {
-            let flushed = fdatasync(flushing.part.file());
+            let flushed = flushing.part.file().flush(Flush::Bytes);
             flushing.flushed = Some(flushed.is_ok());
             let flushed =
                 flushed.map_err(|errno| StoreError::io(&self.shared.path, Some(flushing.part.name()), "flush", errno));

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, ftruncate, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, linkat, unlinkat};
 
 use super::error::StoreError;
 use super::hash::{BlockCv, block_count, block_cv, block_range, root_of};
@@ -463,6 +463,17 @@ pub(super) struct PrivateFile {
     id: Option<PartId>,
     moved: AtomicBool,
     discarded: AtomicBool,
+    /// What a flush failed with.
+    lost: Mutex<Option<Errno>>,
+}
+
+/// What of a file is to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Its bytes, and what is needed to find them: neither mode nor time (fdatasync(2)).
+    Bytes,
+    /// Its attributes as well.
+    All,
 }
 
 impl PrivateFile {
@@ -524,7 +535,34 @@ impl PrivateFile {
 
     fn new(shared: &Arc<Shared>, fd: OwnedFd, entry: OnceLock<String>, id: Option<PartId>) -> Self {
         let (moved, discarded) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { shared: Arc::clone(shared), fd, entry, made_with: None, id, moved, discarded }
+        let lost = Mutex::new(None);
+        Self { shared: Arc::clone(shared), fd, entry, made_with: None, id, moved, discarded, lost }
+    }
+
+    /// Has the disk take it. Where that fails it is thrown away and every further flush fails as well: what did not
+    /// reach the disk is still read back as if it had, and the kernel says so only once (fsync(2)).
+    pub(super) fn flush(&self, what: Flush) -> nix::Result<()> {
+        // Held so long that who comes second learns what the first was told.
+        let mut lost = self.lock_lost();
+        let flushed = match (*lost, what) {
+            (Some(errno), _) => Err(errno),
+            (None, Flush::Bytes) => fdatasync(&self.fd),
+            (None, Flush::All) => fsync(&self.fd),
+        };
+        flushed.inspect_err(|errno| {
+            *lost = Some(*errno);
+            self.discard();
+        })
+    }
+
+    fn lock_lost(&self) -> MutexGuard<'_, Option<Errno>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next flush fail.
+    #[cfg(test)]
+    pub(super) fn lose(&self) {
+        *self.lock_lost() = Some(Errno::EIO);
     }
 
     /// Its name in the private directory, which it is given if it has none.

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -445,8 +445,9 @@ pub(super) struct Writer {
     /// pruned by another thread of this process.
     durable: Mutex<BTreeSet<Vec<u8>>>,
     /// Set when flushing the whole file system failed once: the kernel reports such a failure a single time, so
-    /// from then on every file is flushed, and answers, for itself.
-    sync_each: AtomicBool,
+    /// from then on every file is flushed, and answers, for itself. Held while it is flushed, so that nobody misses
+    /// what another thread was told.
+    sync_each: Mutex<bool>,
     leftovers: u64,
     /// Released last.
     _lock: Flock<OwnedFd>,
@@ -481,7 +482,7 @@ impl Writer {
             lasting: Mutex::new(BTreeMap::new()),
             next_entry: AtomicU64::new(0),
             durable: Mutex::new(BTreeSet::new()),
-            sync_each: AtomicBool::new(false),
+            sync_each: Mutex::new(false),
             leftovers,
             _lock: lock,
         })
@@ -496,13 +497,13 @@ impl Writer {
     /// Flushes the whole file system, where that is less work than to flush each of `files`. False: each is to be
     /// flushed.
     pub(super) fn sync_at_once(&self, files: usize) -> bool {
-        if files <= limits::COMMIT_SYNC_EACH_MAX || self.sync_each.load(Ordering::Acquire) {
+        if files <= limits::COMMIT_SYNC_EACH_MAX {
             return false;
         }
+        let mut sync_each = self.sync_each.lock().unwrap_or_else(PoisonError::into_inner);
         // Which file it was is not said, so that each is asked, now and from now on.
-        let done = syncfs(&self.parts).is_ok();
-        self.sync_each.fetch_or(!done, Ordering::Release);
-        done
+        *sync_each = *sync_each || syncfs(&self.parts).is_err();
+        !*sync_each
     }
 
     /// Removes every part but those that `keep`s; to be called before any is made.

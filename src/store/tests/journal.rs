@@ -364,6 +364,27 @@ fn all_who_open_a_part_share_its_fate() {
     assert!(site.root().is_done(&name("a")).expect("readable").is_yes(), "nor removed");
 }
 
+/// The kernel tells of a write that failed once. The flusher heard of it while the part became whole, and the
+/// committer, who flushed it next, was told that all was well.
+#[test]
+fn a_part_that_the_disk_did_not_take_is_nobodys_any_more() {
+    let mut site = Site::new();
+    let part = site.part("a", 1);
+    site.write(&part, 0, 5);
+    let mut pending = site.journal().pending(&[Arc::clone(&part)]);
+    part.file().lose();
+    assert!(pending.sync().expect_err("not flushed").is_loss());
+    assert_eq!(site.parts().len(), 0, "whoever is killed now does not find it again");
+    let outcome = Committer::commit_batch(site.root(), vec![((), Arc::clone(&part))]).pop().expect("one");
+    assert!(outcome.1.expect_err("it is lost").is_loss());
+    assert_eq!(site.root().is_done(&name("a")).expect("readable"), Done::MarkerMissing);
+    let confirmed = site.journal().confirm(pending).expect("written");
+    site.journal().settle(confirmed.sync()).expect("durable");
+    assert!(site.journal().ranges(&part).is_empty());
+    drop((part, confirmed));
+    assert_eq!(site.restart(), []);
+}
+
 #[test]
 fn a_root_without_a_journal_keeps_no_parts() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, linkat, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, ftruncate, linkat, symlinkat, unlinkat};
 
-use super::super::part::{Part, PrivateFile};
+use super::super::part::{Flush, Part, PrivateFile};
 use super::super::root::remove_entry;
 use super::error::TreeError;
 use super::landing::{Change, Examined, Landing, State, Wanted};
@@ -48,26 +48,34 @@ impl Landing {
                     Some(part) => part,
                     None => self.tree.find_part(&claim, size).map_err(of_store)?,
                 };
-                let stands = fstat(part.file()).map_err(|errno| self.fail(&path, "look at", errno))?;
-                if (stands.st_size as u64) < size.0 {
-                    // It ends in a hole. Its length is to say that all before that is there.
-                    self.flush_file(part.file(), &path)?;
-                    ftruncate(part.file(), size.0 as i64).map_err(|errno| self.fail(&path, "lengthen", errno))?;
+                let finished = self.finish_part(part.file(), &path, &entry);
+                if !part.lasts() {
+                    self.tree.with_journal(|journal| {
+                        journal.forget(&part);
+                        Ok(())
+                    })?;
                 }
-                self.dress(part.file(), &path, &entry, false)?;
-                if self.options.fsync {
-                    self.flush_file(part.file(), &path)?;
-                }
-                self.rename(part.file(), &path)?;
-                self.tree.with_journal(|journal| {
-                    journal.forget(&part);
-                    Ok(())
-                })?;
+                finished?;
                 drop(claim);
                 let _ = self.tree.discard_left(&path);
                 Ok(())
             }
         }
+    }
+
+    /// Finishes a file that came in several pieces.
+    fn finish_part(&mut self, file: &PrivateFile, path: &TreePath, entry: &Entry) -> Result<(), TreeError> {
+        let stands = fstat(file).map_err(|errno| self.fail(path, "look at", errno))?;
+        if (stands.st_size as u64) < entry.size.0 {
+            // It ends in a hole. Its length is to say that all before that is there.
+            self.flush_file(file, path)?;
+            ftruncate(file, entry.size.0 as i64).map_err(|errno| self.fail(path, "lengthen", errno))?;
+        }
+        self.dress(file, path, entry, false)?;
+        if self.options.fsync {
+            self.flush_file(file, path)?;
+        }
+        self.rename(file, path)
     }
 
     /// Ends a batch: gives the files that wait for it their names, makes its hard links, and tells which of both could
@@ -144,7 +152,7 @@ impl Landing {
     }
 
     fn flush_file(&self, file: &PrivateFile, path: &TreePath) -> Result<(), TreeError> {
-        fsync(file).map_err(|errno| self.fail(path, "flush", errno))
+        file.flush(Flush::All).map_err(|errno| self.fail(path, "flush", errno))
     }
 
     /// Gives a file that is whole its attributes; `is_plain` when it was made with its permissions.
@@ -386,9 +394,4 @@ impl Landing {
         let corrected = self.dresser.correct(directory.as_fd(), name, &difference, entry);
         corrected.map_err(|errno| fail(self, errno))
     }
-}
-
-/// Flushes a directory's file system, or says that it could not.
-pub(super) fn sync_all(directory: BorrowedFd<'_>) -> nix::Result<()> {
-    nix::unistd::syncfs(directory).or_else(|_| fdatasync(directory))
 }

@@ -14,12 +14,11 @@ use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{SFlag, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
 
 use super::super::resolve::{self, Links};
 use super::error::{RefusedPath, TreeError};
 use super::landing::Landing;
-use super::place::sync_all;
 use super::rules::Scope;
 use super::walk::kind_of;
 use crate::limits;
@@ -67,7 +66,7 @@ impl Landing {
             ended.failed.extend(self.dresser.refused.take());
             ended.fail(&TreePath::top(), self.flush());
             if self.options.fsync
-                && let Err(errno) = self.tree.dir().and_then(sync_all)
+                && let Err(errno) = self.tree.dir().and_then(syncfs)
             {
                 ended.fail(&TreePath::top(), Err(self.fail(&TreePath::top(), "flush", errno)));
             }

@@ -82,6 +82,36 @@ fn what_is_given_up_leaves_nothing() {
     assert_eq!(fs::read_dir(site.to()).expect("a directory").count(), 0);
 }
 
+/// The disk did not take a file's pages, and said so to the first who flushed it. The kernel read them back as they
+/// should have been, and the next session's flush came to nothing: it sent nothing, and gave the file its name.
+#[test]
+fn a_file_that_the_disk_did_not_take_is_not_gone_on_with() {
+    let site = Site::new();
+    let found = big(&site);
+    let options = LandingOptions { fsync: true, ..resuming() };
+    let mut landing = site.landing(options.clone());
+    landing.examine(0, found.entry.clone()).expect("examined");
+    put(&mut landing, &found, 0, 60_000);
+    put(&mut landing, &found, 60_000, 100_000);
+    let super::super::landing::State::Part { part: Some(part), .. } = &landing.wanted[&0].state else {
+        panic!("it is open")
+    };
+    part.file().lose();
+    let error = landing.finish(0).expect_err("not flushed");
+    assert!(matches!(error, TreeError::Io { operation: "flush", .. }), "{error}");
+    for is_new in [false, true] {
+        if is_new {
+            drop(landing);
+            assert_eq!(fs::read_dir(site.to()).expect("a directory").count(), 0);
+            landing = site.landing(options.clone());
+        }
+        let Examined::Wanted { have, .. } = landing.examine(0, found.entry.clone()).expect("examined") else {
+            panic!("it is not whole");
+        };
+        assert!(have.is_empty(), "{have:?}");
+    }
+}
+
 #[test]
 fn no_two_sessions_write_one_file() {
     let site = Site::new();
