@@ -155,6 +155,15 @@ pub enum StoreError {
         /// The directory.
         directory: PathBuf,
     },
+    /// It is not known which directories a spool has made.
+    #[error(
+        "{file}: damaged, so that it is not known which directories are this spool's; remove it, and those of the peers \
+         in the config are taken for that"
+    )]
+    SpoolListDamaged {
+        /// The list of them.
+        file: PathBuf,
+    },
     /// Changes cannot be watched.
     #[error(
         "{root}: cannot watch more than {directories} directories; raise {setting}, until then it is rescanned from time to time"

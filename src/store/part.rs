@@ -651,7 +651,8 @@ pub(super) fn lasting_size(parts: BorrowedFd<'_>, id: &PartId) -> Option<ByteCou
     Some(Stamp::of(&stat).size)
 }
 
-/// The system's number for an error that came through the standard library.
+/// The system's number for an error that came through the standard library; what that found itself, as a file that ends
+/// too early, has none.
 pub(super) fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -158,10 +158,13 @@ impl Listed {
     const FILE: &'static str = "peers";
 
     fn read(private: &Path) -> Result<Option<Self>, StoreError> {
-        match fs::read_to_string(private.join(Self::FILE)) {
-            Ok(text) => {
-                let peers = text.lines().filter(|peer| check_peer(private, peer).is_ok());
-                Ok(Some(Self(peers.map(Into::into).collect())))
+        let file = private.join(Self::FILE);
+        match fs::read(&file) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).ok();
+                let text = text.filter(|text| text.lines().all(|peer| check_peer(private, peer).is_ok()));
+                let text = text.ok_or(StoreError::SpoolListDamaged { file })?;
+                Ok(Some(Self(text.lines().map(Into::into).collect())))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
@@ -277,6 +280,21 @@ mod tests {
             Spool::open_in_boot(dir.path(), &peers(), &BootId::new(boot)).expect("empty");
             assert!(another.join("trader1").exists());
         }
+    }
+
+    #[test]
+    fn a_list_of_directories_that_is_damaged_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(Spool::open(dir.path(), &peers()).expect("new"));
+        let file = dir.path().join(".supersync/peers");
+        fs::write(dir.path().join("trader1/kept"), "there").expect("written");
+        for damaged in [&b"trader1\n\xf4rader2\n"[..], b"trader1\n../trader2\n"] {
+            fs::write(&file, damaged).expect("written");
+            let error = Spool::open(dir.path(), &peers()).expect_err("damaged").to_string();
+            assert!(error.starts_with(&file.display().to_string()), "{error}");
+        }
+        fs::remove_file(&file).expect("there");
+        assert_eq!(Spool::open(dir.path(), &peers()).expect("made again").peers()[0].kept.len(), 1);
     }
 
     #[test]
