@@ -145,6 +145,14 @@ pub enum TreeError {
         /// How many bytes lack.
         missing: ByteCount,
     },
+    /// An earlier session had begun the file, and what there was of it is not what the sender has.
+    #[error("{root}: what was here of '{path}' from an earlier run was damaged, and is thrown away; send it again")]
+    Damaged {
+        /// The directory that the path is relative to.
+        root: PathBuf,
+        /// The entry.
+        path: TreePath,
+    },
     /// Another session brings the same file in.
     #[error("{root}: another session is receiving '{path}'; try again when that is over")]
     Busy {

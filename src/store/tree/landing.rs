@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -32,7 +32,7 @@ use super::rules::Rules;
 use super::shared::{Claim, Tree, Version};
 use super::walk::{kind_name, kind_of};
 use crate::limits;
-use crate::units::{ByteCount, Entry, Kind, Offset, RangeSet, TreePath};
+use crate::units::{ByteCount, Entry, Kind, Offset, RangeSet, Root256, TreePath};
 
 /// How a tree lands.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +124,8 @@ pub(super) struct Wanted {
     pub(super) path: TreePath,
     pub(super) here: RangeSet,
     pub(super) state: State,
+    /// Some of it came in an earlier session, and was not seen since.
+    pub(super) is_resumed: bool,
 }
 
 /// Why a file does not stand under its name.
@@ -403,8 +405,8 @@ impl Landing {
             return Ok(Examined::Wanted { change, have: RangeSet::new() });
         }
         let (here, state) = self.left(&path, &entry)?;
-        let (is_empty, have) = (entry.size.0 == 0, here.clone());
-        self.wanted.insert(id, Wanted { entry, path, here, state });
+        let (is_empty, is_resumed, have) = (entry.size.0 == 0, !here.is_empty(), here.clone());
+        self.wanted.insert(id, Wanted { entry, path, here, state, is_resumed });
         if is_empty {
             self.finish(id)?;
             return Ok(Examined::Made(change));
@@ -446,12 +448,23 @@ impl Landing {
         };
         let (above, name) = path.split();
         let directory = self.directories.open(above).map_err(|errno| self.fail(path, "open", errno))?;
-        let file = match open_to_read(std::os::fd::AsFd::as_fd(&directory), name) {
+        let file = match open_to_read(directory.as_fd(), name) {
             // It is replaced without having been read.
             Err(Errno::EACCES | Errno::ENOENT | Errno::ELOOP) => return Ok(false),
             opened => opened.map_err(|errno| self.fail(path, "open", errno))?,
         };
-        let read = |buffer: &mut [u8], offset: Offset| {
+        match self.hash(&file, entry.size) {
+            // Where it was stopped nothing comes of it any more.
+            Ok(found) => Ok(found == Some(hash)),
+            // It was cut short meanwhile.
+            Err(Errno::ENODATA) => Ok(false),
+            Err(errno) => Err(self.fail(path, "read", errno)),
+        }
+    }
+
+    /// BLAKE3 of a file's first `size` bytes; `None` where nobody waits for it any more.
+    pub(super) fn hash(&self, file: impl AsFd, size: ByteCount) -> nix::Result<Option<Root256>> {
+        hash_file(size, &self.stop, |buffer, offset| {
             let mut filled = 0;
             while filled < buffer.len() {
                 match nix::sys::uio::pread(&file, &mut buffer[filled..], (offset.0 + filled as u64) as i64) {
@@ -462,14 +475,7 @@ impl Landing {
                 }
             }
             Ok(())
-        };
-        match hash_file(entry.size, &self.stop, read) {
-            // Where it was stopped nothing comes of it any more.
-            Ok(found) => Ok(found == Some(hash)),
-            // It was cut short meanwhile.
-            Err(Errno::ENODATA) => Ok(false),
-            Err(errno) => Err(self.fail(path, "read", errno)),
-        }
+        })
     }
 
     fn examine_link(

@@ -31,7 +31,7 @@ impl Landing {
             self.put_wanted_back(id, wanted);
             return Err(TreeError::NotWhole { root, path, missing });
         }
-        let Wanted { entry, path, state, .. } = wanted;
+        let Wanted { entry, path, state, is_resumed, .. } = wanted;
         match state {
             State::Waiting => {
                 let file = self.create(&path, &entry)?;
@@ -48,13 +48,14 @@ impl Landing {
                     Some(part) => part,
                     None => self.tree.find_part(&claim, size).map_err(of_store)?,
                 };
-                let finished = self.finish_part(part.file(), &path, &entry);
-                if !part.lasts() {
-                    self.tree.with_journal(|journal| {
-                        journal.forget(&part);
-                        Ok(())
-                    })?;
+                let finished = self.finish_part(&part, &path, &entry, is_resumed);
+                if part.lasts() {
+                    return finished;
                 }
+                self.tree.with_journal(|journal| {
+                    journal.forget(&part);
+                    Ok(())
+                })?;
                 finished?;
                 drop(claim);
                 let _ = self.tree.discard_left(&path);
@@ -63,13 +64,25 @@ impl Landing {
         }
     }
 
-    /// Finishes a file that came in several pieces.
-    fn finish_part(&mut self, file: &PrivateFile, path: &TreePath, entry: &Entry) -> Result<(), TreeError> {
+    /// Finishes a file that came in several pieces. What an earlier session wrote of it is looked at where the sender
+    /// told what should be in it; where nobody waits for that any more, the next session does it.
+    fn finish_part(&mut self, part: &Part, path: &TreePath, entry: &Entry, is_resumed: bool) -> Result<(), TreeError> {
+        let file = part.file();
         let stands = fstat(file).map_err(|errno| self.fail(path, "look at", errno))?;
         if (stands.st_size as u64) < entry.size.0 {
             // It ends in a hole. Its length is to say that all before that is there.
             self.flush_file(file, path)?;
             ftruncate(file, entry.size.0 as i64).map_err(|errno| self.fail(path, "lengthen", errno))?;
+        }
+        if let Some(hash) = entry.hash.filter(|_| is_resumed) {
+            match self.hash(file, entry.size).map_err(|errno| self.fail(path, "read back", errno))? {
+                None => return Ok(()),
+                Some(found) if found == hash => {}
+                Some(_) => {
+                    part.abandon();
+                    return Err(TreeError::Damaged { root: self.tree.path().to_path_buf(), path: path.clone() });
+                }
+            }
         }
         self.dress(file, path, entry, false)?;
         if self.options.fsync {

@@ -82,6 +82,41 @@ fn what_is_given_up_leaves_nothing() {
     assert_eq!(fs::read_dir(site.to()).expect("a directory").count(), 0);
 }
 
+#[test]
+fn what_rotted_between_two_sessions_is_not_taken_for_what_was_sent() {
+    let site = Site::new();
+    let found = big(&site);
+    let mut entry = found.entry.clone();
+    entry.hash = Some(crate::units::Root256(*blake3::hash(&bytes(100_000, 1)).as_bytes()));
+    for is_damaged in [true, false] {
+        let mut landing = site.landing(resuming());
+        landing.examine(0, entry.clone()).expect("examined");
+        put(&mut landing, &found, 0, 60_000);
+        drop(landing);
+        if is_damaged {
+            let parts: Vec<_> = fs::read_dir(site.to().join(".supersync/parts")).expect("stands").collect();
+            let [Ok(part)] = &parts[..] else { panic!("{parts:?}") };
+            std::os::unix::fs::FileExt::write_all_at(
+                &File::options().write(true).open(part.path()).expect("there"),
+                &[0; 512],
+                5_000,
+            )
+            .expect("written");
+        }
+        let mut landing = site.landing(resuming());
+        let Examined::Wanted { have, .. } = landing.examine(0, entry.clone()).expect("examined") else {
+            panic!("it is not whole");
+        };
+        assert_eq!(have.total(), ByteCount(60_000), "it is gone on with");
+        put(&mut landing, &found, 60_000, 100_000);
+        let finished = landing.finish(0);
+        assert_eq!(matches!(finished, Err(TreeError::Damaged { .. })), is_damaged, "{finished:?}");
+        drop(landing);
+        assert_eq!(site.to().join("sub").exists(), !is_damaged);
+        assert!(!site.to().join(".supersync").exists(), "nothing is left");
+    }
+}
+
 /// The disk did not take a file's pages, and said so to the first who flushed it. The kernel read them back as they
 /// should have been, and the next session's flush came to nothing: it sent nothing, and gave the file its name.
 #[test]
