@@ -273,7 +273,8 @@ fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreE
     // Less than a page: it is written at once or not at all.
     match pwrite(&marker, text.as_bytes(), 0) {
         Ok(written) if written == text.len() => Ok(marker),
-        Ok(_) | Err(Errno::ENOSPC | Errno::EDQUOT) => Err(shared.full(part.name(), part.size())),
+        Ok(_) => Err(shared.full(part.name(), part.size(), Errno::ENOSPC)),
+        Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => Err(shared.full(part.name(), part.size(), errno)),
         Err(errno) => Err(StoreError::io(&shared.path, Some(part.name()), "write the marker of", errno)),
     }
 }

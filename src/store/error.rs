@@ -28,6 +28,25 @@ pub enum Refusal {
     Unreadable(io::ErrorKind),
 }
 
+/// What a file system has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// Room for bytes.
+    #[error("{needed} needed, {free} free")]
+    Bytes {
+        /// For the whole object.
+        needed: ByteCount,
+        /// What it has left for this process.
+        free: ByteCount,
+    },
+    /// Room for files, however short.
+    #[error("no inodes are free (df -i)")]
+    Inodes,
+    /// What the user, the group or the project may have there.
+    #[error("the quota there is used up")]
+    Quota,
+}
+
 /// What went wrong in a root.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -65,16 +84,14 @@ pub enum StoreError {
         root: PathBuf,
     },
     /// The disk (or a quota on it) has no room for the object.
-    #[error("{root}: no room for '{object}': {needed} needed, {free} free; free space there and it goes on by itself")]
+    #[error("{root}: no room for '{object}': {lack}; free space there and it goes on by itself")]
     Full {
         /// The root.
         root: PathBuf,
         /// The object that was to be written.
         object: ObjectName,
-        /// Its size.
-        needed: ByteCount,
-        /// What the file system has left for this process.
-        free: ByteCount,
+        /// What there is too little of.
+        lack: Lack,
     },
     /// No such object.
     #[error("{root}: there is no '{object}'")]
@@ -303,6 +320,8 @@ pub(super) fn hint(cause: &io::Error) -> &'static str {
         }
         Some(Errno::EMFILE | Errno::ENFILE) => "; raise the limit on open files (LimitNOFILE=)",
         Some(Errno::EIO) => "; the device fails, look at the kernel's log",
+        Some(Errno::ENOSPC) => "; free space there, or inodes (df -i)",
+        Some(Errno::EDQUOT) => "; free space there, or have the quota raised",
         Some(Errno::EXDEV) => "; a directory below the root is another file system, make that a root of its own",
         Some(Errno::ENOTDIR | Errno::EISDIR | Errno::ENOTEMPTY) => "; a file and a directory want the same name",
         Some(Errno::ENOSYS) => "; a Linux kernel of 5.6 or later is needed",
@@ -345,8 +364,13 @@ mod tests {
             "/srv/x: cannot open 'a/b': Permission denied (os error 13); give the service's user access to it, \
              and see that no sandbox forbids openat2"
         );
-        let full = StoreError::Full { root: "/srv/x".into(), object: name, needed: ByteCount(24), free: ByteCount(3) };
-        assert!(full.is_full());
-        assert!(full.to_string().contains("24 bytes needed, 3 bytes free"), "{full}");
+        let check = |lack: Lack, expected: &str| {
+            let full = StoreError::Full { root: "/srv/x".into(), object: name.clone(), lack };
+            assert!(full.is_full());
+            assert!(full.to_string().starts_with(&format!("/srv/x: no room for 'a/b': {expected}; ")), "{full}");
+        };
+        check(Lack::Bytes { needed: ByteCount(24), free: ByteCount(3) }, "24 bytes needed, 3 bytes free");
+        check(Lack::Inodes, "no inodes are free (df -i)");
+        check(Lack::Quota, "the quota there is used up");
     }
 }

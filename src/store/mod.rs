@@ -45,7 +45,7 @@ mod watch;
 mod tests;
 
 pub use commit::Committer;
-pub use error::{Refusal, SourceError, StoreError};
+pub use error::{Lack, Refusal, SourceError, StoreError};
 pub use hash::{
     BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_part, hash_source, hash_source_unless,
     root_of, unseen_blocks,

@@ -319,7 +319,7 @@ impl Part {
         };
         match reserved {
             Ok(()) => Ok(()),
-            Err(Errno::ENOSPC | Errno::EDQUOT) => Err(shared.full(&self.name, self.size())),
+            Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => Err(shared.full(&self.name, self.size(), errno)),
             Err(errno) => Err(io("reserve space for", errno)),
         }
     }
@@ -351,9 +351,10 @@ impl Part {
                 Ok(0) => return Err(io(Errno::EIO)),
                 Ok(written) => return Ok(written),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOSPC | Errno::EDQUOT) => {
+                Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => {
                     let so_far = offset.0 + slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
-                    return Err(shared.full(&self.name, self.size.get().copied().unwrap_or(ByteCount(so_far))));
+                    let needed = self.size.get().copied().unwrap_or(ByteCount(so_far));
+                    return Err(shared.full(&self.name, needed, errno));
                 }
                 Err(errno) => return Err(io(errno)),
             }
@@ -640,7 +641,7 @@ impl Drop for PrivateFile {
 
 fn not_made(shared: &Shared, name: &ObjectName, errno: Errno) -> StoreError {
     match errno {
-        Errno::ENOSPC | Errno::EDQUOT => shared.full(name, ByteCount(0)),
+        Errno::ENOSPC | Errno::EDQUOT => shared.full(name, ByteCount(0), errno),
         _ => StoreError::io(&shared.path, Some(name), "make a part of", errno),
     }
 }

@@ -18,7 +18,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, stat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, linkat, syncfs, unlinkat};
 
-use super::error::{SourceError, StoreError, check_name};
+use super::error::{Lack, SourceError, StoreError, check_name};
 use super::hash::hash_source;
 use super::journal;
 use super::marker::Marker;
@@ -343,7 +343,7 @@ impl Shared {
         let directory =
             resolve::make_directory(self.dir.as_fd(), parent, Links::Follow, touched).map_err(|errno| match errno {
                 Errno::EXDEV => StoreError::of_name(&self.path, name, "make the directory of", errno),
-                Errno::ENOSPC | Errno::EDQUOT => self.full(name, ByteCount(0)),
+                Errno::ENOSPC | Errno::EDQUOT => self.full(name, ByteCount(0), errno),
                 _ => StoreError::io(&self.path, Some(name), "make the directory of", errno),
             })?;
         Ok((directory, entry))
@@ -370,15 +370,29 @@ impl Shared {
     /// Asking for more than there is would fill the disk first and fail then.
     pub(super) fn check_room(&self, name: &ObjectName, size: ByteCount) -> Result<(), StoreError> {
         if size.0 >= limits::RESERVE_BYTES_MIN && size > self.free_at_most()? {
-            Err(self.full(name, size))
+            Err(self.full(name, size, Errno::ENOSPC))
         } else {
             Ok(())
         }
     }
 
-    pub(super) fn full(&self, name: &ObjectName, needed: ByteCount) -> StoreError {
-        let free = self.free().unwrap_or_default();
-        StoreError::Full { root: self.path.to_path_buf(), object: name.clone(), needed, free }
+    /// The error for an object that `errno` leaves no room for.
+    pub(super) fn full(&self, name: &ObjectName, needed: ByteCount, errno: Errno) -> StoreError {
+        let lack = self.lack(needed, errno);
+        StoreError::Full { root: self.path.to_path_buf(), object: name.clone(), lack }
+    }
+
+    /// What there is too little of for `needed` bytes of a file.
+    pub(super) fn lack(&self, needed: ByteCount, errno: Errno) -> Lack {
+        let Ok(stat) = fstatvfs(&self.dir) else { return Lack::Bytes { needed, free: ByteCount(0) } };
+        let free = ByteCount(stat.blocks_available().saturating_mul(stat.fragment_size()));
+        // Not every file system counts inodes.
+        let has_no_inodes = stat.files() > 0 && stat.files_available() == 0;
+        match errno {
+            Errno::EDQUOT => Lack::Quota,
+            _ if has_no_inodes && needed <= free && free.0 > 0 => Lack::Inodes,
+            _ => Lack::Bytes { needed, free },
+        }
     }
 
     pub(super) fn of_source(&self, error: SourceError) -> StoreError {

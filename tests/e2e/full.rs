@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use super::site::{Plan, Site};
 
-/// A site in which `node` has a tmpfs of `kib` on `place` of its directory; `None` where that cannot be made.
-fn site_with_small_disk(node: &str, place: &str, kib: usize) -> Option<Site> {
+/// A site in which `node` has a tmpfs with these options on `place` of its directory; `None` where that cannot be made.
+fn site_with_small_disk(node: &str, place: &str, options: &str) -> Option<Site> {
     let unshare =
         Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).stderr(Stdio::null()).status();
     if !unshare.is_ok_and(|status| status.success()) {
@@ -17,9 +17,9 @@ fn site_with_small_disk(node: &str, place: &str, kib: usize) -> Option<Site> {
     }
     let mut site = Site::new(Plan::default());
     let disk = site.path(node).join(place);
-    let script = "mount -t tmpfs -o size=\"$1\"k tmpfs \"$2\" && exec \"$3\" run \"$4\"";
+    let script = "mount -t tmpfs -o \"$1\" tmpfs \"$2\" && exec \"$3\" run \"$4\"";
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh", &kib.to_string()]);
+    command.args(["-m", "sh", "-c", script, "sh", options]);
     command.arg(&disk).arg(env!("CARGO_BIN_EXE_supersyncd")).arg(site.config(node));
     site.run_as(node, command);
     site.until("it answers", |site| site.status(node).is_some());
@@ -35,13 +35,13 @@ fn enlarge(site: &Site, node: &str, place: &str) {
     let disk = site.dir().join(node).join(place);
     let pid = site.pid(node).to_string();
     let mut command = Command::new("nsenter");
-    command.args(["-t", &pid, "-m", "mount", "-o", "remount,size=64m"]).arg(disk);
+    command.args(["-t", &pid, "-m", "mount", "-o", "remount,size=64m,nr_inodes=1000"]).arg(disk);
     assert!(command.status().expect("nsenter(1) is beside unshare(1)").success());
 }
 
 #[test]
 fn a_trader_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
-    let Some(mut site) = site_with_small_disk("t1", "remote", 600) else { return };
+    let Some(mut site) = site_with_small_disk("t1", "remote", "size=600k") else { return };
     site.until("it says that its disk is full", |site| {
         let problems = site.tells("t1", "/problems").to_string();
         problems.contains("no room for 'stock")
@@ -55,10 +55,21 @@ fn a_trader_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     site.until("nothing is amiss any more", |site| site.tells("t1", "/problems") == serde_json::json!([]));
 }
 
+#[test]
+fn a_trader_whose_disk_takes_no_more_files_says_so_and_goes_on_when_it_does() {
+    let Some(mut site) = site_with_small_disk("t1", "remote", "size=64m,nr_inodes=16") else { return };
+    site.until("it says what it lacks", |site| {
+        let problems = site.tells("t1", "/problems").to_string();
+        problems.contains("no room for 'stock") && problems.contains("no inodes are free")
+    });
+    enlarge(&site, "t1", "remote");
+    site.until_converged();
+}
+
 /// Its bound says 64 MiB, the disk has room for two objects; the other exchange carries what it cannot.
 #[test]
 fn an_exchange_whose_disk_is_full_holds_nobody_up() {
-    let Some(mut site) = site_with_small_disk("e1", "spool", 300) else { return };
+    let Some(mut site) = site_with_small_disk("e1", "spool", "size=300k") else { return };
     site.until_converged();
     enlarge(&site, "e1", "spool");
     assert!(site.is_running("e1"));
@@ -67,7 +78,7 @@ fn an_exchange_whose_disk_is_full_holds_nobody_up() {
 /// The only exchange there is: what is delivered makes room for the rest.
 #[test]
 fn a_single_exchange_whose_disk_is_full_goes_on_when_there_is_room() {
-    let Some(mut site) = site_with_small_disk("e1", "spool", 100) else { return };
+    let Some(mut site) = site_with_small_disk("e1", "spool", "size=100k") else { return };
     site.kill("e2");
     site.until("it says that its disk is full", |site| {
         site.tells("e1", "/problems").to_string().contains("no room for 'stock")

@@ -161,7 +161,9 @@ fn an_object_that_does_not_fit_is_refused_before_it_is_fetched() {
     // Far beyond what is free, whatever others write meanwhile; and what only a hostile peer would announce.
     for size in [free.0 * 2 + (1 << 40), i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
         let outcome = site.root.create_part(&name("big"), ByteCount(size));
-        let Err(StoreError::Full { needed, free, .. }) = outcome else { panic!("{size}: {outcome:?}") };
+        let Err(StoreError::Full { lack: Lack::Bytes { needed, free }, .. }) = outcome else {
+            panic!("{size}: {outcome:?}")
+        };
         assert_eq!(needed, ByteCount(size));
         assert!(free.0 > 0);
         assert_eq!(site.parts_left(), 0, "{size}");

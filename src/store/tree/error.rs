@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::super::error::{SourceError, StoreError, hint};
+use super::super::error::{Lack, SourceError, StoreError, hint};
 use crate::limits;
 use crate::units::{ByteCount, PathError, TreePath};
 
@@ -26,16 +26,14 @@ pub enum TreeError {
         cause: io::Error,
     },
     /// The disk (or a quota on it) has no room for the entry.
-    #[error("{root}: no room for '{path}': {needed} needed, {free} free; free space there and go on")]
+    #[error("{root}: no room for '{path}': {lack}; free space there and go on")]
     Full {
         /// The directory that the path is relative to.
         root: PathBuf,
         /// The entry.
         path: TreePath,
-        /// Its size.
-        needed: ByteCount,
-        /// What the file system has left for this process.
-        free: ByteCount,
+        /// What there is too little of.
+        lack: Lack,
     },
     /// The directory as a whole cannot serve.
     #[error(transparent)]
@@ -214,7 +212,7 @@ impl TreeError {
             StoreError::Io { root, object: Some(_), operation, cause } => {
                 Self::Io { root, path: path.clone(), operation: plain(operation), cause }
             }
-            StoreError::Full { root, needed, free, .. } => Self::Full { root, path: path.clone(), needed, free },
+            StoreError::Full { root, lack, .. } => Self::Full { root, path: path.clone(), lack },
             StoreError::BeyondEnd { root, size, .. } => Self::BeyondEnd { root, path: path.clone(), size },
             StoreError::Changing { root, .. } => Self::Changed { root, path: path.clone() },
             error => Self::Store(error),

@@ -622,10 +622,10 @@ impl Landing {
         needed: ByteCount,
         errno: Errno,
     ) -> TreeError {
-        match errno {
-            Errno::ENOSPC | Errno::EDQUOT => {
-                let free = self.tree.free_bytes().unwrap_or_default();
-                TreeError::Full { root: self.tree.path().to_path_buf(), path: path.clone(), needed, free }
+        match (errno, self.tree.shared()) {
+            (Errno::ENOSPC | Errno::EDQUOT, Ok(shared)) => {
+                let lack = shared.lack(needed, errno);
+                TreeError::Full { root: self.tree.path().to_path_buf(), path: path.clone(), lack }
             }
             _ => TreeError::of(self.tree.path(), path, operation, errno),
         }

@@ -86,7 +86,7 @@ impl Tree {
         let shared = root.shared();
         let io = |operation| move |errno| StoreError::io(path, None, operation, errno);
         let all = Mode::from_bits_truncate(0o777);
-        let probe = PrivateFile::create_plain(shared, all).map_err(io("make a file in the private directory of"))?;
+        let probe = PrivateFile::create_plain(shared, all).map_err(io("make a file in the private directory"))?;
         let stat = fstat(&probe).map_err(io("look at"))?;
         let tick = tick_of(&probe).map_err(io("set the time of a file in"))?;
         let made = Made { masked: !(stat.st_mode as u16) & 0o777, uid: stat.st_uid, gid: stat.st_gid, tick };
@@ -122,11 +122,6 @@ impl Tree {
     /// Where it was opened; for messages only.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// What this process may still write to the file system.
-    pub fn free_bytes(&self) -> Result<ByteCount, TreeError> {
-        Ok(self.shared()?.free()?)
     }
 
     /// Something lands in it: it stays.
