@@ -2,6 +2,7 @@
 
 use super::site::{Site, lock};
 use crate::config::{self, RoleConfig};
+use crate::engine::Store;
 use crate::limits;
 use crate::store::Root;
 use crate::transfer::Flow;
@@ -11,8 +12,8 @@ use crate::transfer::Flow;
 pub(super) enum Subject {
     /// The directories of modules.
     Modules,
-    /// The directory that is fetched into.
-    Remote,
+    /// The directories that are fetched into.
+    Stores,
     /// Names of the specification.
     Wanted,
     /// The directory that is served.
@@ -21,13 +22,19 @@ pub(super) enum Subject {
     Unreadable,
 }
 
-/// A directory that a node has open and that another one stands in for.
+/// A directory that a node has open and that another one stands in for, or that nothing can arrive in any more.
 pub(super) fn replaced(root: &Root) -> Option<String> {
     let path = root.path().display();
-    root.is_replaced().then(|| {
+    if root.is_replaced() {
+        return Some(format!(
+            "{path} is no longer the directory that this node has open: it was removed, renamed, unmounted or mounted over. \
+             Put that one back, or restart the node to use what is there now"
+        ));
+    }
+    root.has_lost_parts().then(|| {
         format!(
-            "{path} is no longer the directory that this node has open: it was renamed, unmounted or mounted over. Put that \
-             one back, or restart the node to use what is there now"
+            "{path}/{} was removed or replaced under this node, and nothing more can arrive there: restart the node",
+            limits::PRIVATE_DIR
         )
     })
 }
@@ -41,6 +48,12 @@ impl Site {
             tracing::warn!("{problem}");
         }
         *known = problems;
+    }
+
+    /// Whether the directories that are fetched into are still those that were opened.
+    pub(super) fn look_at_stores(&self) {
+        let fetched_into = self.stores.iter().filter(|store| !matches!(store, Store::Local(_)));
+        self.tell_problems(Subject::Stores, fetched_into.filter_map(|store| replaced(store.root())).collect());
     }
 
     /// Whether the directories of modules are there, with the rights that they need.

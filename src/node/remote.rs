@@ -1,7 +1,7 @@
 //! Holds what a trader wants, and what it has marked, against its `remote/`.
 
 use super::NodeError;
-use super::problems::{Subject, replaced};
+use super::problems::Subject;
 use super::site::{FIRST, Site};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
@@ -69,7 +69,6 @@ impl Site {
     /// Fetches again what was marked and is no longer there, whole and marked.
     pub(super) fn check_remote(&self) {
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return };
-        self.tell_problems(Subject::Remote, replaced(root).into_iter().collect());
         let present: Vec<(ObjectName, ByteCount)> = self.engine().with_flows(|flows, _| {
             let objects = flows.at(FIRST).objects();
             let present = objects.filter_map(|(name, state, _, _)| match state {

@@ -268,7 +268,7 @@ impl Site {
                 if let Some(local) = self.stores.get(usize::from(SECOND.0)).map(Store::root) {
                     let (site, local) = (Arc::clone(self), Arc::clone(local));
                     watch::start_local(site, local, Arc::clone(&self.look_again), looks_later);
-                    watch::start_remote(Arc::clone(self));
+                    watch::start_stores(Arc::clone(self));
                 }
                 watch::start_modules(Arc::clone(self));
             }
@@ -278,6 +278,7 @@ impl Site {
                         self.add_slot(index, address);
                     }
                 }
+                watch::start_stores(Arc::clone(self));
             }
         }
         self.begun.store(true, Ordering::Relaxed);

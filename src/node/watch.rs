@@ -1,4 +1,4 @@
-//! Keeps the flows true to the disk: looks at `local/` when something changes there, at `remote/` and at
+//! Keeps the flows true to the disk: looks at `local/` when something changes there, at `remote/`, at spools and at
 //! modules from time to time.
 
 use std::sync::Arc;
@@ -78,16 +78,20 @@ async fn changed(watch: &mut Watch, ready: &Readiness) -> Result<(), String> {
     }
 }
 
-/// Checks from time to time that what a trader has marked is still there.
-pub(super) fn start_remote(site: Arc<Site>) {
+/// Checks from time to time that the stores are still there, and what a trader has marked in its own.
+pub(super) fn start_stores(site: Arc<Site>) {
     control::spawn(async move {
         let mut pause = limits::REMOTE_LOOK_EVERY;
         loop {
             let _ = timeout(pause, site.checks_wanted.notified()).await;
             let waiters = std::mem::take(&mut *lock(&site.check_waiters));
             let began = Instant::now();
-            if let Err(error) = site.aside(Site::check_remote).await {
-                tracing::error!("cannot look at remote/: {error}");
+            let look = |site: &Site| {
+                site.look_at_stores();
+                site.check_remote();
+            };
+            if let Err(error) = site.aside(look).await {
+                tracing::error!("cannot look at what was fetched: {error}");
             }
             for waiter in waiters {
                 let _ = waiter.send(());

@@ -137,6 +137,17 @@ impl Root {
         }
     }
 
+    /// Whether what arrives has no place any more: the directory of parts is gone from where it was, or another one.
+    pub fn has_lost_parts(&self) -> bool {
+        let Some(writer) = &self.shared.writer else { return false };
+        let parts = resolve::join(limits::PRIVATE_DIR.as_bytes(), PARTS.as_bytes());
+        let there = resolve::open_beneath(self.shared.dir.as_fd(), &parts, OFlag::O_PATH, Links::Refuse);
+        match there.and_then(|there| Ok((fstat(there)?, fstat(&writer.parts)?))) {
+            Ok((there, held)) => (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino),
+            Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
+        }
+    }
+
     /// How many parts of an interrupted run were removed when the root was opened.
     pub fn leftovers(&self) -> u64 {
         self.shared.writer.as_ref().map_or(0, |writer| writer.leftovers)

@@ -34,6 +34,25 @@ fn a_segment_that_appears_later_is_replicated() {
     });
 }
 
+/// Nothing arrived any more, and nobody was told why.
+#[test]
+fn a_store_that_is_removed_under_its_node_is_told_until_that_is_restarted() {
+    let mut site = Site::start(Plan { segments: 1, exchanges: 1, ..Plan::default() });
+    site.until_converged();
+    let from_t2 = site.path("e1").join("spool/t2");
+    fs::remove_dir_all(site.path("t1").join("remote/.supersync/parts")).expect("removed");
+    fs::remove_dir_all(&from_t2).expect("removed");
+    for (node, expected) in [("t1", "remote/.supersync was removed"), ("e1", "spool/t2 is no longer the directory")] {
+        site.until("it says so", |site| site.tells(node, "/problems").to_string().contains(expected));
+        site.kill(node);
+        site.run(node);
+    }
+    site.until("nothing is amiss any more", |site| {
+        ["t1", "e1"].iter().all(|node| site.tells(node, "/problems") == serde_json::json!([]))
+    });
+    site.until_converged();
+}
+
 #[test]
 fn a_damaged_segment_is_fetched_again() {
     let mut site = Site::start(Plan::default());
