@@ -175,7 +175,8 @@ enum CtlError {
     Engine(#[from] RingError),
     #[error("{lead}{source}{hint}")]
     Session { lead: String, source: SessionError, hint: String },
-    #[error("{remote}: {failed} of {entries} entries failed. Run the same command again to try them again")]
+    // More may fail than there are entries: what is deleted, and what is done at the end.
+    #[error("{remote}: {failed} failed, with {entries} entries in all. Run the same command again to try again")]
     Incomplete { remote: String, failed: u64, entries: u64 },
     #[error("{remote} does not have {failed} of {entries} objects")]
     NotThere { remote: String, failed: u64, entries: u64 },

@@ -652,7 +652,7 @@ mod tests {
         });
         let error = result.expect_err("not all came");
         assert_eq!(error.exit_status(), exit::INCOMPLETE);
-        assert!(error.to_string().starts_with("h:data/x: 2 of 5 entries failed"), "{error}");
+        assert!(error.to_string().starts_with("h:data/x: 2 failed, with 5 entries in all."), "{error}");
         assert_eq!(events[events.len() - 1]["result"], "incomplete");
     }
 
