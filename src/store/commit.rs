@@ -34,7 +34,8 @@ pub struct Committer;
 impl Committer {
     /// Commits `parts`, which must be whole, of `root`, and neither committed nor kept yet. Blocks until the disk
     /// has them. The answers come in the order of the parts, each with its token; after an `Err` no marker
-    /// stands beside the object, so it will be fetched again. A batch opens one more descriptor for each part.
+    /// stands beside the object, so it will be fetched again; or, where the part was abandoned meanwhile, what stood
+    /// before stands as it was, if that was before its turn. A batch opens one more descriptor for each part.
     ///
     /// Panics when a part is of another root.
     pub fn commit_batch<T>(root: &Root, parts: Vec<(T, Arc<Part>)>) -> Vec<(T, Result<(), StoreError>)> {
@@ -164,6 +165,10 @@ impl Entry {
         touched: &mut BTreeSet<Vec<u8>>,
         retired: &mut BTreeSet<Vec<u8>>,
     ) -> Result<(), StoreError> {
+        if !self.part.is_arriving() {
+            // Given up meanwhile: what stands stays, and so does its marker.
+            return Err(self.io(shared, "commit", Errno::ECANCELED));
+        }
         let (directory, entry) = last.make(shared, self.part.name(), touched)?;
         let removed = remove_entry(directory, &marker_name(entry))
             .map_err(|errno| self.io(shared, "remove the old marker of", errno))?;

@@ -115,6 +115,20 @@ fn a_failed_replacement_leaves_no_marker_of_the_object_before() {
     assert!(!site.path.join("object.success").exists());
 }
 
+/// A version that was no longer wanted took the marker of the one that stood along, which was fetched again.
+#[test]
+fn a_part_that_is_given_up_before_its_commit_leaves_what_stands_marked() {
+    let site = Site::new();
+    site.commit("object", b"old").expect("committed");
+    let part = Arc::new(site.root.open_part(&name("object"), ByteCount(3), Root256([1; 32])).expect("room"));
+    part.write_vectored_at(&[IoSlice::new(b"new")], Offset(0)).expect("written");
+    part.abandon();
+    let outcome = Committer::commit_batch(&site.root, vec![("given up", part), ("other", site.part("b", b"b"))]);
+    assert!(matches!(outcome[..], [("given up", Err(_)), ("other", Ok(()))]), "{outcome:?}");
+    assert_eq!(site.root.is_done(&name("object")).expect("readable"), Done::Yes(ByteCount(3)));
+    assert_eq!(site.read("object").expect("stands"), b"old");
+}
+
 #[test]
 fn replacing_an_object_replaces_its_marker() {
     let site = Site::new();
