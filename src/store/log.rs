@@ -143,7 +143,8 @@ impl Log {
     }
 
     /// Puts a log of what `fill` writes in place of this one, durably. What was not written yet is dropped: the
-    /// owner's records say it too. After a failure the old log stands as it was.
+    /// owner's records say it too. After a failure the old log stands as it was; or the new one does, and is unsure,
+    /// where only its name may not be durable.
     pub(super) fn rewrite(
         &mut self,
         fill: impl FnOnce(&mut RecordWriter<'_>) -> io::Result<()>,
@@ -152,8 +153,9 @@ impl Log {
         self.file = file;
         self.length = length;
         self.buffer = Vec::new();
-        self.unsure = false;
-        Ok(())
+        let flushed = fsync(&self.directory);
+        self.unsure = flushed.is_err();
+        flushed.map_err(|errno| self.io("flush the directory of", &errno.into()))
     }
 
     fn write_beside(&self, fill: impl FnOnce(&mut RecordWriter<'_>) -> io::Result<()>) -> io::Result<(File, u64)> {
@@ -169,7 +171,6 @@ impl Log {
         drop(records);
         file.sync_all()?;
         renameat(directory, self.kind.temporary, directory, self.kind.entry)?;
-        fsync(directory)?;
         Ok((file, length))
     }
 
@@ -276,4 +277,40 @@ fn read_records(file: &File, held: u64, magic: &[u8], mut visit: impl FnMut(&[u8
         good = end;
     }
     Ok(good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: LogKind = LogKind { entry: "log", temporary: "log.new", magic: b"test log 1\n" };
+
+    fn open(path: &Path, flags: OFlag) -> (Log, Vec<Vec<u8>>) {
+        let directory = resolve::open_beneath(File::open(path).expect("there").as_fd(), b"", flags, Links::Refuse);
+        let mut records = Vec::new();
+        let log = Log::open(path, directory.expect("opened"), KIND, |payload| {
+            records.push(payload.to_vec());
+            true
+        });
+        (log.expect("opened"), records)
+    }
+
+    /// The owner went on in the file that had lost its name, and everything from then on was lost at its end.
+    #[test]
+    fn a_rewritten_log_whose_directory_cannot_be_flushed_is_gone_on_with() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // Such a descriptor cannot be flushed: EBADF (open(2)).
+        let (mut log, _) = open(directory.path(), OFlag::O_PATH | OFlag::O_DIRECTORY);
+        log.append(|out| out.extend_from_slice(b"dead"));
+        log.write().expect("written");
+        log.rewrite(|records| records.put(|out| out.extend_from_slice(b"first"))).expect_err("it is not durable");
+        assert!(log.is_unsure());
+        log.append(|out| out.extend_from_slice(b"second"));
+        log.write().expect("written");
+        drop(log);
+        let (mut log, records) = open(directory.path(), OFlag::O_DIRECTORY);
+        assert_eq!(records, [b"first".to_vec(), b"second".to_vec()]);
+        log.rewrite(|_| Ok(())).expect("durable");
+        assert!(!log.is_unsure());
+    }
 }
