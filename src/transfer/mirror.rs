@@ -279,6 +279,10 @@ impl Flow {
         }
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         let Some(ask) = cursor.asked.take() else { return };
+        if std::mem::take(&mut cursor.again) {
+            self.asks.due.insert(link);
+            self.wakes.insert(link);
+        }
         if cursor.seq != seq {
             // Not all of it has come.
             self.asks.doubt = true;
@@ -298,10 +302,6 @@ impl Flow {
         }
         cursor.answered = ask;
         self.asks.doubt |= cursor.origin.replace(origin) != Some(origin);
-        if std::mem::take(&mut cursor.again) {
-            self.asks.due.insert(link);
-            self.wakes.insert(link);
-        }
         if !cursor.lossy {
             self.asks.was_told = true;
             self.discard_unnamed(origin);
@@ -508,6 +508,20 @@ mod tests {
         flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
         flow.handle_whole(L2, &peer("e2"), 7, 0, HERE);
         assert_eq!(removed(&mut flow), [""; 0]);
+    }
+
+    /// The reader of a relay whose peer gave such an answer was not answered itself until somebody else asked.
+    #[test]
+    fn an_answer_that_does_not_fit_keeps_nobody_from_asking_again() {
+        let mut relay = Flow::relay(ByteCount(1000));
+        ask(&mut relay, L1, "t1");
+        tell(&mut relay, L1, "t1", 7, &["a"]);
+        let subscribed = relay.subscribe(READER);
+        relay.handle_whole(L1, &peer("t1"), 7, 2, HERE);
+        assert!(relay.is_ask_due(L1));
+        ask(&mut relay, L1, "t1");
+        relay.handle_whole(L1, &peer("t1"), 7, 1, HERE);
+        assert_eq!(relay.whole_since(subscribed), Some(HERE));
     }
 
     #[test]
