@@ -12,7 +12,7 @@ use super::site::{NAMED, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
-use crate::store::{Refusal, Refused, Sample, ScanReport, SegmentSpec, Skipped, Stamp, scan_by_parts};
+use crate::store::{Refusal, Refused, Root, Sample, ScanReport, SegmentSpec, Skipped, Stamp, look_up, scan_by_parts};
 use crate::transfer::{Flow, FlowId};
 use crate::units::{ObjectId, ObjectName, PacketLen};
 use crate::wire::duplex::check_name_fits;
@@ -35,9 +35,12 @@ impl Site {
             Ok(None) => {}
             Ok(Some(report)) => {
                 self.scanned.store(true, Ordering::Relaxed);
+                let is_sure = self.take_missed(root, &mut look, SECOND, &before)
+                    & self.take_missed(root, &mut look, NAMED, &before_named);
                 let mut problems: Vec<String> = replaced(root).into_iter().collect();
                 problems.extend(look.problems(&report));
-                let is_all = self.withdraw_gone(&before, &look, is_whole(&report.refused), &mut problems);
+                let is_whole = is_sure && is_whole(&report.refused);
+                let is_all = self.withdraw_gone(&before, &look, is_whole, &mut problems);
                 self.end_look(is_all && look.is_told);
                 self.withdraw_named(&before_named, &look);
                 self.tell_problems(Subject::Local, problems);
@@ -90,7 +93,11 @@ impl Site {
                 match &self.hasher {
                     // Offered once it has been hashed.
                     Some(_) => news.push((name, stamp)),
-                    None => offer(flow, name, &stamp),
+                    None => {
+                        offer(flow, name.clone(), &stamp);
+                        // It may have got the place of one that was there before.
+                        flow.find(&name).into_iter().for_each(|id| look.seen.insert(id));
+                    }
                 }
             }
             if !news.is_empty() {
@@ -119,6 +126,32 @@ impl Site {
                 }
             }
         });
+    }
+
+    /// Takes what stands though the look has not seen it: what a listing lacks need not be gone. Whether all the rest
+    /// is.
+    fn take_missed(&self, root: &Root, look: &mut Look, flow: FlowId, before: &Places) -> bool {
+        let seen = if flow == NAMED { &look.seen_named } else { &look.seen };
+        let unseen: Vec<ObjectId> = before.without(seen).collect();
+        let mut is_sure = true;
+        for some in unseen.chunks(limits::SCAN_PART_OBJECTS) {
+            let names: Vec<ObjectName> = self.engine().with_flows(|flows, _| {
+                let flow = flows.at(flow);
+                some.iter().filter(|&&id| flow.is_object(id)).map(|&id| flow.name(id).clone()).collect()
+            });
+            let mut missed = Batch::new();
+            for name in names {
+                match look_up(root, &name) {
+                    Ok(stamp) => missed.extend(stamp.map(|stamp| (name, stamp))),
+                    Err(error) => {
+                        tracing::debug!("not known to be gone: {error}");
+                        is_sure = false;
+                    }
+                }
+            }
+            self.take_part(look, missed);
+        }
+        is_sure
     }
 
     /// ... and not what is gone.
@@ -154,6 +187,9 @@ impl Site {
             self.engine().with_flows(|flows, _| {
                 let flow = flows.at(SECOND);
                 for &id in some {
+                    if !flow.is_object(id) {
+                        continue;
+                    }
                     let name = flow.name(id).clone();
                     flow.withdraw(&name);
                     if is_whole && is_mounted {

@@ -56,7 +56,7 @@ pub use marker::{Marker, MarkerError};
 pub use part::Part;
 pub use resume::Left;
 pub use root::{Difference, Done, Root, Verified};
-pub use scan::{Refused, Sample, ScanReport, Skipped, SkippedKind, scan, scan_by_parts};
+pub use scan::{Refused, Sample, ScanReport, Skipped, SkippedKind, look_up, scan, scan_by_parts};
 pub use segments::{Pattern, PatternError, SegmentSpec, SpecReport};
 pub use source::{Device, FileMode, Inode, Source, Stamp};
 pub use spool::{BootId, Spool, SpoolObject, SpoolPeer};

@@ -2,7 +2,8 @@
 //!
 //! The walk opens one directory at a time, by descriptor, and follows no symbolic link, so that it can neither
 //! leave the root nor go in circles. Markers and the private directory are not data. What cannot be an
-//! object is listed with the reason; a file that disappears while the walk goes on was never there.
+//! object is listed with the reason; a file that disappears while the walk goes on was never there. That a walk lacks a
+//! name does not prove that nothing stands there: [`look_up`] tells.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,8 +14,8 @@ use std::path::PathBuf;
 
 use nix::dir::Type;
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, SFlag, fstatat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
 use super::error::{Refusal, StoreError, check_name};
 use super::resolve::{self, Links};
@@ -135,6 +136,20 @@ pub fn scan_by_parts(
     }
     walk.hand_over();
     Ok(Some(walk.report))
+}
+
+/// What a scan tells of one object, asked for by its name; `None` where no such object stands. A listing may lack a
+/// name that is there all the time, while others are renamed over it (readdir(3)): this never does.
+pub fn look_up(root: &Root, name: &ObjectName) -> Result<Option<Stamp>, StoreError> {
+    root.shared().check(name)?;
+    let io = |errno| StoreError::io(root.path(), Some(name), "look at", errno);
+    match resolve::open_beneath(root.shared().dir.as_fd(), name.as_bytes(), OFlag::O_PATH, Links::Refuse) {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        found => {
+            let stat = found.and_then(fstat).map_err(io)?;
+            Ok((kind_of(&stat) == SFlag::S_IFREG).then(|| Stamp::of(&stat)))
+        }
+    }
 }
 
 struct Walk<'v> {

@@ -1,7 +1,7 @@
 //! Sites whose traders are told to remove what is gone at the far end, and all that must not make them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::site::{Plan, Site, random_bytes};
 
@@ -168,6 +168,42 @@ fn a_store_that_vanishes_at_once_is_not_told_to_be_gone() {
     fs::rename(site.path("t1").join("aside"), site.local("t1", 1)).expect("moved back");
     site.until("it is served again", |site| site.tells("t1", "/serving/objects") == 1);
     site.until_converged();
+}
+
+/// The listing of a tmpfs, as of other file systems, lacks names that are renamed over while it is read: they were told
+/// to be gone, and removed at the far trader.
+#[test]
+fn what_is_replaced_while_it_is_listed_is_not_gone() {
+    let mut site = site(Plan { segments: 1, exchanges: 1, ..plan() }, MIRROR);
+    let tmpfs = Path::new("/dev/shm");
+    let parent = if tmpfs.is_dir() { tmpfs } else { site.dir() };
+    let home = tempfile::tempdir_in(parent).expect("a directory");
+    let local = home.path().join("local");
+    let text = fs::read_to_string(site.config("t1")).expect("there");
+    let before = site.path("t1").join("local").display().to_string();
+    fs::write(site.config("t1"), text.replace(&before, &local.display().to_string())).expect("written");
+    fs::create_dir(&local).expect("made");
+    // Long ones, so that the listing comes in several pieces.
+    let names: Vec<String> = (0..600).map(|number| format!("{number:0200}")).collect();
+    names.iter().for_each(|name| fs::write(local.join(name), name).expect("written"));
+    for node in site.all() {
+        site.run(&node);
+    }
+    let remote = site.path("t2").join("remote");
+    site.until("all is there", |_| names.iter().all(|name| remote.join(format!("{name}.success")).exists()));
+    let (new, mut replaced) = (home.path().join("new"), names.iter().cycle());
+    for round in 0..10 {
+        fs::write(local.join(format!("round {round}")), b"begun").expect("written");
+        site.until("a look has seen that", |_| {
+            for name in replaced.by_ref().take(100) {
+                fs::write(&new, random_bytes(9)).expect("written");
+                fs::rename(&new, local.join(name)).expect("renamed");
+            }
+            remote.join(format!("round {round}.success")).exists()
+        });
+    }
+    until_settled(&mut site);
+    assert!(!site.log("t2").contains("gone at their origin"), "{}", site.log("t2"));
 }
 
 #[test]

@@ -60,6 +60,19 @@ fn a_scan_lists_data_and_nothing_else() {
 }
 
 #[test]
+fn an_object_is_looked_up_as_a_scan_would_find_it() {
+    let site = Site::new();
+    site.write("a/file", b"four");
+    symlink("a/file", site.path.join("link")).expect("made");
+    symlink("a", site.path.join("way")).expect("made");
+    for text in ["a/file", "a/gone", "gone/file", "a/file/below", "a", "link", "way/file"] {
+        let listed = scan(&site.root).expect("readable").objects.into_iter().find(|(found, _)| *found == name(text));
+        assert_eq!(look_up(&site.root, &name(text)).expect("known"), listed.map(|(_, stamp)| stamp), "{text}");
+    }
+    assert!(look_up(&site.root, &name("a/file")).expect("known").is_some());
+}
+
+#[test]
 fn a_scans_lists_are_bounded_and_its_counts_are_not() {
     let site = Site::new();
     let count = limits::SCAN_LIST_MAX + 5;
