@@ -65,8 +65,8 @@ impl Flow {
         Some(id)
     }
 
-    /// There is no object of this name any more. What is present of it in a flow that fetches stays; an
-    /// [`Event::Forgotten`] tells of it.
+    /// There is no object of this name any more. What is present of it in a flow that fetches stays, in the table too: if
+    /// it comes back as it was it is here. An [`Event::Forgotten`] tells of it.
     pub fn forget(&mut self, name: &ObjectName) {
         let Some(id) = self.id_of(name) else { return };
         if self.at(id).content.is_none() {
@@ -78,7 +78,7 @@ impl Flow {
             self.give_back(id);
         }
         self.drop_blocks(id);
-        let is_wanted = self.kind == Kind::Fetch;
+        let is_wanted = self.kind == Kind::Fetch && !self.at(id).is_present();
         self.ledger.remove(&mut self.objects, id);
         self.wakes.extend(&self.ledger.subscribers);
         let object = self.at_mut(id);
@@ -96,7 +96,21 @@ impl Flow {
         }
         self.note_unknown(id);
         self.events.push_back(Event::Forgotten { name: name.clone() });
-        if !self.at(id).listed {
+        if self.at(id).listed {
+            return;
+        }
+        if self.at(id).is_present() {
+            self.set_kept(id);
+        } else {
+            self.drop_from_table(id);
+        }
+    }
+
+    /// The same, and nothing of it is here any more either, or will be.
+    pub(super) fn forget_all_of(&mut self, id: ObjectId) {
+        let name = self.at(id).name.clone();
+        self.forget(&name);
+        if self.id_of(&name) == Some(id) {
             self.drop_from_table(id);
         }
     }

@@ -26,7 +26,7 @@ use super::object::ObjectState;
 use crate::limits;
 use crate::units::{LinkId, NodeName, ObjectId, ObjectName, Time};
 
-/// Told at no question: stays, whatever the answers, until it is told again.
+/// Told at no question, or to be gone: stays, whatever the answers, until it is told again.
 const KEPT: u32 = u32::MAX;
 
 /// Questions, answers, and what came of them.
@@ -125,6 +125,11 @@ impl Flow {
         self.asks.was_told
     }
 
+    /// What is here of an object stays, though its origin has it no more.
+    pub(super) fn set_kept(&mut self, id: ObjectId) {
+        self.at_mut(id).told_at = KEPT;
+    }
+
     /// An object that was kept though its origin has it no more is not here any more either: nobody wants it. `false`:
     /// it was not one of those.
     pub(super) fn lose_kept(&mut self, id: ObjectId) -> bool {
@@ -135,12 +140,7 @@ impl Flow {
             *count = count.saturating_sub(1);
         }
         self.asks.kept_back.take_if(|(_, count)| *count == 0);
-        let name = self.at(id).name.clone();
-        if self.at(id).content.is_some() {
-            self.forget(&name);
-        } else {
-            self.drop_from_table(id);
-        }
+        self.forget_all_of(id);
         true
     }
 
@@ -388,7 +388,7 @@ impl Flow {
                 continue;
             }
             match object.state() {
-                _ if object.told_at == KEPT => kept += 1,
+                _ if object.told_at == KEPT => kept += u64::from(is_mirror),
                 _ if object.told_at >= ask => self.asks.doubt = true,
                 ObjectState::Present { .. } if !is_mirror && self.kind == Kind::Fetch => {}
                 state => {
@@ -402,7 +402,7 @@ impl Flow {
             gone.retain(|&id| {
                 let is_here = matches!(self.at(id).state(), ObjectState::Present { .. });
                 if is_here {
-                    self.at_mut(id).told_at = KEPT;
+                    self.set_kept(id);
                 }
                 !is_here
             });
@@ -413,14 +413,12 @@ impl Flow {
 
     fn remove(&mut self, id: ObjectId, is_mirror: bool) {
         let name = self.at(id).name.clone();
-        if self.at(id).content.is_some() {
-            self.forget(&name);
-        } else if is_mirror {
-            self.drop_from_table(id);
-        }
         if is_mirror {
+            self.forget_all_of(id);
             // Last, behind what ends an attempt that is under way.
             self.actions.push_back(Action::Remove { name });
+        } else {
+            self.forget(&name);
         }
     }
 }
@@ -702,6 +700,38 @@ mod tests {
         assert_eq!(removed(&mut flow), [""; 0]);
         let left: Vec<String> = flow.objects().map(|(name, ..)| name.to_string()).collect();
         assert_eq!(left, ["old", "a"]);
+    }
+
+    /// What was moved out of `local/` and back was fetched again in full.
+    #[test]
+    fn what_is_kept_and_told_of_again_is_here_unless_it_is_another_version() {
+        for (root, is_here) in [([1; 32], true), ([2; 32], false)] {
+            let mut flow = mirroring(&["a"]);
+            flow.set_mirror(false);
+            ask(&mut flow, L1, "e1");
+            tell(&mut flow, L1, "e1", 7, &["a"]);
+            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+            flow.unlearn(&peer("e1"), &name("a"));
+            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+            assert!(flow.is_complete() && flow.kept_back().is_none() && !flow.knows(&name("a")));
+            let Entry { name, content } = entry("a");
+            flow.learn(&peer("e1"), Entry { name, content: Content { root: Root256(root), ..content } });
+            assert_eq!((flow.is_complete(), flow.totals().objects, flow.totals().bytes), (is_here, 1, ByteCount(9)));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_and_removed_by_hand_is_wanted_when_it_is_told_of_again() {
+        let mut flow = mirroring(&[]);
+        flow.set_mirror(false);
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        flow.have(name("a"), ByteCount(9), Root256([1; 32]));
+        flow.unlearn(&peer("e1"), &name("a"));
+        assert!(flow.want_again(&name("a"), ByteCount(9)));
+        assert!(flow.is_complete() && flow.totals().objects == 0, "nobody has it");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        assert!(!flow.is_complete());
     }
 
     #[test]

@@ -225,12 +225,22 @@ fn what_was_moved_goes_under_its_old_name() {
 fn keep_keeps() {
     for delete in ["delete = \"keep\"", ""] {
         let mut site = start(plan(), delete);
-        fs::remove_file(site.local("t1", 2)).expect("removed");
-        until_settled(&mut site);
+        let aside = site.path("t1").join("aside");
+        fs::rename(site.local("t1", 2), &aside).expect("moved");
+        site.until("it is not served any more", |site| site.tells("t1", "/serving/objects") == 3);
+        bring_one_more(&mut site, "later");
         site.kill("t1");
         fs::remove_file(site.local("t1", 3)).expect("removed");
         site.run("t1");
-        bring_one_more(&mut site, "later");
+        bring_one_more(&mut site, "latest");
         assert!(site.missing().is_empty());
+        // What comes back as it was is here.
+        let committed = |site: &Site| fs::metadata(site.marker("t2", 2)).expect("there").modified().expect("known");
+        let before = committed(&site);
+        fs::rename(&aside, site.local("t1", 2)).expect("moved back");
+        site.until("it is served again", |site| site.tells("t1", "/serving/objects") == 5);
+        bring_one_more(&mut site, "last");
+        site.until("nothing is on its way", |site| site.tells("t2", "/state") == "SYNCED");
+        assert_eq!(committed(&site), before);
     }
 }
