@@ -185,6 +185,9 @@ impl Shared {
             Action::Hash { id, generation } => {
                 self.commit_jobs.send(CommitJob::Hash { key: (flow, id, generation) }).is_ok()
             }
+            Action::SetAttributes { id, generation } => {
+                self.commit_jobs.send(CommitJob::SetAttributes { key: (flow, id, generation) }).is_ok()
+            }
             Action::Evict { id, name } => self.write_jobs.send(WriteJob::Evict { flow, id, name }).is_ok(),
             // Behind what makes a part of it final.
             Action::Remove { name } => self.write_jobs.send(WriteJob::Remove { flow, name }).is_ok(),

@@ -16,7 +16,7 @@ use super::shared::{PartKey, Shared, Store, lock};
 use super::{Notice, spawn};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, Part, StoreError, hash_part, hash_source_unless, unseen_blocks};
+use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_part, hash_source_unless, unseen_blocks};
 use crate::transfer::{Content, Fault, FlowId};
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
@@ -95,6 +95,10 @@ pub(super) enum CommitJob {
     },
     /// Find out what an object of a spool is made of.
     Hash {
+        key: PartKey,
+    },
+    /// Give a file the mode and time that are known of it.
+    SetAttributes {
         key: PartKey,
     },
     Stop,
@@ -337,6 +341,7 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                     _ if shared.dead.load(Ordering::Acquire) => {}
                     CommitJob::Remove { flow, name } => gone.entry(flow).or_default().push(name),
                     CommitJob::Hash { key } => hash(&shared, key),
+                    CommitJob::SetAttributes { key } => set_attributes(&shared, key),
                     CommitJob::Commit { key, root } => {
                         if !gone.is_empty() {
                             // It may be a new object of a name that was removed.
@@ -385,6 +390,25 @@ fn hash(shared: &Shared, key: PartKey) {
         Ok(Some(content)) => flows.at(flow).handle_hashed(id, generation, content),
         Err(reason) => flows.at(flow).handle_source_failed(id, generation, reason, now),
     });
+}
+
+/// Gives a file the mode and time that are known of it now, if it is the version that they are known of.
+fn set_attributes(shared: &Shared, (flow, id, generation): PartKey) {
+    let known = shared.with_flows(|flows, _| {
+        let flow = flows.at(flow);
+        let content = flow.content(id).filter(|_| flow.is_current(id, generation))?;
+        let version = Version {
+            size: content.size,
+            root: content.root,
+            mode: FileMode::new(u32::from(content.mode)),
+            mtime: FileTime(content.mtime_ns),
+        };
+        Some((flow.name(id).clone(), version))
+    });
+    let Some((name, Version { root, mode, mtime, .. })) = known else { return };
+    if let Err(error) = shared.stores[usize::from(flow.0)].root().set_attributes(&name, root, mode, mtime) {
+        tracing::warn!(object = %name, "{error}");
+    }
 }
 
 /// Whether all of a part is what the inventory says; if not, the flow is told. Where the engine stops first, the next

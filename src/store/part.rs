@@ -280,13 +280,11 @@ impl Part {
     /// Sets mode and time, where they were given; whether they were.
     pub(super) fn apply_attributes(&self) -> nix::Result<bool> {
         let Some((mode, mtime)) = self.attributes.get() else { return Ok(false) };
-        // A peer is never trusted so far that what it sends would run as somebody else.
-        let mode = FileMode::new(u32::from(mode.bits()) & 0o777);
+        let mode = mode.without_special();
         if self.file.made_with != Some(mode) {
             fchmod(&self.file.fd, Mode::from_bits_truncate(u32::from(mode.bits())))?;
         }
-        let mtime = TimeSpec::new(mtime.0.div_euclid(1_000_000_000), mtime.0.rem_euclid(1_000_000_000));
-        futimens(&self.file.fd, &TimeSpec::UTIME_OMIT, &mtime)?;
+        futimens(&self.file.fd, &TimeSpec::UTIME_OMIT, &time_spec(*mtime))?;
         Ok(true)
     }
 
@@ -650,6 +648,11 @@ fn not_made(shared: &Shared, name: &ObjectName, errno: Errno) -> StoreError {
 pub(super) fn lasting_size(parts: BorrowedFd<'_>, id: &PartId) -> Option<ByteCount> {
     let stat = fstatat(parts, id.entry().as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
     Some(Stamp::of(&stat).size)
+}
+
+/// A time as the system takes it.
+pub(super) fn time_spec(FileTime(nanoseconds): FileTime) -> TimeSpec {
+    TimeSpec::new(nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000))
 }
 
 /// The system's number for an error that came through the standard library; what that found itself, as a file that ends

@@ -30,6 +30,12 @@ impl FileMode {
         Self((bits & 0o7777) as u16)
     }
 
+    /// But for set-user-ID, set-group-ID and sticky: a peer is never trusted so far that what it sends would run as
+    /// somebody else.
+    pub(super) fn without_special(self) -> Self {
+        Self(self.0 & 0o777)
+    }
+
     /// The twelve bits.
     pub fn bits(self) -> u16 {
         self.0

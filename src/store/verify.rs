@@ -14,15 +14,18 @@ use std::sync::{Mutex, PoisonError};
 use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{SFlag, fstatat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, utimensat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::fsync;
 
 use super::error::StoreError;
 use super::hash::hash_source;
+use super::part::time_spec;
 use super::resolve::{self, Links};
 use super::root::{Root, Verified, marker_name, remove_entry};
+use super::source::{FileMode, Stamp};
 use crate::limits;
-use crate::units::ObjectName;
+use crate::units::{FileTime, ObjectName, Root256};
 
 impl Root {
     /// Reads every object of the root, with so many threads, and tells `each` what came of it, in no order; of a
@@ -70,6 +73,42 @@ impl Root {
             fsync(directory).map(|()| removed)
         });
         removed.map_err(|errno| StoreError::of_name(&shared.path, name, "remove the marker of", errno))
+    }
+
+    /// Gives an object that is marked with this root its permissions and time, where they are others. One that is
+    /// marked otherwise, or not at all, stays as it is. The marker stands all the while; a loss of power may undo it.
+    pub fn set_attributes(
+        &self,
+        name: &ObjectName,
+        root: Root256,
+        mode: FileMode,
+        mtime: FileTime,
+    ) -> Result<(), StoreError> {
+        let shared = self.shared();
+        shared.check(name)?;
+        let io = |operation| move |errno| StoreError::of_name(&shared.path, name, operation, errno);
+        // Nothing takes its place meanwhile.
+        let _tree = shared.hold_tree()?;
+        let (parent, entry) = resolve::split(name.as_bytes());
+        let found = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow).and_then(|directory| {
+            let stat = fstatat(&directory, entry, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            Ok((directory, stat))
+        });
+        let (directory, stat) = match found {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            found => found.map_err(io("look at"))?,
+        };
+        let (stamp, mode) = (Stamp::of(&stat), mode.without_special());
+        let is_regular = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        let has_them = (stamp.mode.without_special(), stamp.mtime) == (mode, mtime);
+        if has_them || !is_regular || self.marked_root(name)? != Some(root) {
+            return Ok(());
+        }
+        let bits = Mode::from_bits_truncate(u32::from(mode.bits()));
+        fchmodat(&directory, entry, bits, FchmodatFlags::FollowSymlink).map_err(io("set the mode of"))?;
+        let omit = TimeSpec::UTIME_OMIT;
+        utimensat(&directory, entry, &omit, &time_spec(mtime), UtimensatFlags::NoFollowSymlink)
+            .map_err(io("set the time of"))
     }
 
     fn verify_twice(&self, name: &ObjectName) -> Result<Verified, StoreError> {

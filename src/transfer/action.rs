@@ -68,6 +68,13 @@ pub enum Action {
         /// Which attempt.
         generation: Generation,
     },
+    /// The final file is what it should be, but perhaps for its mode and time: give it those that are known of it.
+    SetAttributes {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt made it final.
+        generation: Generation,
+    },
     /// Remove the final file: its room is needed.
     Evict {
         /// Which object.

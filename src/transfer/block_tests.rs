@@ -406,6 +406,41 @@ fn what_is_left_of_another_version_or_of_what_is_gone_is_thrown_away() {
     assert_eq!(flow.next_range(L1, Time::ZERO).map(|range| range.offset), Some(Offset(0)));
 }
 
+/// A mode or time that was changed alone never came over, while everything was said to be in step.
+#[test]
+fn attributes_that_change_alone_are_set_when_the_object_is_final() {
+    let attributes = |mode| Entry { content: Content { mode, ..entry("a", 32 * K, 1).content }, name: name("a") };
+    let set = |flow: &mut Flow| {
+        actions(flow).into_iter().filter(|action| matches!(action, Action::SetAttributes { .. })).count()
+    };
+    let mut flow = fetching(&[("a", 32 * K)], &[(L1, "e1")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    arrive(&mut flow, L1, range, ms(1));
+    flow.know(attributes(0o600)).expect("room");
+    assert_eq!(set(&mut flow), 0, "its part has been given the former ones");
+    flow.handle_committed(range.object, range.generation, ms(2));
+    assert_eq!(set(&mut flow), 1);
+    flow.know(attributes(0o600)).expect("room");
+    assert_eq!(set(&mut flow), 0, "that is no news");
+    flow.know(attributes(0o640)).expect("room");
+    assert_eq!((set(&mut flow), flow.is_complete()), (1, true));
+
+    let mut flow = fetching(&[("a", 32 * K)], &[(L1, "e1")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    arrive(&mut flow, L1, range, ms(1));
+    flow.handle_committed(range.object, range.generation, ms(2));
+    assert_eq!(set(&mut flow), 0, "it was made final with them");
+
+    let mut flow = Flow::fetch();
+    flow.have(name("a"), ByteCount(32 * K), Root256([1; 32]));
+    flow.know(attributes(0o600)).expect("room");
+    assert_eq!(set(&mut flow), 1, "they may have changed since the earlier run");
+
+    let mut flow = relay(&[("a", 32 * K)]);
+    flow.know(attributes(0o600)).expect("room");
+    assert_eq!(set(&mut flow), 0);
+}
+
 fn relay(objects: &[(&str, u64)]) -> Flow {
     let mut flow = Flow::relay(ByteCount(4096 * K));
     for &(text, size) in objects {

@@ -1,7 +1,7 @@
 //! What is known of objects: entries that come from a peer's inventory or from the own store, and the log of them for
 //! those who subscribe.
 
-use super::action::{Event, Problem};
+use super::action::{Action, Event, Problem};
 use super::flow::{Flow, Kind};
 use super::ledger::{Content, Entry, News, Record};
 use super::object::ObjectState;
@@ -35,6 +35,9 @@ impl Flow {
         }
         let before = self.at(id).expected().unwrap_or_default();
         let is_other = self.at(id).content.as_ref().is_none_or(|known| known.root != content.root);
+        let attributes = |content: &Content| (content.mode, content.mtime_ns);
+        let has_attributes =
+            self.at(id).content.as_ref().is_some_and(|known| attributes(known) == attributes(&content));
         // What comes whole while nothing is known of it may well be this: its root will tell.
         let may_be_it = self.at(id).content.is_none()
             && matches!(self.at(id).state(), ObjectState::Arriving { size, .. } if size == content.size);
@@ -49,6 +52,9 @@ impl Flow {
         self.is_told(id);
         if self.kind == Kind::Fetch {
             self.interests.is_known(id);
+            if !has_attributes {
+                self.renew_attributes(id);
+            }
             if is_other && self.at(id).state() == ObjectState::Absent {
                 self.want_known(id);
             }
@@ -219,6 +225,18 @@ impl Flow {
         }
         if let Some(passing) = self.at_mut(id).passing_mut() {
             passing.retry_at = crate::units::Time::ZERO;
+        }
+    }
+
+    /// An object's attributes are not known to be those that it should have; of one that is on the move, they are looked
+    /// at when it is final.
+    pub(super) fn renew_attributes(&mut self, id: ObjectId) {
+        let object = self.at_mut(id);
+        let generation = object.generation;
+        if object.is_present() {
+            self.actions.push_back(Action::SetAttributes { id, generation });
+        } else if object.moving_mut().is_some() {
+            object.attributes_changed = true;
         }
     }
 

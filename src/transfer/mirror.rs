@@ -217,7 +217,7 @@ impl Flow {
     pub fn learn(&mut self, peer: &NodeName, entry: Entry) {
         let root = entry.content.root;
         let before = self.id_of(&entry.name);
-        if before.is_some_and(|id| self.is_doubtful(peer, id, root)) {
+        if before.is_some_and(|id| self.is_doubtful(peer, id, &entry.content)) {
             return;
         }
         let before = before.and_then(|id| self.content(id)).map(|content| content.root);
@@ -295,7 +295,7 @@ impl Flow {
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         if cursor.reread || std::mem::take(&mut cursor.doubted) {
             // What it knows is here when that has been read once more.
-            (cursor.reread, cursor.again) = (true, false);
+            cursor.reread = true;
             self.asks.due.insert(link);
             self.wakes.insert(link);
             return;

@@ -149,6 +149,8 @@ pub(super) struct Passing {
     pub(super) problem: Option<Problem>,
     /// Attempts in a row that came to nothing.
     pub(super) failures: u32,
+    /// What is on the move has other attributes since it began to.
+    pub(super) attributes_changed: bool,
 }
 
 impl Passing {
@@ -162,6 +164,7 @@ impl Passing {
         pending_at: None,
         problem: None,
         failures: 0,
+        attributes_changed: false,
     };
 }
 

@@ -30,7 +30,11 @@ impl Flow {
         let object = self.at_mut(id);
         object.last_use = now;
         object.set_here(object.content.as_ref().map(|content| content.root));
+        let is_changed = object.passing_mut().is_some_and(|passing| std::mem::take(&mut passing.attributes_changed));
         self.set_present(id, size);
+        if is_changed {
+            self.renew_attributes(id);
+        }
         self.hold.delay = Duration::ZERO;
         let name = self.at(id).name.clone();
         let here = self.at(id).content.as_ref().map(|content| content.root);

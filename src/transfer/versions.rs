@@ -12,22 +12,22 @@
 //!   run: it may be the newest there is.
 
 use super::flow::{Flow, Kind};
-use super::ledger::Cursor;
+use super::ledger::{Content, Cursor};
 use super::object::ObjectState;
-use crate::units::{NodeName, ObjectId, Root256};
+use crate::units::{NodeName, ObjectId};
 
 impl Flow {
     /// Whether this version, which `peer` tells, may be of an earlier time than what is known, so that it is not
-    /// believed for now.
-    pub(super) fn is_doubtful(&mut self, peer: &NodeName, id: ObjectId, root: Root256) -> bool {
+    /// believed for now. Other attributes are another version, too.
+    pub(super) fn is_doubtful(&mut self, peer: &NodeName, id: ObjectId, told: &Content) -> bool {
         if self.ledger.cursors.get(peer).is_none_or(|cursor| cursor.sure) {
             return false;
         }
         let object = self.at(id);
         let is_present = matches!(object.state(), ObjectState::Present { .. });
         let is_other = match &object.content {
-            Some(known) => known.root != root,
-            None => is_present && !object.is_here(root),
+            Some(known) => known != told,
+            None => is_present && !object.is_here(told.root),
         };
         if !is_other {
             return false;
@@ -61,8 +61,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::transfer::{Content, Entry};
-    use crate::units::{ByteCount, LinkId, ObjectName, Time};
+    use crate::transfer::Entry;
+    use crate::units::{ByteCount, LinkId, ObjectName, Root256, Time};
 
     const L1: LinkId = LinkId(1);
     const L2: LinkId = LinkId(2);
@@ -124,6 +124,23 @@ mod tests {
         ask(&mut flow, link, "e1");
         tell(&mut flow, link, "e1", 1, 7);
         assert_eq!(root_of(&flow), Some(3));
+    }
+
+    #[test]
+    fn a_peer_that_has_not_answered_takes_no_attributes_from_one_that_has() {
+        let mut flow = Flow::fetch();
+        flow.have(name(), ByteCount(9), Root256([1; 32]));
+        ask(&mut flow, L1, "e1");
+        ask(&mut flow, L2, "e2");
+        tell(&mut flow, L2, "e2", 1, 2);
+        answer(&mut flow, L2, "e2", 2);
+        let id = flow.id_of(&name()).expect("known");
+        let content = Content { mode: 0o600, ..flow.content(id).expect("known").clone() };
+        for (link, from, expected) in [(L1, "e1", 0o644), (L2, "e2", 0o600)] {
+            assert!(flow.begin_news(link, &peer(from), 1));
+            flow.learn(&peer(from), Entry { name: name(), content: content.clone() });
+            assert_eq!(flow.content(id).map(|content| content.mode), Some(expected));
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The main job: two traders converge through two exchanges.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::site::{Plan, Site, ask, process_kib};
 
@@ -43,6 +47,34 @@ fn a_spool_that_is_much_smaller_than_the_job_stays_within_its_bound() {
         site.missing().is_empty()
     });
     site.until_converged();
+}
+
+/// A mode or time that was changed alone never came over, while both traders said that they were synced.
+#[test]
+fn attributes_that_change_alone_come_over_and_nothing_else_does() {
+    let mut site = Site::start(Plan { segments: 2, exchanges: 1, blocks: true, ..Plan::default() });
+    site.until_converged();
+    let (local, remote, marker) = (site.local("t1", 1), site.remote("t2", 1), site.marker("t2", 1));
+    let attributes = |path: &Path| {
+        let found = fs::metadata(path).expect("there");
+        (found.permissions().mode() & 0o777, found.modified().expect("known"))
+    };
+    let committed = attributes(&marker);
+    for (mode, seconds, is_down) in [(0o600, 1_000_000_000, false), (0o640, 1_000_000_001, true)] {
+        if is_down {
+            site.kill("t2");
+        }
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        fs::File::open(&local).and_then(|file| file.set_modified(time)).expect("set");
+        fs::set_permissions(&local, fs::Permissions::from_mode(mode)).expect("set");
+        // A directory is looked at when something appears in it.
+        fs::write(site.path("t1").join("local").join(format!("{seconds}")), "new").expect("written");
+        if is_down {
+            site.run("t2");
+        }
+        site.until("they are those of the original", |_| attributes(&remote) == (mode, time));
+    }
+    assert_eq!(attributes(&marker), committed);
 }
 
 #[test]

@@ -98,7 +98,10 @@ impl World {
                         let attempt = Attempt { flow: id, id: object, generation };
                         this.disk.to_commit.push((attempt, flow.name(object).clone()));
                     }
-                    Action::OpenPart { .. } | Action::Discard { .. } | Action::Hash { .. } => {
+                    Action::OpenPart { .. }
+                    | Action::Discard { .. }
+                    | Action::Hash { .. }
+                    | Action::SetAttributes { .. } => {
                         panic!("these links carry whole objects")
                     }
                     Action::Evict { name, .. } | Action::Remove { name } => {

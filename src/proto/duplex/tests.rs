@@ -152,7 +152,7 @@ impl Side {
                     self.fetch.handle_committed(id, generation, Time::ZERO);
                 }
                 Action::Evict { .. } | Action::Remove { .. } | Action::Discard { .. } | Action::Hash { .. } => {}
-                Action::OpenPart { .. } => panic!("no range was ever offered"),
+                Action::OpenPart { .. } | Action::SetAttributes { .. } => panic!("no range was ever offered"),
             }
         }
     }

@@ -256,6 +256,31 @@ fn done_says_what_is_not_done() {
 }
 
 #[test]
+fn attributes_are_set_only_of_the_version_that_is_marked() {
+    let site = Site::new();
+    let part = site.root.write_part(&name("a/b"), b"bytes").expect("room");
+    let root = part.seen_root().expect("all was seen");
+    part.set_attributes(FileMode::new(0o640), FileTime(7));
+    Committer::commit_batch(&site.root, vec![((), Arc::new(part))]).pop().expect("one").1.expect("committed");
+    let marker = site.read("a/b.success");
+    let check = |root, mode, mtime, expected| {
+        site.root.set_attributes(&name("a/b"), root, FileMode::new(mode), FileTime(mtime)).expect("set");
+        let stamp = look_up(&site.root, &name("a/b")).expect("known").expect("there");
+        assert_eq!((stamp.mode.bits(), stamp.mtime.0), expected);
+    };
+    check(Root256([1; 32]), 0o600, 8, (0o640, 7));
+    check(root, 0o640, -1_000_000_007, (0o640, -1_000_000_007));
+    check(root, 0o7400, -1_000_000_007, (0o400, -1_000_000_007));
+    check(root, 0, 9, (0, 9));
+    check(root, 0o644, 9, (0o644, 9));
+    assert_eq!(site.read("a/b.success"), marker);
+    assert_eq!(site.read("a/b").as_deref(), Some(&b"bytes"[..]));
+    fs::remove_file(site.path.join("a/b.success")).expect("removed");
+    check(root, 0o600, 10, (0o644, 9));
+    site.root.set_attributes(&name("gone/a"), root, FileMode::new(0o600), FileTime(1)).expect("nothing to do");
+}
+
+#[test]
 fn removing_takes_the_marker_along() {
     let site = Site::new();
     site.commit("a/b", b"x").expect("committed");

@@ -314,6 +314,7 @@ impl World {
                         Action::Commit { id, generation, .. } => flow.handle_committed(id, generation, self.now),
                         Action::Create { .. } | Action::Abandon { .. } | Action::Discard { .. } => {}
                         Action::Hash { .. } | Action::Evict { .. } | Action::Remove { .. } => {}
+                        Action::SetAttributes { .. } => {}
                     }
                 }
                 while flow.poll_event().is_some() {}
