@@ -499,6 +499,9 @@ pub const LINK_LINES_AT_ONCE: u32 = 12;
 pub const LINK_LINES_EVERY_MIN: Duration = Duration::from_secs(60);
 /// ... up to this.
 pub const LINK_LINES_EVERY_MAX: Duration = Duration::from_secs(3600);
+/// A link that fails each time for what a person has to correct is a problem until it has not failed so for this time:
+/// it is tried again within [`REDIAL_MAX`], and may take [`FIRST_PACKET_WITHIN`] to fail.
+pub const MISFIT_SHOWN_FOR: Duration = Duration::from_secs(40);
 /// Longest value of one field of an entry of the journal, bytes; more is cut off.
 pub const LOG_FIELD_BYTES_MAX: usize = 8 << 10;
 
@@ -621,6 +624,8 @@ const _: () = {
     );
     assert!(RETRY_PENDING_MIN.as_millis() <= RETRY_PENDING_MAX.as_millis());
     assert!(LINK_LINES_EVERY_MIN.as_secs() <= LINK_LINES_EVERY_MAX.as_secs());
+    assert!(MISFIT_SHOWN_FOR.as_secs() > REDIAL_MAX.as_secs() + FIRST_PACKET_WITHIN.as_secs());
+    assert!(MISFIT_SHOWN_FOR.as_secs() < LINK_LINES_EVERY_MIN.as_secs());
     assert!(REDIAL_MIN.as_millis() <= REDIAL_MAX.as_millis());
     assert!(CONTROL_DRAIN_WITHIN.as_millis() <= DRAIN_WITHIN.as_millis());
     assert!(CONTROL_OBJECTS_DEFAULT <= CONTROL_OBJECTS_MAX);

@@ -161,6 +161,8 @@ pub(super) struct Connection {
     pub(super) met: bool,
     /// It ends for bytes that were damaged.
     pub(super) damaged: bool,
+    /// It ends because both ends do not fit together.
+    pub(super) misfit: bool,
 }
 
 impl Connection {
@@ -184,6 +186,7 @@ impl Connection {
             unsent_max: 0,
             met: false,
             damaged: false,
+            misfit: false,
         }
     }
 }

@@ -118,6 +118,8 @@ pub enum Notice {
         address: String,
         /// It ended for bytes that were damaged on the way.
         damaged: bool,
+        /// It ended because both ends do not fit together, which a person has to correct.
+        misfit: bool,
         /// Why.
         reason: String,
     },

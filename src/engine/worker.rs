@@ -298,7 +298,7 @@ impl Worker {
             self.shared.notify(Notice::Met { link: id, peer: peer.name.clone(), address });
         }
         if let Err(error) = result {
-            connection.damaged = error.is_damage();
+            (connection.damaged, connection.misfit) = (error.is_damage(), error.is_misfit());
             self.close(id, error.to_string());
         }
     }
@@ -516,9 +516,10 @@ impl Worker {
         self.shared.remove_link(id);
         let peer = connection.link.peer().map(|peer| peer.name.clone());
         tracing::debug!(connection = id.0, address = connection.flight.address, "ended: {reason}");
-        let (address, damaged) = (connection.flight.address.clone(), connection.damaged);
+        let address = connection.flight.address.clone();
+        let (damaged, misfit) = (connection.damaged, connection.misfit);
         drop(connection);
-        self.shared.notify(Notice::Closed { link: id, peer, address, damaged, reason });
+        self.shared.notify(Notice::Closed { link: id, peer, address, damaged, misfit, reason });
         // Behind the last of its ranges.
         self.shared.write(WriteJob::Settle { link: id });
     }

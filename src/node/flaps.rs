@@ -4,7 +4,8 @@
 //! told in one line at intervals that double, until the place has been at rest for such an interval. A failure that is
 //! the same as the one before is no change: it is told once, then counted.
 //!
-//! [`Flaps::handle`] for each change, [`Flaps::poll`] from time to time; both return what is to be logged.
+//! [`Flaps::handle`] for each change, [`Flaps::poll`] from time to time; both return what is to be logged. A link whose
+//! ends do not fit together is a problem as well, once it has failed again: [`Flaps::misfits`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,8 @@ pub(super) type Place = (String, String, Option<u32>);
 pub(super) enum Change {
     /// A link is up, or down for this reason; the text tells.
     Link(String),
+    /// It is down, and will be each time that it is made, until a person corrects a config; the text tells.
+    Misfit(String),
     /// It cannot be made, for this reason.
     Failure(String),
     /// Whoever tries may not, for this reason.
@@ -31,7 +34,7 @@ pub(super) enum Change {
 impl Change {
     /// What the log says.
     pub(super) fn text(&self) -> &str {
-        let (Self::Link(text) | Self::Failure(text) | Self::Refusal(text)) = self;
+        let (Self::Link(text) | Self::Misfit(text) | Self::Failure(text) | Self::Refusal(text)) = self;
         text
     }
 }
@@ -51,6 +54,7 @@ pub(super) fn log(Line { place: (peer, address, link), change, untold }: Line) {
     let (text, more) = (change.text(), Untold(untold));
     match change {
         Change::Link(_) | Change::Failure(_) => tracing::info!(link, peer, address, "{text}{more}"),
+        Change::Misfit(_) => tracing::warn!(link, peer, address, "{text}{more}"),
         Change::Refusal(_) => tracing::warn!(address, "{text}{more}"),
     }
 }
@@ -81,6 +85,8 @@ struct Recent {
     untold: u64,
     told_at: Instant,
     interval: Duration,
+    /// How it failed last because both ends do not fit together, how often in a row, and when.
+    misfit: Option<(String, u32, Instant)>,
 }
 
 impl Flaps {
@@ -97,7 +103,12 @@ impl Flaps {
             untold: 0,
             told_at: now,
             interval: limits::LINK_LINES_EVERY_MIN,
+            misfit: None,
         });
+        if let Change::Misfit(text) = &change {
+            let before = recent.misfit.take().filter(|(before, ..)| before == text).map_or(0, |(_, times, _)| times);
+            recent.misfit = Some((text.clone(), before.saturating_add(1), now));
+        }
         let is_new = matches!(change, Change::Link(_)) || recent.change != change;
         (recent.change, recent.at) = (change.clone(), now);
         if !is_new || recent.left == 0 {
@@ -106,6 +117,20 @@ impl Flaps {
         }
         recent.left -= 1;
         Some(recent.tell(now, place))
+    }
+
+    /// Links that failed more than once, and lately, because both ends do not fit together: where, and how.
+    pub(super) fn misfits(&self, now: Instant) -> impl Iterator<Item = String> {
+        self.0.iter().filter_map(move |((peer, address, _), recent)| {
+            let (text, times, at) = recent.misfit.as_ref()?;
+            let is_so = *times > 1 && now < *at + limits::MISFIT_SHOWN_FOR;
+            is_so.then(|| format!("{peer} {address}: {text}"))
+        })
+    }
+
+    /// A config is changed: what did not fit may.
+    pub(super) fn forget_misfits(&mut self) {
+        self.0.values_mut().for_each(|recent| recent.misfit = None);
     }
 
     /// What was counted and is due.
@@ -187,6 +212,21 @@ mod tests {
         let lines = flaps.poll(start + limits::LINK_LINES_EVERY_MIN);
         let untold = Some((1, limits::LINK_LINES_EVERY_MIN));
         assert_eq!(lines, [Line { place: place(1), change: Change::Failure("no answer".into()), untold }]);
+    }
+
+    #[test]
+    fn what_fails_again_for_what_a_person_must_correct_is_a_problem_until_it_stops() {
+        let (mut flaps, start) = (Flaps::default(), Instant::now());
+        let misfit = || Change::Misfit("link down: the node there is t1".into());
+        let problems = |flaps: &Flaps, now| flaps.misfits(now).collect::<Vec<_>>();
+        flaps.handle(start, place(1), misfit());
+        assert!(problems(&flaps, start).is_empty(), "once may be chance");
+        flaps.handle(start, place(1), link("link up"));
+        flaps.handle(start, place(1), misfit());
+        assert_eq!(problems(&flaps, start), ["trader1 10.1.1.5: link down: the node there is t1"]);
+        assert!(problems(&flaps, start + limits::MISFIT_SHOWN_FOR).is_empty());
+        flaps.forget_misfits();
+        assert!(problems(&flaps, start).is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What an operator should look at, by where it was found. Each look replaces what the one before it found.
 
+use tokio::time::Instant;
+
 use super::site::{Site, lock};
 use crate::config::{self, RoleConfig};
 use crate::engine::Store;
@@ -70,6 +72,7 @@ impl Site {
         if let Some(problem) = &*lock(&self.reload_problem) {
             problems.insert(0, format!("config: {problem}"));
         }
+        problems.extend(lock(&self.flaps).misfits(Instant::now()).take(limits::PROBLEMS_SHOWN_MAX));
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
             let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
             let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));

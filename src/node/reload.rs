@@ -41,6 +41,7 @@ impl Site {
         self.set_config(running);
         self.apply_exchange();
         self.apply_trader();
+        lock(&self.flaps).forget_misfits();
         self.modules_changed.notify_one();
         let message =
             (!report.needs_restart.is_empty()).then(|| format!("needs a restart: {}", report.needs_restart.join("; ")));

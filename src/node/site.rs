@@ -84,7 +84,7 @@ pub(super) struct Site {
     /// All of `local/` was looked through at least once.
     pub(super) scanned: AtomicBool,
     pub(super) rates: Mutex<Rates>,
-    flaps: Mutex<Flaps>,
+    pub(super) flaps: Mutex<Flaps>,
     look_again: Arc<Notify>,
     /// Peers that an operator has paused.
     pub(super) paused: Mutex<BTreeSet<NodeName>>,
@@ -355,10 +355,11 @@ impl Site {
                 }
                 self.tell(self.place(link, peer.as_str(), &address), Change::Link("link up".into()));
             }
-            Notice::Closed { link, peer, address, damaged, reason } => {
+            Notice::Closed { link, peer, address, damaged, misfit, reason } => {
                 let name = peer.as_ref().map(NodeName::to_string).or_else(|| self.dialed_peer(link));
                 let name = name.unwrap_or_else(|| "unknown".into());
-                self.tell(self.place(link, &name, &address), Change::Link(format!("link down: {reason}")));
+                let change = if misfit { Change::Misfit } else { Change::Link };
+                self.tell(self.place(link, &name, &address), change(format!("link down: {reason}")));
                 let mut callers = lock(&self.callers);
                 if let Some(caller) = peer.and_then(|peer| callers.get_mut(&peer)) {
                     caller.handle_closed(link, damaged, &reason);

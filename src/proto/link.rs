@@ -57,6 +57,14 @@ impl LinkError {
             Self::Named(error) => error.is_damage(),
         }
     }
+
+    /// Whether the two ends do not fit together: until a person has corrected a config, each link ends like this.
+    pub fn is_misfit(&self) -> bool {
+        match self {
+            Self::Duplex(extended::LinkError::Seed(error)) => error.is_misfit(),
+            Self::Duplex(_) | Self::Named(_) => false,
+        }
+    }
 }
 
 /// What is to be done with bytes that came in, as ranges of the train.
@@ -260,9 +268,8 @@ fn meets_extended(link: &duplex::Link, train: &[u8]) -> Result<Option<Peer>, Lin
     let is_hello = crate::wire::duplex::parse(packet).is_ok_and(|p| p.request.is_none() && p.inner == Inner::Nil);
     // Whatever else it is, the seed's link knows what to do with it.
     let hello = if is_hello { Hello::find(packet).map_err(duplex::LinkError::from)? } else { None };
-    let Some(hello) = hello.filter(|hello| hello.features.contains(FEATURES) && hello.role != ours.role) else {
-        return Ok(None);
-    };
-    let name = link.config().configured_peer.clone().unwrap_or_else(|| hello.node.clone());
-    Ok(Some(Peer { name, hello: Some(hello) }))
+    match hello.filter(|hello| hello.features.contains(FEATURES)) {
+        Some(hello) => Ok(Some(link.config().meet(Some(hello))?)),
+        None => Ok(None),
+    }
 }

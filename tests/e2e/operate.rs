@@ -81,6 +81,23 @@ fn a_reload_applies_who_may_connect() {
     site.until("those who may not connect any more are gone", |site| up(site) == 0);
 }
 
+/// With two links to one trader under two names it was told of its own objects as of the far trader's.
+#[test]
+fn an_exchange_makes_no_link_with_another_node_than_its_config_names() {
+    let mut site = Site::new(Plan { exchanges: 1, links: 1, segments: 2, ..Plan::default() });
+    let (t1, t2) = (site.address("t1"), site.address("t2"));
+    site.write_exchange("e1", [t2, t1]);
+    site.all().iter().for_each(|node| site.run(node));
+    let problem = "the node there is t1, and the config calls it t2";
+    site.until("status says what is wrong", |site| site.tells("e1", "/problems").to_string().contains(problem));
+    assert!(site.tells("e1", "/peers/1/links/0/note").to_string().contains(problem));
+    assert_eq!(site.missing().len(), 4, "nobody has anything of the far trader's");
+    site.write_exchange("e1", [t1, t2]);
+    site.signal("e1", Signal::SIGHUP);
+    site.until_converged();
+    site.until("all is well", |site| site.tells("e1", "/problems").to_string() == "[]");
+}
+
 #[test]
 fn a_reload_forgets_links_that_are_not_to_come_back() {
     let mut site = Site::start(Plan { exchanges: 1, ..Plan::default() });

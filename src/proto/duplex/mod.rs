@@ -55,7 +55,8 @@ pub struct LinkConfig {
     pub packet_len: PacketLen,
     /// What this node says of itself.
     pub hello: Hello,
-    /// Who the peer is by configuration: an exchange knows whom it dialed. A trader believes the hello.
+    /// Who the peer is by configuration: an exchange knows whom it dials, and a hello that says otherwise ends the link.
+    /// A trader believes the hello.
     pub configured_peer: Option<NodeName>,
     /// What a peer is called that neither is configured nor says hello: its address.
     pub fallback_peer: NodeName,
@@ -64,10 +65,31 @@ pub struct LinkConfig {
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// By configuration, else by its hello, else by its address.
+    /// By its hello, else by configuration, else by its address.
     pub name: NodeName,
     /// Its hello, if it said one.
     pub hello: Option<Hello>,
+}
+
+impl LinkConfig {
+    /// Who the peer is whose first packet is here, with this hello or none. An error: not one to make a link with.
+    pub(super) fn meet(&self, hello: Option<Hello>) -> Result<Peer, LinkError> {
+        let Some(hello) = hello else {
+            let name = self.configured_peer.as_ref().unwrap_or(&self.fallback_peer).clone();
+            return Ok(Peer { name, hello: None });
+        };
+        let name = hello.node.clone();
+        if hello.role == self.hello.role {
+            return Err(LinkError::SameRole { name, role: Link::role_name(hello.role) });
+        }
+        // Taken for another one, a trader would be told what it has itself as what the far trader has.
+        if self.hello.role == Role::Exchange
+            && let Some(configured) = self.configured_peer.clone().filter(|configured| *configured != name)
+        {
+            return Err(LinkError::OtherNode { name, configured });
+        }
+        Ok(Peer { name, hello: Some(hello) })
+    }
 }
 
 /// Bytes that are to be written to a part file. Its payload lies in the received train in pieces of `each` bytes,
@@ -174,12 +196,30 @@ pub enum LinkError {
         /// The role of both.
         role: &'static str,
     },
+    /// An exchange dialed somebody else than it was to.
+    #[error(
+        "the node there is {name}, and the config calls it {configured}: correct the name or the addresses of this \
+         [[peer]]"
+    )]
+    OtherNode {
+        /// What the peer calls itself.
+        name: NodeName,
+        /// What the config calls it.
+        configured: NodeName,
+    },
     /// Nothing came for too long.
     #[error("nothing came for {} s", .0.as_secs_f64())]
     Silent(Duration),
     /// No first packet came.
     #[error("no packet came within {} s of connecting; is this a supersync peer with the same packet_bytes?", .0.as_secs())]
     NoFirstPacket(Duration),
+}
+
+impl LinkError {
+    /// See [`proto::LinkError::is_misfit`](crate::proto::LinkError::is_misfit).
+    pub(super) fn is_misfit(&self) -> bool {
+        matches!(self, Self::SameRole { .. } | Self::OtherNode { .. })
+    }
 }
 
 /// What passed over a link.

@@ -1,6 +1,6 @@
 //! The receiving half of a [`Link`]: packets in, calls of the flows and writes out.
 
-use super::{Asked, FEATURES, Incoming, Link, LinkError, Peer, Write};
+use super::{Asked, FEATURES, Incoming, Link, LinkError, Write};
 use crate::limits;
 use crate::transfer::Flow;
 use crate::units::{ByteCount, ObjectName, Offset, Time};
@@ -129,17 +129,11 @@ impl Link {
 
     /// The peer's first packet says who it is and how both will run.
     fn meet(&mut self, hello: Option<Hello>, now: Time, fetch: &mut Flow) -> Result<(), LinkError> {
-        if let Some(hello) = &hello {
-            if hello.role == self.config.hello.role {
-                return Err(LinkError::SameRole { name: hello.node.clone(), role: Self::role_name(hello.role) });
-            }
-            self.free = hello.features.and(self.config.hello.features).contains(FEATURES);
-        }
-        let said = hello.as_ref().map(|hello| hello.node.clone());
-        let configured = self.config.configured_peer.clone();
-        let name = configured.or(said).unwrap_or_else(|| self.config.fallback_peer.clone());
-        fetch.attach_fetcher(self.config.id, name.clone(), now);
-        self.peer = Some(Peer { name, hello });
+        let peer = self.config.meet(hello)?;
+        let features = peer.hello.as_ref().map(|hello| hello.features.and(self.config.hello.features));
+        self.free = features.is_some_and(|features| features.contains(FEATURES));
+        fetch.attach_fetcher(self.config.id, peer.name.clone(), now);
+        self.peer = Some(peer);
         Ok(())
     }
 

@@ -216,6 +216,31 @@ fn two_of_one_role_part() {
     assert!(matches!(a.receives(&from_b, Time::ZERO), Err(LinkError::SameRole { .. })));
 }
 
+/// An exchange of a wrong address took a trader for its far one and told it of its own objects; as a mirror that trader
+/// then removed all that the far one had.
+#[test]
+fn an_exchange_makes_no_link_with_another_node_than_it_was_to_dial() {
+    let meets = |configured: &str, trader: &mut Side| {
+        let mut exchange = Side::new(Role::Exchange, N);
+        exchange.link.config.configured_peer = Some(configured.parse().unwrap());
+        let packets = trader.sends(Time::ZERO, 1);
+        (exchange.receives(&packets, Time::ZERO), exchange.link.peer().cloned())
+    };
+    let mut t1 = Side::new(Role::Trader, N);
+    let (met, peer) = meets("t2", &mut t1);
+    let error = met.unwrap_err();
+    assert!(error.is_misfit() && peer.is_none());
+    assert!(error.to_string().starts_with("the node there is t1, and the config calls it t2"), "{error}");
+    let (met, peer) = meets("t1", &mut Side::new(Role::Trader, N));
+    assert_eq!((met, peer.unwrap().name.as_str()), (Ok(()), "t1"));
+    let (said, known) = ("t1".parse().unwrap(), "t2".parse().unwrap());
+    t1.link.config.configured_peer = Some(known);
+    let peer = t1.link.config.meet(None).unwrap();
+    assert_eq!(peer.name.as_str(), "t2", "a seed-only peer says nothing");
+    let hello = Hello { role: Role::Exchange, node: said, ..t1.link.config.hello.clone() };
+    assert_eq!(t1.link.config.meet(Some(hello)).unwrap().name.as_str(), "t1", "a trader believes the hello");
+}
+
 #[test]
 fn objects_of_every_length_at_a_bound_arrive() {
     for n in [64_usize, 1400, 65_536, 1 << 20] {
