@@ -300,6 +300,7 @@ fn add_link(engine: &Engine, socket: OwnedFd, packet_bytes: u32, node: usize, fe
         version: Hello::VERSION,
         features: FEATURES,
         packet_bytes_max: limits::PACKET_BYTES_MAX,
+        link: None,
         role,
         node: node_name(node),
     };

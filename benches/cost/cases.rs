@@ -297,7 +297,8 @@ impl End {
     fn new(role: Role, packet_bytes: u32, features: Features, counts: Option<Way>) -> Self {
         let node = if role == Role::Trader { "server" } else { "client" };
         let node = node.parse().expect("a plain name");
-        let hello = Hello { version: Hello::VERSION, features, packet_bytes_max: PACKET_BYTES_MAX, role, node };
+        let hello =
+            Hello { version: Hello::VERSION, features, packet_bytes_max: PACKET_BYTES_MAX, link: None, role, node };
         let config = LinkConfig {
             id: LinkId(1),
             packet_len: length_of(packet_bytes),

@@ -32,6 +32,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
@@ -105,6 +106,8 @@ pub enum Notice {
         link: LinkId,
         /// Who it is.
         peer: NodeName,
+        /// Which of the peer's links it is, if it said so.
+        number: Option<NonZeroU16>,
         /// The peer's address.
         address: String,
     },

@@ -295,7 +295,8 @@ impl Worker {
         {
             connection.met = true;
             let address = connection.flight.address.clone();
-            self.shared.notify(Notice::Met { link: id, peer: peer.name.clone(), address });
+            let number = peer.hello.as_ref().and_then(|hello| hello.link);
+            self.shared.notify(Notice::Met { link: id, peer: peer.name.clone(), number, address });
         }
         if let Err(error) = result {
             (connection.damaged, connection.misfit) = (error.is_damage(), error.is_misfit());

@@ -454,6 +454,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             version: Hello::VERSION,
             features: duplex::FEATURES,
             packet_bytes_max: limits::PACKET_BYTES_MAX,
+            link: None,
             role: Role::Exchange,
             node: name.clone(),
         };

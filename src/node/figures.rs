@@ -57,7 +57,7 @@ impl Site {
         let slots = lock(&self.slots).clone();
         let link = |slot: &Slot| {
             let up = slot.link();
-            let tally = lock(&slot.history).sum(up, |link| look.tally(link));
+            let tally = lock(&slot.history).sum(up.as_slice(), |link| look.tally(link));
             let connects = slot.connects.load(Ordering::Relaxed);
             link_figures(look, exchange.peers[slot.peer].name.to_string(), slot.number, up, connects, tally)
         };
@@ -68,10 +68,11 @@ impl Site {
 
     fn callers_figures(&self, look: &Look) -> Vec<LinkFigures> {
         let callers = lock(&self.callers);
-        let places = callers.iter().flat_map(|(name, caller)| caller.places.iter().map(move |place| (name, place)));
+        let places = callers.iter().flat_map(|(name, caller)| caller.places().map(move |place| (name, place)));
         let link = |(name, place): (&NodeName, &Place)| {
-            let tally = place.history.sum(place.link, |link| look.tally(link));
-            link_figures(look, name.to_string(), place.number, place.link, place.connects, tally)
+            let tally = place.history.sum(&place.links, |link| look.tally(link));
+            let newest = place.links.last().copied();
+            link_figures(look, name.to_string(), place.number, newest, place.connects, tally)
         };
         places.map(link).collect()
     }

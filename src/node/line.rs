@@ -1,10 +1,13 @@
 //! The places of links: a connection comes and goes, its place stays, and with it what passed over all of its
 //! connections.
 //!
-//! An exchange has a [`Slot`] for each link of its config. A trader does not know beforehand who will dial it: what
-//! connects from the same address as a connection that has ended takes the place of that one.
+//! An exchange has a [`Slot`] for each link of its config, and its hello says which it is. A trader does not know
+//! beforehand who will dial it: a link of a number that was there before has its place, whether or not the end of the
+//! connection before it is noticed yet. Where no number is told, what connects from the same address as a connection that
+//! has ended takes the place of that one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::AddAssign;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -72,12 +75,12 @@ impl History {
         true
     }
 
-    /// All that came in, over the connection of `now` too; `of` tells what the flows know of a connection.
-    pub(super) fn sum(&self, now: Option<LinkId>, of: impl Fn(LinkId) -> Tally) -> Tally {
+    /// All that came in, over the connections of `now` too; `of` tells what the flows know of a connection.
+    pub(super) fn sum(&self, now: &[LinkId], of: impl Fn(LinkId) -> Tally) -> Tally {
         let mut sum = self.past;
         // Its end may have been told before its place knows.
-        let now = now.filter(|link| !self.unsettled.contains(link));
-        self.unsettled.iter().chain(&now).for_each(|&link| sum += of(link));
+        let now = now.iter().filter(|link| !self.unsettled.contains(link));
+        self.unsettled.iter().chain(now).for_each(|&link| sum += of(link));
         sum
     }
 
@@ -173,13 +176,10 @@ impl Slot {
 pub(super) struct Caller {
     /// Links that it has made since the start.
     pub(super) connects: u64,
-    /// Links that are up, and the most that ever were.
-    pub(super) up: u64,
-    pub(super) most_up: u64,
     /// Why the last link to it ended.
     pub(super) last_end: Option<String>,
-    /// As many as ever were up at a time, or fewer.
-    pub(super) places: Vec<Place>,
+    /// As many as ever had a connection at a time.
+    places: Vec<Place>,
     /// What passed over links that come from other addresses now.
     pub(super) left: History,
 }
@@ -191,77 +191,83 @@ pub(super) struct Place {
     pub(super) number: u32,
     /// The peer's address, without its port: that is another one each time.
     pub(super) ip: Option<IpAddr>,
-    /// The connection; `None` while there is none.
-    pub(super) link: Option<LinkId>,
+    /// Its connections, the newest last; more than one while the end of the one before it is not noticed.
+    pub(super) links: Vec<LinkId>,
     /// When and why the last one ended.
     pub(super) ended: Option<(Instant, String)>,
+    /// A connection is there, or expected back.
+    is_missed: bool,
     pub(super) connects: u64,
     pub(super) history: History,
 }
 
 impl Caller {
-    /// It has made a connection.
-    pub(super) fn handle_met(&mut self, link: LinkId, address: &str) {
+    /// It has made a connection, the one of its link `number` if it said so.
+    pub(super) fn handle_met(&mut self, link: LinkId, number: Option<NonZeroU16>, address: &str) {
         self.connects += 1;
-        self.up += 1;
-        self.most_up = self.most_up.max(self.up);
         let ip = address.parse().map(|address: SocketAddr| address.ip()).ok();
-        let free = |place: &&mut Place| place.link.is_none() && place.ip == ip;
-        match self.places.iter_mut().find(free) {
-            Some(place) => (place.link, place.connects) = (Some(link), place.connects + 1),
-            None => {
-                let number = free_number(self.places.iter().map(|place| place.number));
-                let history = History::default();
-                self.places.push(Place { number, ip, link: Some(link), ended: None, connects: 1, history });
-            }
+        let number = number.map(|number| u32::from(number.get()));
+        let is_its = |place: &&mut Place| match number {
+            Some(number) => place.number == number,
+            None => place.links.is_empty() && place.ip == ip,
+        };
+        if let Some(place) = self.places.iter_mut().find(is_its) {
+            place.links.push(link);
+            place.connects += 1;
+            (place.ip, place.is_missed) = (ip, true);
+            return;
         }
-        self.drop_free_places();
+        let number = number.unwrap_or_else(|| free_number(self.places.iter().map(|place| place.number)));
+        // There are no more places than ever had a connection at a time.
+        if let Some(at) = self.places.iter().position(|place| place.links.is_empty()) {
+            self.left.absorb(self.places.remove(at).history);
+        }
+        let (links, history) = (vec![link], History::default());
+        self.places.push(Place { number, ip, links, ended: None, is_missed: true, connects: 1, history });
     }
 
     /// A connection is closed, and not expected back.
     pub(super) fn forget(&mut self, link: LinkId) {
-        if let Some(at) = self.places.iter().position(|place| place.link == Some(link)) {
-            let mut place = self.places.remove(at);
+        if let Some(place) = self.take(link) {
             place.history.end(link, false);
-            self.left.absorb(place.history);
-            (self.up, self.most_up) = (self.up - 1, self.most_up - 1);
+            place.is_missed = !place.links.is_empty();
         }
     }
 
-    /// What is not up is not expected back.
+    /// What has no connection is not expected back. What passed over it is kept, should it come.
     pub(super) fn forget_gone(&mut self) {
-        self.most_up = self.up;
-        self.drop_free_places();
-    }
-
-    /// There are no more places than connections ever were up.
-    fn drop_free_places(&mut self) {
-        while self.places.len() as u64 > self.most_up {
-            let Some(at) = self.places.iter().position(|place| place.link.is_none()) else { break };
-            self.left.absorb(self.places.remove(at).history);
-        }
+        self.places.iter_mut().for_each(|place| place.is_missed = !place.links.is_empty());
     }
 
     /// A connection of it is gone.
     pub(super) fn handle_closed(&mut self, link: LinkId, damaged: bool, reason: &str) {
         // One that was refused at once has no place.
-        if let Some(place) = self.places.iter_mut().find(|place| place.link == Some(link)) {
-            self.up -= 1;
-            self.last_end = Some(reason.to_owned());
-            place.link = None;
-            place.ended = Some((Instant::now(), reason.to_owned()));
-            place.history.end(link, damaged);
-        }
+        let Some(place) = self.take(link) else { return };
+        place.ended = Some((Instant::now(), reason.to_owned()));
+        place.history.end(link, damaged);
+        self.last_end = Some(reason.to_owned());
+    }
+
+    /// The place of a connection, without it.
+    fn take(&mut self, link: LinkId) -> Option<&mut Place> {
+        let place = self.places.iter_mut().find(|place| place.links.contains(&link))?;
+        place.links.retain(|&other| other != link);
+        Some(place)
+    }
+
+    /// The places that have a connection, or miss one.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|place| place.is_missed)
     }
 
     /// The connections to it.
     pub(super) fn links(&self) -> Vec<LinkId> {
-        self.places.iter().filter_map(|place| place.link).collect()
+        self.places.iter().flat_map(|place| place.links.iter().copied()).collect()
     }
 
-    /// Which of its links `link` is the connection of, if it is one.
+    /// Which of its links `link` is a connection of, if it is one.
     pub(super) fn number(&self, link: LinkId) -> Option<u32> {
-        self.places.iter().find(|place| place.link == Some(link)).map(|place| place.number)
+        self.places.iter().find(|place| place.links.contains(&link)).map(|place| place.number)
     }
 
     /// As [`History::unsettled`], of all its places.
@@ -292,12 +298,12 @@ mod tests {
     fn what_a_link_did_outlives_its_connections_whatever_is_still_on_its_way_to_disk() {
         let mut caller = Caller::default();
         let live = |link: LinkId| tally(link.0 * 10, 0);
-        let sum = |caller: &Caller| caller.places[0].history.sum(caller.places[0].link, live);
-        caller.handle_met(LinkId(1), "10.1.1.5:40001");
+        let sum = |caller: &Caller| caller.places[0].history.sum(&caller.places[0].links, live);
+        caller.handle_met(LinkId(1), None, "10.1.1.5:40001");
         assert_eq!(sum(&caller), tally(10, 0));
         caller.handle_closed(LinkId(1), true, "damaged");
         assert_eq!(sum(&caller), tally(10, 1), "the flow knows the rest until all is judged");
-        caller.handle_met(LinkId(2), "10.1.1.5:40002");
+        caller.handle_met(LinkId(2), None, "10.1.1.5:40002");
         assert_eq!((caller.places.len(), sum(&caller)), (1, tally(30, 1)));
         assert!(caller.settle(LinkId(1), tally(12, 2)));
         assert!(!caller.settle(LinkId(1), tally(12, 2)), "once");
@@ -308,14 +314,48 @@ mod tests {
     fn a_link_from_another_address_takes_no_history_over() {
         let mut caller = Caller::default();
         for (link, address) in [(1, "10.1.1.5:40001"), (2, "10.1.1.9:40001")] {
-            caller.handle_met(LinkId(link), address);
+            caller.handle_met(LinkId(link), None, address);
         }
         caller.handle_closed(LinkId(1), false, "gone");
         caller.settle(LinkId(1), tally(7, 1));
-        caller.handle_met(LinkId(3), "10.1.1.13:40001");
-        let links: Vec<_> = caller.places.iter().map(|place| place.link).collect();
-        assert_eq!(links, [Some(LinkId(2)), Some(LinkId(3))], "there were never more than two at a time");
+        caller.handle_met(LinkId(3), None, "10.1.1.13:40001");
+        assert_eq!(caller.links(), [LinkId(2), LinkId(3)]);
+        assert_eq!(caller.places().count(), 2, "there were never more than two at a time");
         assert_eq!([1, 2, 3].map(|link| caller.number(LinkId(link))), [None, Some(2), Some(3)]);
-        assert_eq!(caller.left.sum(None, |_| Tally::default()), tally(7, 1), "and nothing is forgotten");
+        assert_eq!(caller.left.sum(&[], |_| Tally::default()), tally(7, 1), "and nothing is forgotten");
+    }
+
+    /// An exchange gave a silent connection up and dialed again while its trader still had the old one: a link more was
+    /// missed from then on.
+    #[test]
+    fn a_connection_that_comes_before_the_end_of_the_one_before_it_has_its_place() {
+        let mut caller = Caller::default();
+        let met = |caller: &mut Caller, link, number| {
+            caller.handle_met(LinkId(link), NonZeroU16::new(number), "10.1.1.5:40001");
+        };
+        (1..=3).for_each(|link| met(&mut caller, link, link as u16));
+        met(&mut caller, 4, 2);
+        assert_eq!(
+            (caller.places().count(), caller.number(LinkId(2)), caller.number(LinkId(4))),
+            (3, Some(2), Some(2))
+        );
+        caller.handle_closed(LinkId(2), false, "nothing came for 2.0 s");
+        assert_eq!(caller.links(), [LinkId(1), LinkId(4), LinkId(3)]);
+        assert!(caller.places().all(|place| !place.links.is_empty()), "none is missed");
+        caller.handle_closed(LinkId(4), false, "gone");
+        assert_eq!(caller.places().filter(|place| place.links.is_empty()).count(), 1, "and now one is");
+    }
+
+    #[test]
+    fn what_passed_over_a_link_that_is_not_missed_any_more_is_there_when_it_comes_back() {
+        let mut caller = Caller::default();
+        caller.handle_met(LinkId(1), NonZeroU16::new(1), "10.1.1.5:40001");
+        caller.handle_closed(LinkId(1), false, "gone");
+        caller.settle(LinkId(1), tally(7, 1));
+        caller.forget_gone();
+        assert_eq!(caller.places().count(), 0);
+        caller.handle_met(LinkId(2), NonZeroU16::new(1), "10.1.1.6:40001");
+        let place = caller.places().next().expect("there again");
+        assert_eq!((place.connects, place.history.sum(&[], |_| Tally::default())), (2, tally(7, 1)));
     }
 }

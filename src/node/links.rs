@@ -14,7 +14,7 @@ use crate::control::{HeldBy, LinkState, LinkStatus, PeerState, PeerStatus};
 use crate::engine::{LinkView, Traffic};
 use crate::limits;
 use crate::transfer::{Flow, FlowId, Flows, Health, Problem};
-use crate::units::{LinkId, SessionId, Time};
+use crate::units::{LinkId, NodeName, SessionId, Time};
 
 /// Weight of the newest sample.
 const NEWEST: f64 = 0.4;
@@ -201,19 +201,28 @@ impl Site {
         let callers = lock(&self.callers).clone();
         let peer = |(name, caller): (_, &Caller)| {
             // The engine has forgotten a link before its end is told.
-            let links = caller.places.iter().filter_map(|place| look.place(place)).collect();
+            let links = caller.places().filter_map(|place| look.place(place)).collect();
             let mut peer = peer_status(format!("{name}"), links, false);
-            add_tally(&mut peer, caller.left.sum(None, |link| look.tally(link)));
-            let up = u64::from(peer.links_up);
-            peer.reconnects = caller.connects.saturating_sub(up.max(caller.most_up));
-            if up < caller.most_up {
+            add_tally(&mut peer, caller.left.sum(&[], |link| look.tally(link)));
+            let (up, all) = (peer.links_up as usize, caller.places().count());
+            peer.reconnects = caller.connects.saturating_sub(all as u64);
+            if up < all {
                 let last = caller.last_end.as_deref().unwrap_or("it has not dialed again");
-                peer.note = Some(format!("{} of {} links gone: {last}", caller.most_up - up, caller.most_up));
+                peer.note = Some(format!("{} of {all} links gone: {last}", all - up));
                 peer.state = if up == 0 { PeerState::Down } else { PeerState::Degraded };
             }
             peer
         };
-        callers.iter().map(peer).collect()
+        callers.iter().filter(|(name, caller)| self.is_known(name, caller)).map(peer).collect()
+    }
+
+    /// Whether anybody has a link to this trader, is missed, or is paused.
+    pub(super) fn has_callers(&self) -> bool {
+        lock(&self.callers).iter().any(|(name, caller)| self.is_known(name, caller))
+    }
+
+    fn is_known(&self, name: &NodeName, caller: &Caller) -> bool {
+        caller.places().next().is_some() || self.is_paused(name)
     }
 }
 
@@ -225,7 +234,7 @@ impl Look {
             SlotState::Dialing | SlotState::Waiting { .. } => None,
         };
         let flow = if slot.peer == 0 { FIRST } else { SECOND };
-        let tally = lock(&slot.history).sum(up, |link| self.tally(link));
+        let tally = lock(&slot.history).sum(up.as_slice(), |link| self.tally(link));
         let reason = match &state {
             SlotState::Up(_) => "connected, and waits for the peer's first packet".into(),
             SlotState::Dialing => "dialing".into(),
@@ -248,17 +257,21 @@ impl Look {
 
     /// `None` where a connection that was there last is no more, and its end has not been told.
     fn place(&self, place: &Place) -> Option<LinkStatus> {
-        if place.link.is_some_and(|link| !self.views.contains_key(&link)) {
+        let newest = place.links.last().copied();
+        if newest.is_some_and(|link| !self.views.contains_key(&link)) {
             return None;
         }
-        let tally = place.history.sum(place.link, |link| self.tally(link));
+        let tally = place.history.sum(&place.links, |link| self.tally(link));
         let address = place.ip.map_or_else(|| "unknown".into(), |ip| ip.to_string());
         let (since, reason) = place.ended.clone().unwrap_or_else(|| (Instant::now(), "it has not dialed again".into()));
-        let note = format!("the peer has not dialed again: {reason}");
-        let mut status = self.link(place.link, &address, tally, FIRST, &note);
+        let note = format!(
+            "the peer has not dialed again: {reason}. If its config has this link no longer, reload this node to have it \
+             missed no more"
+        );
+        let mut status = self.link(newest, &address, tally, FIRST, &note);
         status.number = place.number;
         status.reconnects = place.connects.saturating_sub(1);
-        if place.link.is_none() {
+        if newest.is_none() {
             status.since_seconds = since.elapsed().as_secs();
             status.note = Some(note);
         }

@@ -72,6 +72,17 @@ impl Site {
         if let Some(problem) = &*lock(&self.reload_problem) {
             problems.insert(0, format!("config: {problem}"));
         }
+        if let RoleConfig::Trader(trader) = &self.config().role
+            && trader.has_peers()
+            && self.has_begun()
+            && !self.has_callers()
+        {
+            problems.push(
+                "nobody is connected: what the far trader has is not known here, nor the other way round. Does an \
+                 exchange dial this node, and does `listen.allow` let it in?"
+                    .into(),
+            );
+        }
         problems.extend(lock(&self.flaps).misfits(Instant::now()).take(limits::PROBLEMS_SHOWN_MAX));
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
             let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);

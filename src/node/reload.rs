@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use sd_notify::NotifyState;
 
+use super::line::Caller;
 use super::signals::notify;
 use super::site::{Site, lock};
 use crate::config::{self, Change, Config, Finding, Protocol, RoleConfig};
@@ -68,10 +69,7 @@ impl Site {
                 lock(&self.callers).values_mut().for_each(|caller| caller.forget(link));
             }
         }
-        lock(&self.callers).retain(|name, caller| {
-            caller.forget_gone();
-            caller.up > 0 || self.is_paused(name)
-        });
+        lock(&self.callers).values_mut().for_each(Caller::forget_gone);
     }
 
     /// Brings links and spool to what the config says.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -343,15 +344,15 @@ impl Site {
                 tracing::debug!(connection = link.0, %peer, "refused: it is paused");
                 self.engine().close_link(link, super::pause::REASON);
             }
-            Notice::Met { link, peer, address } => {
+            Notice::Met { link, peer, number, address } => {
                 lock(&self.slots).iter().filter(|slot| slot.is_link(link)).for_each(|slot| slot.handle_met());
                 if self.is_trader() {
                     let mut callers = lock(&self.callers);
                     // Whoever connects says what it is called: names that nobody uses any more make room.
                     if callers.len() >= limits::LINKS_MAX && !callers.contains_key(&peer) {
-                        callers.retain(|peer, caller| caller.up > 0 || self.is_paused(peer));
+                        callers.retain(|peer, caller| !caller.links().is_empty() || self.is_paused(peer));
                     }
-                    callers.entry(peer.clone()).or_default().handle_met(link, &address);
+                    callers.entry(peer.clone()).or_default().handle_met(link, number, &address);
                 }
                 self.tell(self.place(link, peer.as_str(), &address), Change::Link("link up".into()));
             }
@@ -487,14 +488,14 @@ impl Site {
     /// A connection that a peer made.
     pub(super) fn add_link(&self, socket: OwnedFd, address: SocketAddr, peer: Option<NodeName>) {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        self.hand_over(id, Protocol::Duplex, socket, address, peer, (FIRST, SECOND));
+        self.hand_over((id, None), Protocol::Duplex, (socket, address), peer, (FIRST, SECOND));
     }
 
     /// A connection of one who asks by name.
     pub(super) fn add_client(&self, socket: OwnedFd, address: SocketAddr) {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         lock(&self.clients).insert(id);
-        self.hand_over(id, Protocol::Named(named::End::Server), socket, address, None, (FIRST, NAMED));
+        self.hand_over((id, None), Protocol::Named(named::End::Server), (socket, address), None, (FIRST, NAMED));
     }
 
     /// A connection that we made for `slot`; `closed` is told when and why it ends.
@@ -514,16 +515,16 @@ impl Site {
         slot.connects.fetch_add(1, Ordering::Relaxed);
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         lock(&self.closers).insert(id, closed);
-        self.hand_over(id, Protocol::Duplex, socket, address, peer, flows);
+        let number = u16::try_from(slot.number).ok().and_then(NonZeroU16::new);
+        self.hand_over((id, number), Protocol::Duplex, (socket, address), peer, flows);
         id
     }
 
     fn hand_over(
         &self,
-        id: LinkId,
+        (id, link): (LinkId, Option<NonZeroU16>),
         protocol: Protocol,
-        socket: OwnedFd,
-        address: SocketAddr,
+        (socket, address): (OwnedFd, SocketAddr),
         configured_peer: Option<NodeName>,
         (fetch, serve): (FlowId, FlowId),
     ) {
@@ -537,6 +538,7 @@ impl Site {
             version: Hello::VERSION,
             features: if config.blocks { extended::FEATURES } else { duplex::FEATURES },
             packet_bytes_max: limits::PACKET_BYTES_MAX,
+            link,
             role,
             node: config.name.clone(),
         };

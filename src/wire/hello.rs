@@ -5,21 +5,24 @@
 //! padding and sees nothing; its own padding does not end in the magic but by a chance of 2^-128.
 //!
 //! ```text
-//!  -32-L      -32       -30        -26          -22    -21  -20        -4        0 = packet end
-//!   +-----------+---------+----------+------------+------+----+----------+--------+
-//!   | node name | version | features | packet max | role | L  | magic    | crc32c |
-//!   |  L bytes  |   u16   |   u32    |    u32     |  u8  | u8 | 16 bytes |  u32   |   L: 1 to 64
-//!   +-----------+---------+----------+------------+------+----+----------+--------+
+//!  -32-L      -32       -30        -28    -26          -22    -21  -20        -4        0 = packet end
+//!   +-----------+---------+----------+------+------------+------+----+----------+--------+
+//!   | node name | version | features | link | packet max | role | L  | magic    | crc32c |
+//!   |  L bytes  |   u16   |   u16    | u16  |    u32     |  u8  | u8 | 16 bytes |  u32   |   L: 1 to 64
+//!   +-----------+---------+----------+------+------------+------+----+----------+--------+
 //! ```
 //!
 //! Integers are little endian. `crc32c` covers the block's bytes before it, from the first of the name to the last of
-//! the magic. The layout is the same in every version; unknown feature bits are kept and mean nothing.
+//! the magic. The layout is the same in every version; unknown feature bits are kept and mean nothing. `link` is 0 where
+//! its number is not told.
 //!
 //! It does not fit where a request, `N:` and the block together are longer than the packet. A node whose hello does not
 //! even fit behind `R::N:` is misconfigured ([`fits`]: N = 64 takes node names of up to 27 bytes). Where only the first
 //! request is too long for it ([`fits_behind`]), that request waits for the second packet.
 //!
 //! Non-goals: secrecy and authentication. A hello says who a peer claims to be.
+
+use std::num::NonZeroU16;
 
 use super::checksum::crc32c;
 use crate::limits;
@@ -47,6 +50,9 @@ pub struct Hello {
     /// Largest packet that the node takes, bytes, at least [`limits::PACKET_BYTES_MIN`]. For later versions to settle a
     /// length by: this one goes by what both ends have configured.
     pub packet_bytes_max: u32,
+    /// Which of its links with this peer this is, from 1, the same each time that it is dialed; `None`: not told. So
+    /// the peer knows a connection that takes the place of one whose end it has not noticed yet.
+    pub link: Option<NonZeroU16>,
     /// What the node is.
     pub role: Role,
     /// What it is called.
@@ -55,7 +61,7 @@ pub struct Hello {
 
 /// A set of things that a node can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Features(u32);
+pub struct Features(u16);
 
 impl Features {
     /// None at all: how a seed-only peer is treated.
@@ -70,12 +76,12 @@ impl Features {
     pub const EXTENDED: Self = Self(8);
 
     /// The set with these bits, known or not.
-    pub const fn from_bits(bits: u32) -> Self {
+    pub const fn from_bits(bits: u16) -> Self {
         Self(bits)
     }
 
     /// The set's bits, as on the wire.
-    pub const fn bits(self) -> u32 {
+    pub const fn bits(self) -> u16 {
         self.0
     }
 
@@ -176,6 +182,7 @@ impl Hello {
         block.extend_from_slice(name);
         block.extend_from_slice(&self.version.to_le_bytes());
         block.extend_from_slice(&self.features.0.to_le_bytes());
+        block.extend_from_slice(&self.link.map_or(0, NonZeroU16::get).to_le_bytes());
         block.extend_from_slice(&self.packet_bytes_max.to_le_bytes());
         block.push(self.role.code());
         block.push(name.len() as u8);
@@ -194,7 +201,7 @@ impl Hello {
         if trailer[12..28] != MAGIC {
             return Ok(None);
         }
-        let [v0, v1, f0, f1, f2, f3, p0, p1, p2, p3, role, name_bytes, .., c0, c1, c2, c3] = *trailer;
+        let [v0, v1, f0, f1, l0, l1, p0, p1, p2, p3, role, name_bytes, .., c0, c1, c2, c3] = *trailer;
 
         let most = before.len().min(limits::NODE_NAME_BYTES_MAX);
         if name_bytes == 0 || usize::from(name_bytes) > most {
@@ -216,7 +223,8 @@ impl Hello {
         }
         Ok(Some(Self {
             version,
-            features: Features(u32::from_le_bytes([f0, f1, f2, f3])),
+            features: Features(u16::from_le_bytes([f0, f1])),
+            link: NonZeroU16::new(u16::from_le_bytes([l0, l1])),
             packet_bytes_max,
             role: Role::from_code(role).ok_or(HelloError::Role(role))?,
             node: NodeName::new(&before[block_at..])?,
@@ -260,6 +268,7 @@ mod tests {
             version: Hello::VERSION,
             features: Features::FREE_RUN.or(Features::KEEPALIVE),
             packet_bytes_max: 1 << 20,
+            link: NonZeroU16::new(0x0203),
             role: Role::Trader,
             node: node(name),
         }
@@ -283,7 +292,7 @@ mod tests {
     #[test]
     fn the_block_is_as_drawn() {
         let packet = first_packet(64, b"R::N:", &trader("trader1"));
-        let expected = b"trader1\x01\x00\x03\x00\x00\x00\x00\x00\x10\x00\x01\x07\x89SuperSync\r\n\x1a\n\xd7\xe1";
+        let expected = b"trader1\x01\x00\x03\x00\x03\x02\x00\x00\x10\x00\x01\x07\x89SuperSync\r\n\x1a\n\xd7\xe1";
         assert_eq!(&packet[..25], b"R::N:ZZZZZZZZZZZZZZZZZZZZ");
         assert_eq!(&packet[25..60], expected);
         assert_eq!(packet[60..], crc32c(expected).to_le_bytes());
@@ -361,7 +370,7 @@ mod tests {
     #[test]
     fn features_are_sets() {
         let ours = Features::FREE_RUN.or(Features::QUEUED_REQUESTS);
-        let theirs = Features::from_bits(0x8000_0003);
+        let theirs = Features::from_bits(0x8003);
         assert_eq!(ours.and(theirs), Features::FREE_RUN);
         assert!(theirs.contains(Features::FREE_RUN.or(Features::KEEPALIVE)));
         assert!(!theirs.contains(ours));
@@ -371,11 +380,12 @@ mod tests {
     fn hellos() -> impl Strategy<Value = Hello> {
         let role = prop_oneof![Just(Role::Trader), Just(Role::Exchange)];
         let name = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}";
-        (1..=u16::MAX, any::<u32>(), limits::PACKET_BYTES_MIN..=u32::MAX, role, name).prop_map(
-            |(version, bits, packet_bytes_max, role, name)| Hello {
+        (1..=u16::MAX, any::<u16>(), limits::PACKET_BYTES_MIN..=u32::MAX, any::<u16>(), role, name).prop_map(
+            |(version, bits, packet_bytes_max, link, role, name)| Hello {
                 version,
                 features: Features::from_bits(bits),
                 packet_bytes_max,
+                link: NonZeroU16::new(link),
                 role,
                 node: node(&name),
             },

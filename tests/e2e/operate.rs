@@ -95,7 +95,7 @@ fn an_exchange_makes_no_link_with_another_node_than_its_config_names() {
     site.write_exchange("e1", [t1, t2]);
     site.signal("e1", Signal::SIGHUP);
     site.until_converged();
-    site.until("all is well", |site| site.tells("e1", "/problems").to_string() == "[]");
+    site.until("all is well", |site| site.tells("e1", "/problems") == serde_json::json!([]));
 }
 
 #[test]
@@ -110,6 +110,40 @@ fn a_reload_forgets_links_that_are_not_to_come_back() {
     site.signal("t1", Signal::SIGHUP);
     site.until("it is not missed any more", |site| site.tells("t1", "/peers/0/state") != "degraded");
     assert_eq!(site.tells("t1", "/peers/0/links").as_array().map(Vec::len), Some(1));
+}
+
+/// Its exchange had given the silent connections up and made new ones, which the trader met before it noticed the end
+/// of the old ones: it missed as many for ever.
+#[test]
+fn a_trader_that_stood_still_misses_no_link() {
+    let mut site = Site::start(Plan { exchanges: 1, links: 3, segments: 2, ..Plan::default() });
+    site.until_converged();
+    site.signal("t1", Signal::SIGSTOP);
+    site.until("the exchange has given its links up", |site| site.tells("e1", "/peers/0/links_up") == 0);
+    site.signal("t1", Signal::SIGCONT);
+    let links = |site: &Site, node: &str| -> Vec<(u64, String)> {
+        let links = site.tells(node, "/peers/0/links").as_array().cloned().unwrap_or_default();
+        links.iter().map(|link| (link["number"].as_u64().expect("a number"), link["state"].to_string())).collect()
+    };
+    let all = [1, 2, 3].map(|number| (number, "\"up\"".to_owned()));
+    site.until("both have all links, and no others", |site| ["e1", "t1"].iter().all(|node| links(site, node) == all));
+}
+
+/// All its exchanges were shut out: nobody was left to miss, and all was well.
+#[test]
+fn a_trader_to_whom_nobody_is_connected_is_not_well() {
+    let mut site = Site::start(Plan { exchanges: 1, segments: 2, ..Plan::default() });
+    site.until_converged();
+    site.until("all is well", |site| site.tells("t1", "/problems") == serde_json::json!([]));
+    let address = site.address("t1");
+    for (allow, is_well) in [("192.0.2.0/24", false), ("127.0.0.0/8", true)] {
+        site.write_trader("t1", &[allow], address);
+        site.signal("t1", Signal::SIGHUP);
+        site.until("it says so", |site| site.tells("t1", "/problems").to_string().contains("nobody") != is_well);
+    }
+    site.until("its links are back", |site| site.tells("t1", "/peers/0/links_up") == 2);
+    let reconnects = site.tells("t1", "/peers/0/links/0/reconnects");
+    assert!(reconnects.as_u64() > Some(0), "its links are those that were there before: {reconnects}");
 }
 
 #[test]

@@ -340,7 +340,7 @@ impl World {
 
     pub(crate) fn hello(&self, node: NodeId) -> Hello {
         let (node, role) = (self.nodes[node].name.clone(), self.nodes[node].role);
-        Hello { version: Hello::VERSION, features: FEATURES, packet_bytes_max: 1 << 20, role, node }
+        Hello { version: Hello::VERSION, features: FEATURES, packet_bytes_max: 1 << 20, link: None, role, node }
     }
 
     /// One end goes. The other hears of it unless nothing gets through.

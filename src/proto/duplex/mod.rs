@@ -208,7 +208,7 @@ pub enum LinkError {
         configured: NodeName,
     },
     /// Nothing came for too long.
-    #[error("nothing came for {} s", .0.as_secs_f64())]
+    #[error("nothing came for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
     /// No first packet came.
     #[error("no packet came within {} s of connecting; is this a supersync peer with the same packet_bytes?", .0.as_secs())]

@@ -43,7 +43,7 @@ struct Side {
 impl Side {
     fn new(role: Role, n: u32) -> Self {
         let node: NodeName = if role == Role::Trader { "t1" } else { "e1" }.parse().unwrap();
-        let hello = Hello { version: 1, features: FEATURES, packet_bytes_max: 1 << 20, role, node };
+        let hello = Hello { version: 1, features: FEATURES, packet_bytes_max: 1 << 20, link: None, role, node };
         let config = LinkConfig {
             id: LinkId(1),
             packet_len: PacketLen::new(n).unwrap(),

@@ -137,7 +137,7 @@ pub enum LinkError {
         expected: &'static str,
     },
     /// Nothing came for too long.
-    #[error("nothing came for {} s", .0.as_secs_f64())]
+    #[error("nothing came for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
 }
 

@@ -81,6 +81,7 @@ impl Node {
             version: Hello::VERSION,
             features: self.features,
             packet_bytes_max: limits::PACKET_BYTES_MAX,
+            link: None,
             role: self.role,
             node: node_name(self.name),
         };

@@ -26,8 +26,14 @@ fn at(seconds: u64) -> Time {
 
 fn config() -> LinkConfig {
     let node: crate::units::NodeName = "t1".parse().unwrap();
-    let hello =
-        Hello { version: 1, features: FEATURES, packet_bytes_max: 1 << 20, role: Role::Trader, node: node.clone() };
+    let hello = Hello {
+        version: 1,
+        features: FEATURES,
+        packet_bytes_max: 1 << 20,
+        link: None,
+        role: Role::Trader,
+        node: node.clone(),
+    };
     let packet_len = PacketLen::new(N as u32).unwrap();
     LinkConfig { id: LINK, packet_len, hello, configured_peer: None, fallback_peer: node }
 }
