@@ -473,6 +473,19 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first_by_turns() {
     assert_eq!(std::iter::from_fn(|| flow.poll_wake()).collect::<Vec<_>>(), [LinkId(8), READER]);
 }
 
+/// It was a problem for good, though its reader had it over another exchange.
+#[test]
+fn what_is_too_long_for_a_spool_is_a_problem_while_somebody_wants_it() {
+    let mut flow = relay(&[("a", 5000 * K)]);
+    for _ in 0..2 {
+        flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+        assert_eq!(flow.next_range(L1, Time::ZERO), None);
+        assert_eq!(flow.totals().failed, 1);
+        flow.release(READER, ObjectId(0), false, Time::ZERO);
+        assert_eq!(flow.totals().failed, 0);
+    }
+}
+
 #[test]
 fn a_relay_has_what_an_earlier_run_left_and_does_not_fetch_it() {
     let size = 200 * K;

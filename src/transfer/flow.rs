@@ -158,6 +158,7 @@ impl Flow {
         if let Some(room) = &mut self.room {
             room.resize(max);
             self.make_room(ByteCount(0));
+            self.forget_too_long(max);
             self.wake_fetchers();
         }
     }

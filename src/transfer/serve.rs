@@ -112,8 +112,10 @@ impl Flow {
         }
         if is_last {
             self.read.remove(&id);
-            // A relay may never have all of it: who reads it is served over other ways too.
-            if self.kind == Kind::Relay && !matches!(self.at(id).problem, Some(Problem::LargerThanSpool { .. })) {
+            // A relay may never have all of it: who reads it is served over other ways too. Where its length is known, it
+            // is not fetched to learn again that it does not fit.
+            let cannot_fit = matches!(self.at(id).problem, Some(Problem::LargerThanSpool { .. }));
+            if self.kind == Kind::Relay && !(cannot_fit && self.at(id).content.is_none()) {
                 self.clear_problem(id);
             }
         }
@@ -296,6 +298,17 @@ impl Flow {
         let Some(room) = &mut self.room else { return };
         let object = &self.objects[id.0 as usize];
         room.must_stay(id, object.footprint(), object.delivered, object.last_use);
+    }
+
+    /// A spool of `max` takes what was too long for it.
+    pub(super) fn forget_too_long(&mut self, max: ByteCount) {
+        let all = if self.totals.failed > 0 { self.objects.len() as u32 } else { 0 };
+        for id in (0..all).map(ObjectId) {
+            if matches!(self.at(id).problem, Some(Problem::LargerThanSpool { size, .. }) if size <= max) {
+                self.clear_problem(id);
+                self.forget_if_idle(id);
+            }
+        }
     }
 
     /// Drops an object from the table when nobody wants it and nothing of it is here. A list keeps its objects.

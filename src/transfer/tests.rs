@@ -308,6 +308,21 @@ fn an_object_longer_than_the_spool_is_remembered_and_others_flow() {
     assert_eq!(events(&mut flow).len(), 1);
 }
 
+/// It was a problem for good, though the spool had been made larger.
+#[test]
+fn what_was_too_long_for_a_spool_is_no_problem_of_a_larger_one() {
+    let mut flow = relay(250);
+    let large = flow.demand(DOWN, &name("large"), at(0)).unwrap();
+    flow.next_request(UP, false, at(0)).unwrap();
+    assert_eq!(flow.handle_begin(UP, ByteCount(300), at(0)), Err(Refusal::NoRoom));
+    flow.handle_received(UP, at(1));
+    flow.release(DOWN, large, false, at(1));
+    flow.resize_spool(ByteCount(299));
+    assert_eq!((flow.totals().failed, flow.objects().count()), (1, 1));
+    flow.resize_spool(ByteCount(300));
+    assert_eq!((flow.totals().failed, flow.objects().count()), (0, 0));
+}
+
 #[test]
 fn a_spool_file_that_cannot_be_read_is_removed_and_fetched_again() {
     let mut flow = relay(250);
