@@ -199,7 +199,7 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// It was cut short after it was opened.
-    #[error("'{name}' was cut short while it was being sent: {expected} when opened, {found} now")]
+    #[error("'{name}' was {}", cut(*expected, *found))]
     Shrunk {
         /// The object.
         name: ObjectName,
@@ -226,6 +226,16 @@ pub enum SourceError {
         /// What the system said.
         cause: io::Error,
     },
+}
+
+/// How a file was cut short. It may have been written again before it was looked at.
+fn cut(expected: ByteCount, found: ByteCount) -> String {
+    let when = "while it was being sent";
+    if found < expected {
+        format!("cut short {when}: {expected} when opened, {found} now")
+    } else {
+        format!("changed {when}")
+    }
 }
 
 impl StoreError {
