@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::site::{Site, lock};
+use super::site::{SECOND, Site, lock};
+use crate::engine::Store;
 use crate::limits;
 use crate::store::{Root, Watch};
 use crate::uring::control::{self, Readiness};
@@ -78,10 +79,12 @@ async fn changed(watch: &mut Watch, ready: &Readiness) -> Result<(), String> {
     }
 }
 
-/// Checks from time to time that the stores are still there, and what a trader has marked in its own.
+/// Checks from time to time that the stores are still there, what a trader has marked in its own, and that `local/` is
+/// the directory that it has open, which only a look at it tells.
 pub(super) fn start_stores(site: Arc<Site>) {
     control::spawn(async move {
         let mut pause = limits::REMOTE_LOOK_EVERY;
+        let mut was_replaced = false;
         loop {
             let _ = timeout(pause, site.checks_wanted.notified()).await;
             let waiters = std::mem::take(&mut *lock(&site.check_waiters));
@@ -89,9 +92,15 @@ pub(super) fn start_stores(site: Arc<Site>) {
             let look = |site: &Site| {
                 site.look_at_stores();
                 site.check_remote();
+                matches!(&site.stores[usize::from(SECOND.0)], Store::Local(root) if root.is_replaced())
             };
-            if let Err(error) = site.aside(look).await {
-                tracing::error!("cannot look at what was fetched: {error}");
+            match site.aside(look).await {
+                Ok(is_replaced) if is_replaced == was_replaced => {}
+                Ok(is_replaced) => {
+                    was_replaced = is_replaced;
+                    site.look_again();
+                }
+                Err(error) => tracing::error!("cannot look at the stores: {error}"),
             }
             for waiter in waiters {
                 let _ = waiter.send(());
