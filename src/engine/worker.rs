@@ -22,7 +22,7 @@ use super::writer::WriteJob;
 use super::{EngineError, Notice};
 use crate::limits;
 use crate::proto::extended::Piece;
-use crate::proto::{Link, Received};
+use crate::proto::{Link, LinkError, Received};
 use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
 use crate::uring::{Buffer, Completion, Driver, Gather, Outcome, Pool, Token, socket};
@@ -197,7 +197,10 @@ impl Worker {
                     if !connection.flight.receiving && connection.flight.closing.is_none() {
                         connection.link.handle_life(now);
                     }
-                    connection.link.handle_timeout(now).map_err(|error| error.to_string())
+                    if let Err(error) = connection.link.handle_timeout(now) {
+                        self.fail(id, &error);
+                    }
+                    continue;
                 }
             };
             if let Err(reason) = timeout {
@@ -267,7 +270,11 @@ impl Worker {
         let whole = buffer.filled().len() / n * n;
         if whole == 0 {
             connection.link.handle_life(self.shared.now());
+            let result = connection.link.check_partial(buffer.filled());
             connection.flight.keep_partial(buffer);
+            if let Err(error) = result {
+                self.fail(id, &error);
+            }
             return;
         }
         let mut received = Received::default();
@@ -277,6 +284,7 @@ impl Worker {
             let (fetch, serve) = flows.pair(fetch, serve);
             link.handle_packets(&buffer.filled()[..whole], now, fetch, serve, &mut received)
         });
+        let result = result.and_then(|()| link.check_partial(&buffer.filled()[whole..]));
         let Received { writes, instructions } = received;
         let fetch = connection.fetch;
         frames::follow(&self.shared, connection, &buffer.filled()[..whole], instructions);
@@ -290,7 +298,9 @@ impl Worker {
         } else {
             self.shared.write(WriteJob::Write { flow: fetch, buffer, writes });
         }
+        // One that is no peer, for its config, is none to be missed later.
         if !connection.met
+            && !result.as_ref().is_err_and(LinkError::is_misfit)
             && let Some(peer) = connection.link.peer()
         {
             connection.met = true;
@@ -299,9 +309,16 @@ impl Worker {
             self.shared.notify(Notice::Met { link: id, peer: peer.name.clone(), number, address });
         }
         if let Err(error) = result {
-            (connection.damaged, connection.misfit) = (error.is_damage(), error.is_misfit());
-            self.close(id, error.to_string());
+            self.fail(id, &error);
         }
+    }
+
+    /// A link of a site ends for what its peer sends, or does not send.
+    fn fail(&mut self, id: LinkId, error: &LinkError) {
+        if let Some(Spoken::Site(connection)) = self.connections.get_mut(&id) {
+            (connection.damaged, connection.misfit) = (error.is_damage(), error.is_misfit());
+        }
+        self.close(id, error.to_string());
     }
 
     /// EFAULT is a mapped file that was cut short. The packet on the wire cannot be finished with true bytes, so the

@@ -247,6 +247,14 @@ impl Link {
         }
     }
 
+    /// See [`duplex::Link::check_partial`].
+    pub fn check_partial(&self, partial: &[u8]) -> Result<(), LinkError> {
+        match self {
+            Self::Seed(link) => Ok(link.check_partial(partial)?),
+            Self::Extended(_) | Self::Serving(_) | Self::Asking(_) => Ok(()),
+        }
+    }
+
     /// The link is gone. Gives back what it had on order and what it was asked for.
     pub fn close(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) {
         match self {

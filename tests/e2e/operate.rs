@@ -98,6 +98,19 @@ fn an_exchange_makes_no_link_with_another_node_than_its_config_names() {
     site.until("all is well", |site| site.tells("e1", "/problems") == serde_json::json!([]));
 }
 
+/// Each end said that all was well, and nothing passed.
+#[test]
+fn packets_of_two_lengths_are_a_problem_at_both_ends() {
+    let mut site = Site::new(Plan { exchanges: 1, links: 1, segments: 1, ..Plan::default() });
+    for (node, theirs) in [("t1", "packet_bytes = 1000"), ("t2", "packet_bytes = 9000")] {
+        let text = fs::read_to_string(site.config(node)).expect("there");
+        fs::write(site.config(node), text.replace("packet_bytes = 1400", theirs)).expect("written");
+    }
+    site.all().iter().for_each(|node| site.run(node));
+    let tells = |site: &Site, node: &str| site.tells(node, "/problems").to_string().contains("packet_bytes");
+    site.until("all three say so", |site| site.all().iter().all(|node| tells(site, node)));
+}
+
 #[test]
 fn a_reload_forgets_links_that_are_not_to_come_back() {
     let mut site = Site::start(Plan { exchanges: 1, ..Plan::default() });

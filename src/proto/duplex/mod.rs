@@ -207,6 +207,14 @@ pub enum LinkError {
         /// What the config calls it.
         configured: NodeName,
     },
+    /// The peer's first packet is of another length.
+    #[error("the peer's packets are of {theirs} bytes, and of {ours} here: packet_bytes must be the same at both ends")]
+    OtherPacketLen {
+        /// Bytes of the peer's first packet.
+        theirs: u64,
+        /// N here.
+        ours: PacketLen,
+    },
     /// Nothing came for too long.
     #[error("nothing came for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
@@ -218,7 +226,14 @@ pub enum LinkError {
 impl LinkError {
     /// See [`proto::LinkError::is_misfit`](crate::proto::LinkError::is_misfit).
     pub(super) fn is_misfit(&self) -> bool {
-        matches!(self, Self::SameRole { .. } | Self::OtherNode { .. })
+        match self {
+            Self::SameRole { .. } | Self::OtherNode { .. } | Self::OtherPacketLen { .. } | Self::NoFirstPacket(_) => {
+                true
+            }
+            // What follows a first packet of another length.
+            Self::Malformed { at, packet_len, .. } => *at <= packet_len.bytes() as u64,
+            Self::Hello(_) | Self::OutOfPlace { .. } | Self::Silent(_) => false,
+        }
     }
 }
 
@@ -403,6 +418,17 @@ impl Link {
     /// silence is not the peer's.
     pub fn handle_life(&mut self, now: Time) {
         self.last_in = now;
+    }
+
+    /// `partial` came in behind the last whole packet. Where the peer's hello ends there, its packets are not of our length:
+    /// ours may be longer, or what was taken for the first packet of a seed-only peer is the start of a longer one.
+    pub fn check_partial(&self, partial: &[u8]) -> Result<(), LinkError> {
+        let packets = self.counters.packets_in;
+        if packets > 1 || self.free || self.incoming.is_some() || !matches!(Hello::find(partial), Ok(Some(_))) {
+            return Ok(());
+        }
+        let ours = self.config.packet_len;
+        Err(LinkError::OtherPacketLen { theirs: packets * ours.bytes() as u64 + partial.len() as u64, ours })
     }
 
     /// The link is gone. Gives back what it had on order and what it was asked for.

@@ -241,6 +241,27 @@ fn an_exchange_makes_no_link_with_another_node_than_it_was_to_dial() {
     assert_eq!(t1.link.config.meet(Some(hello)).unwrap().name.as_str(), "t1", "a trader believes the hello");
 }
 
+/// The one with the smaller packets took the other for a seed-only peer, and all was well but for what did not come.
+#[test]
+fn packets_of_another_length_end_a_link_of_either_side() {
+    let check = |ours: u32, theirs: u32| {
+        let (mut a, mut b) = (Side::new(Role::Trader, ours), Side::new(Role::Exchange, theirs));
+        let first = b.sends(Time::ZERO, 1);
+        let whole = first.len() / ours as usize * ours as usize;
+        a.receives(&first[..whole.min(ours as usize)], Time::ZERO).unwrap();
+        let error = match whole as u32 / ours {
+            0 | 1 => a.link.check_partial(&first[whole..]).unwrap_err(),
+            _ => a.receives(&first[ours as usize..whole], Time::ZERO).unwrap_err(),
+        };
+        assert!(error.is_misfit() && error.to_string().contains("packet_bytes"), "{ours} {theirs}: {error}");
+    };
+    for (ours, theirs) in [(1400, 1000), (1000, 1400), (1000, 1999), (100, 1000), (65_536, 64), (64, 65_536)] {
+        check(ours, theirs);
+    }
+    let (a, b) = pair(N);
+    assert!(a.link.check_partial(&[0; 63]).is_ok() && b.link.check_partial(&[]).is_ok());
+}
+
 #[test]
 fn objects_of_every_length_at_a_bound_arrive() {
     for n in [64_usize, 1400, 65_536, 1 << 20] {
