@@ -71,8 +71,8 @@ impl Flow {
         Some(id)
     }
 
-    /// There is no object of this name any more. What is present of it in a flow that fetches stays, in the table too: if
-    /// it comes back as it was it is here. An [`Event::Forgotten`] tells of it.
+    /// There is no object of this name any more. What is present of it in a flow that fetches stays, in the table too:
+    /// if it comes back as it was it is here. An [`Event::Forgotten`] tells of it.
     pub fn forget(&mut self, name: &ObjectName) {
         let Some(id) = self.id_of(name) else { return };
         if self.at(id).content.is_none() {
@@ -228,8 +228,8 @@ impl Flow {
         }
     }
 
-    /// An object's attributes are not known to be those that it should have; of one that is on the move, they are looked
-    /// at when it is final.
+    /// An object's attributes are not known to be those that it should have; of one that is on the move, they are
+    /// looked at when it is final.
     pub(super) fn renew_attributes(&mut self, id: ObjectId) {
         let object = self.at_mut(id);
         let generation = object.generation;

@@ -8,8 +8,8 @@
 //!   its log is read once more from the start.
 //! - Where neither is sure the last word counts, and whoever answers is heard once more.
 //! - As long as nobody has answered, but for no longer than
-//!   [`limits::UNSURE_PATIENCE`](crate::limits::UNSURE_PATIENCE), nothing takes the place of what is here from an earlier
-//!   run: it may be the newest there is.
+//!   [`limits::UNSURE_PATIENCE`](crate::limits::UNSURE_PATIENCE), nothing takes the place of what is here from an
+//!   earlier run: it may be the newest there is.
 
 use super::flow::{Flow, Kind};
 use super::ledger::{Content, Cursor};
