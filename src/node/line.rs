@@ -3,8 +3,8 @@
 //!
 //! An exchange has a [`Slot`] for each link of its config, and its hello says which it is. A trader does not know
 //! beforehand who will dial it: a link of a number that was there before has its place, whether or not the end of the
-//! connection before it is noticed yet. Where no number is told, what connects from the same address as a connection that
-//! has ended takes the place of that one.
+//! connection before it is noticed yet. Where no number is told, what connects from the same address as a connection
+//! that has ended takes the place of that one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;

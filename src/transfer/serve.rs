@@ -112,8 +112,8 @@ impl Flow {
         }
         if is_last {
             self.read.remove(&id);
-            // A relay may never have all of it: who reads it is served over other ways too. Where its length is known, it
-            // is not fetched to learn again that it does not fit.
+            // A relay may never have all of it: who reads it is served over other ways too. Where its length is known,
+            // it is not fetched to learn again that it does not fit.
             let cannot_fit = matches!(self.at(id).problem, Some(Problem::LargerThanSpool { .. }));
             if self.kind == Kind::Relay && !(cannot_fit && self.at(id).content.is_none()) {
                 self.clear_problem(id);

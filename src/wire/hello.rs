@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Integers are little endian. `crc32c` covers the block's bytes before it, from the first of the name to the last of
-//! the magic. The layout is the same in every version; unknown feature bits are kept and mean nothing. `link` is 0 where
-//! its number is not told.
+//! the magic. The layout is the same in every version; unknown feature bits are kept and mean nothing. `link` is 0
+//! where its number is not told.
 //!
 //! It does not fit where a request, `N:` and the block together are longer than the packet. A node whose hello does not
 //! even fit behind `R::N:` is misconfigured ([`fits`]: N = 64 takes node names of up to 27 bytes). Where only the first

@@ -55,8 +55,8 @@ pub struct LinkConfig {
     pub packet_len: PacketLen,
     /// What this node says of itself.
     pub hello: Hello,
-    /// Who the peer is by configuration: an exchange knows whom it dials, and a hello that says otherwise ends the link.
-    /// A trader believes the hello.
+    /// Who the peer is by configuration: an exchange knows whom it dials, and a hello that says otherwise ends the
+    /// link. A trader believes the hello.
     pub configured_peer: Option<NodeName>,
     /// What a peer is called that neither is configured nor says hello: its address.
     pub fallback_peer: NodeName,
@@ -420,8 +420,9 @@ impl Link {
         self.last_in = now;
     }
 
-    /// `partial` came in behind the last whole packet. Where the peer's hello ends there, its packets are not of our length:
-    /// ours may be longer, or what was taken for the first packet of a seed-only peer is the start of a longer one.
+    /// `partial` came in behind the last whole packet. Where the peer's hello ends there, its packets are not of our
+    /// length: ours may be longer, or what was taken for the first packet of a seed-only peer is the start of a longer
+    /// one.
     pub fn check_partial(&self, partial: &[u8]) -> Result<(), LinkError> {
         let packets = self.counters.packets_in;
         if packets > 1 || self.free || self.incoming.is_some() || !matches!(Hello::find(partial), Ok(Some(_))) {
