@@ -90,7 +90,9 @@ fn an_exchange_makes_no_link_with_another_node_than_its_config_names() {
     site.all().iter().for_each(|node| site.run(node));
     let problem = "the node there is t1, and the config calls it t2";
     site.until("status says what is wrong", |site| site.tells("e1", "/problems").to_string().contains(problem));
-    assert!(site.tells("e1", "/peers/1/links/0/note").to_string().contains(problem));
+    site.until("so does the link, while it waits to be dialed again", |site| {
+        site.tells("e1", "/peers/1/links/0/note").to_string().contains(problem)
+    });
     assert_eq!(site.missing().len(), 4, "nobody has anything of the far trader's");
     site.write_exchange("e1", [t1, t2]);
     site.signal("e1", Signal::SIGHUP);
