@@ -356,14 +356,7 @@ pub const RANGES_AHEAD: Duration = Duration::from_millis(900);
 pub const RANGES_AHEAD_BYTES_MIN: u64 = 1 << 20;
 /// ... and of a fast link no more than this, unless it takes more to keep it busy for as long as its orders take.
 pub const RANGES_AHEAD_BYTES_MUCH: u64 = 8 << 20;
-/// What an exchange has on order over a link: what it carries in this time, or in a few times as long as an order
-/// takes ...
-pub const RELAY_AHEAD: Duration = Duration::from_millis(300);
-/// ... or so many bytes, where that is more.
-pub const RELAY_AHEAD_BYTES_MIN: u64 = 256 << 10;
-/// A link that is not measured yet begins with so many ranges on order, ...
-pub const RANGES_FIRST: u64 = 4;
-/// ... and may have one more each time that this has passed.
+/// A link that is not measured yet may have one range more on order each time that this has passed.
 pub const RAMP_STEP: Duration = Duration::from_millis(5);
 /// A link that carries nothing for this long is taken to go on so for as long again.
 pub const STALL_AFTER: Duration = Duration::from_millis(150);

@@ -9,8 +9,6 @@
 //! Work is bound late. A link owns nothing but what it has on order: what it carries in [`limits::RANGES_AHEAD`], or
 //! [`limits::RANGES_AHEAD_BYTES_MIN`] where that is more, in ranges of [`limits::RANGE_TIME`]. Where it would be more
 //! than [`limits::RANGES_AHEAD_BYTES_MUCH`], it is what keeps the link busy for a few times as long as an order takes.
-//! A relay's links own less ([`limits::RELAY_AHEAD`]): what it is asked for and has not ordered yet goes to the reader
-//! that has least on its way, so that none of its readers' links is idle while the others have a queue.
 //! All else is cut, when a link has room, off the front of the earliest object that is not all on order. So while much
 //! is unassigned every link is busy.
 //!
@@ -117,12 +115,6 @@ impl Blocks {
         self.open.insert(self.ranks[&id], id);
     }
 
-    /// `link` asks for something of an object.
-    pub(super) fn ask(&mut self, link: LinkId, id: ObjectId) {
-        *self.asks.entry((link, id)).or_default() += 1;
-        self.demands.ask(link);
-    }
-
     /// Something happened to an object that links have asked for.
     pub(super) fn stir(&mut self, id: ObjectId, readers: &BTreeSet<LinkId>) {
         let asks = readers.iter().map(|&link| (link, id)).filter(|ask| self.asks.contains_key(ask));
@@ -172,7 +164,7 @@ impl Flow {
     /// A link to `peer` may order ranges from now on.
     pub fn attach_blocks(&mut self, link: LinkId, peer: NodeName, now: Time) {
         self.interests.attach(&peer, now);
-        self.blocks.carriers.insert(link, Carrier::new(peer, self.kind == Kind::Relay, now));
+        self.blocks.carriers.insert(link, Carrier::new(peer, now));
         self.wake_carriers();
         self.wake_all_readers();
     }

@@ -71,15 +71,12 @@ pub(super) struct Carrier {
     aside_until: Option<Time>,
     /// It was put aside, and is tried with one range at a time.
     probing: bool,
-    /// It is a relay's, which orders what others ask for.
-    relays: bool,
 }
 
 impl Carrier {
-    pub(super) fn new(peer: NodeName, relays: bool, now: Time) -> Self {
+    pub(super) fn new(peer: NodeName, now: Time) -> Self {
         Self {
             peer,
-            relays,
             meter: Meter::default(),
             orders: VecDeque::new(),
             cancels: VecDeque::new(),
@@ -139,24 +136,17 @@ impl Carrier {
     /// How much it should have on order. One that is not measured begins with little, so that all links begin with what
     /// comes first, and has more as time passes and as data comes.
     fn ahead(&self, now: Time) -> u64 {
-        let Some(rate) = self.meter.rate(now) else { return self.ahead_unmeasured(now) };
+        let Some(rate) = self.meter.rate(now) else {
+            let steps =
+                self.begun.map_or(0, |begun| now.since(begun).as_millis() / limits::RAMP_STEP.as_millis()) as u64;
+            let ahead = limits::RANGE_BYTES_FIRST.saturating_mul(steps + 2) + self.totals.verified.0;
+            return ahead.min(limits::RANGES_AHEAD_BYTES_MIN);
+        };
+        let ahead = rate.bytes_in(limits::RANGES_AHEAD).0.max(limits::RANGES_AHEAD_BYTES_MIN);
         // A fast link waits for nothing longer than its orders take; a relay would have to keep what is ordered beyond
         // that.
-        let near = 4 * self.latency.unwrap_or(limits::RANGES_AHEAD) + 2 * limits::RANGE_TIME;
-        let (time, least) = match self.relays {
-            true => (near.clamp(limits::RELAY_AHEAD, limits::RANGES_AHEAD), limits::RELAY_AHEAD_BYTES_MIN),
-            false => (limits::RANGES_AHEAD, limits::RANGES_AHEAD_BYTES_MIN),
-        };
-        rate.bytes_in(time).0.max(least).min(rate.bytes_in(near).0.max(limits::RANGES_AHEAD_BYTES_MUCH))
-    }
-
-    fn ahead_unmeasured(&self, now: Time) -> u64 {
-        if self.relays && self.latency.is_some() {
-            return limits::RELAY_AHEAD_BYTES_MIN.max(self.totals.verified.0);
-        }
-        let steps = self.begun.map_or(0, |begun| now.since(begun).as_millis() / limits::RAMP_STEP.as_millis()) as u64;
-        let ahead = limits::RANGE_BYTES_FIRST.saturating_mul(limits::RANGES_FIRST + steps) + self.totals.verified.0;
-        ahead.min(limits::RANGES_AHEAD_BYTES_MIN)
+        let near = rate.bytes_in(4 * self.latency.unwrap_or(limits::RANGES_AHEAD) + 2 * limits::RANGE_TIME).0;
+        ahead.min(near.max(limits::RANGES_AHEAD_BYTES_MUCH))
     }
 
     /// When it will have room though nothing comes.

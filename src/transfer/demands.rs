@@ -1,9 +1,10 @@
 //! Ranges that were asked for of a flow that fetches on demand, and that are neither here nor on order.
 //!
-//! Next is whoever has least on its way, and those who have equally much take turns: a link that asked for much at once
-//! must not keep the others waiting until it has all of it, and none should be idle while others have a queue.
+//! Those who ask take turns: a link that asked for much at once must not keep the others waiting until it has all of
+//! it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::limits;
 use crate::units::{ByteCount, LinkId, ObjectId, Offset};
@@ -21,8 +22,6 @@ pub(super) struct Demand {
 pub(super) struct Demands {
     /// By reader, the oldest first; none is empty.
     queues: BTreeMap<Option<LinkId>, VecDeque<Demand>>,
-    /// Ranges that each reader has asked for and not had.
-    asked: BTreeMap<LinkId, usize>,
     /// Whose turn it was.
     last: Option<LinkId>,
 }
@@ -51,33 +50,12 @@ impl Demands {
         self.queues.entry(demand.reader).or_default().push_front(demand);
     }
 
-    /// `reader` asks for a range ...
-    pub(super) fn ask(&mut self, reader: LinkId) {
-        *self.asked.entry(reader).or_default() += 1;
-    }
-
-    /// ... and has it, or wants it no more.
-    pub(super) fn answer(&mut self, reader: LinkId) {
-        if let Some(asked) = self.asked.get_mut(&reader) {
-            *asked -= 1;
-            if *asked == 0 {
-                self.asked.remove(&reader);
-            }
-        }
-    }
-
     /// The oldest demand of the reader whose turn it is.
     pub(super) fn pop(&mut self) -> Option<Demand> {
-        let turn = self.last;
-        let coming = |reader: Option<LinkId>, queue: &VecDeque<Demand>| {
-            let asked = reader.and_then(|reader| self.asked.get(&reader));
-            asked.copied().unwrap_or_default().saturating_sub(queue.len())
-        };
-        let rank = |&(&reader, queue): &(&Option<LinkId>, &VecDeque<Demand>)| {
-            (reader.is_some(), coming(reader, queue), reader <= turn, reader)
-        };
-        let reader = *self.queues.iter().min_by_key(rank)?.0;
-        self.last = reader.or(turn);
+        let first = self.queues.contains_key(&None).then_some(None);
+        let next = self.queues.range((Excluded(self.last), Unbounded)).next();
+        let reader = first.or(next.map(|(&reader, _)| reader)).or_else(|| self.queues.keys().next().copied())?;
+        self.last = reader.or(self.last);
         let queue = self.queues.get_mut(&reader)?;
         let demand = queue.pop_front();
         if queue.is_empty() {
@@ -115,23 +93,6 @@ mod tests {
         let mut next = || demands.pop().map(|demand| demand.offset.0);
         assert_eq!([next(), next(), next(), next(), next()], [Some(20), Some(1), Some(11), Some(2), None]);
         assert!(demands.is_empty());
-    }
-
-    #[test]
-    fn next_is_who_has_least_on_its_way() {
-        let mut demands = Demands::default();
-        for (reader, offset) in [(7, 0), (7, 1), (7, 2), (9, 10), (9, 11)] {
-            demands.ask(LinkId(reader));
-            demands.push_back(demand(Some(reader), offset));
-        }
-        // Two more of one reader are on order already.
-        demands.ask(LinkId(7));
-        demands.ask(LinkId(7));
-        let mut next = || demands.pop().map(|demand| demand.offset.0);
-        assert_eq!([next(), next(), next()], [Some(10), Some(11), Some(0)]);
-        (0..5).for_each(|_| demands.answer(LinkId(7)));
-        (0..2).for_each(|_| demands.answer(LinkId(9)));
-        assert!(demands.asked.is_empty());
     }
 
     #[test]

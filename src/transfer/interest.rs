@@ -173,7 +173,7 @@ impl Flow {
             return None;
         }
         let id = self.demand(link, name, now)?;
-        self.blocks.ask(link, id);
+        *self.blocks.asks.entry((link, id)).or_default() += 1;
         self.hash_if_asked(id);
         Some(id)
     }

@@ -39,7 +39,7 @@ impl Flow {
     /// queue.
     pub fn demand_range(&mut self, link: LinkId, id: ObjectId, offset: Offset, length: ByteCount, now: Time) {
         self.unmark_evictable(id);
-        self.blocks.ask(link, id);
+        *self.blocks.asks.entry((link, id)).or_default() += 1;
         let object = self.at_mut(id);
         if object.readers.insert(link) {
             object.last_use = now;
@@ -63,7 +63,6 @@ impl Flow {
     pub fn release_range(&mut self, link: LinkId, id: ObjectId, sent: bool, now: Time) {
         let Some(asks) = self.blocks.asks.get_mut(&(link, id)) else { return };
         *asks -= 1;
-        self.blocks.demands.answer(link);
         let is_last = *asks == 0;
         self.at_mut(id).delivered |= sent;
         if is_last {
