@@ -191,8 +191,12 @@ impl Worker {
         for id in due {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             self.touched.insert(id);
-            let timeout = match connection {
-                Spoken::Session(connection) => connection.handle_timeout(now),
+            match connection {
+                Spoken::Session(connection) => {
+                    if let Err(reason) = connection.handle_timeout(now) {
+                        self.close(id, reason);
+                    }
+                }
                 Spoken::Site(connection) => {
                     if !connection.flight.receiving && connection.flight.closing.is_none() {
                         connection.link.handle_life(now);
@@ -200,11 +204,7 @@ impl Worker {
                     if let Err(error) = connection.link.handle_timeout(now) {
                         self.fail(id, &error);
                     }
-                    continue;
                 }
-            };
-            if let Err(reason) = timeout {
-                self.close(id, reason);
             }
         }
         if self.drain_by.is_some_and(|at| at <= now) {

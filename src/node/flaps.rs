@@ -106,8 +106,7 @@ impl Flaps {
             misfit: None,
         });
         if let Change::Misfit(text) = &change {
-            let lately = |(_, _, at): &(String, u32, Instant)| now < *at + limits::MISFIT_SHOWN_FOR;
-            let before = recent.misfit.take().filter(lately).map_or(0, |(_, times, _)| times);
+            let before = recent.misfit(now).map_or(0, |(_, times, _)| *times);
             recent.misfit = Some((text.clone(), before.saturating_add(1), now));
         }
         let is_new = matches!(change, Change::Link(_)) || recent.change != change;
@@ -123,9 +122,8 @@ impl Flaps {
     /// Links that failed more than once, and lately, because both ends do not fit together: where, and how.
     pub(super) fn misfits(&self, now: Instant) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(move |((_, address, _), recent)| {
-            let (text, times, at) = recent.misfit.as_ref()?;
-            let is_so = *times > 1 && now < *at + limits::MISFIT_SHOWN_FOR;
-            is_so.then(|| format!("{address}: {text}"))
+            let (text, ..) = recent.misfit(now).filter(|(_, times, _)| *times > 1)?;
+            Some(format!("{address}: {text}"))
         })
     }
 
@@ -148,6 +146,11 @@ impl Flaps {
 }
 
 impl Recent {
+    /// How it failed lately because both ends do not fit together.
+    fn misfit(&self, now: Instant) -> Option<&(String, u32, Instant)> {
+        self.misfit.as_ref().filter(|(_, _, at)| now < *at + limits::MISFIT_SHOWN_FOR)
+    }
+
     fn tell(&mut self, now: Instant, place: Place) -> Line {
         let untold = (self.untold > 0).then(|| (self.untold, now - self.told_at));
         (self.untold, self.told_at) = (0, now);

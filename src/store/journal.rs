@@ -34,14 +34,14 @@ use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, renameat};
-use nix::sys::stat::{SFlag, fstatat};
+use nix::sys::stat::fstatat;
 use nix::unistd::fsync;
 
 use super::error::StoreError;
 use super::log::{Fields, HEAD_BYTES, Log, LogKind, RecordWriter};
 use super::part::{Flush, Lasting, Part, PartId, PartStem, errno_of, lasting_size};
 use super::resolve::{self, Links};
-use super::root::{Root, Shared, marker_name};
+use super::root::{Root, Shared, is_regular, marker_name};
 use super::source::Stamp;
 use super::spool::BootId;
 use crate::limits;
@@ -450,8 +450,7 @@ impl Tracked {
             let directory = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow)?;
             let stat = fstatat(&directory, entry, AtFlags::AT_SYMLINK_NOFOLLOW)?;
             let marker = fstatat(&directory, &marker_name(entry)[..], AtFlags::AT_SYMLINK_NOFOLLOW);
-            let is_regular = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
-            if !is_regular || Stamp::of(&stat).size != self.size || marker != Err(Errno::ENOENT) {
+            if !is_regular(&stat) || Stamp::of(&stat).size != self.size || marker != Err(Errno::ENOENT) {
                 return Err(Errno::EEXIST);
             }
             renameat(&directory, entry, &writer.parts, id.entry().as_str())

@@ -129,9 +129,8 @@ impl Root {
 
     /// Whether its path leads to another directory than the one that was opened, or to none.
     pub fn is_replaced(&self) -> bool {
-        let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
         match (fstat(&self.shared.dir), stat(&*self.shared.path)) {
-            (Ok(open), Ok(there)) => identity(open) != identity(there),
+            (Ok(open), Ok(there)) => !is_same_file(&open, &there),
             (_, Err(errno)) => errno == Errno::ENOENT,
             (Err(_), Ok(_)) => false,
         }
@@ -143,7 +142,7 @@ impl Root {
         let parts = resolve::join(limits::PRIVATE_DIR.as_bytes(), PARTS.as_bytes());
         let there = resolve::open_beneath(self.shared.dir.as_fd(), &parts, OFlag::O_PATH, Links::Refuse);
         match there.and_then(|there| Ok((fstat(there)?, fstat(&writer.parts)?))) {
-            Ok((there, held)) => (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino),
+            Ok((there, held)) => !is_same_file(&there, &held),
             Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP),
         }
     }
@@ -564,7 +563,12 @@ fn try_unnamed(parts: BorrowedFd<'_>) -> nix::Result<FileMode> {
     Ok(Stamp::of(&fstat(&file)?).mode)
 }
 
-fn is_regular(stat: &FileStat) -> bool {
+/// Whether both are of one file or directory.
+pub(super) fn is_same_file(one: &FileStat, other: &FileStat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+pub(super) fn is_regular(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }
 
@@ -632,7 +636,7 @@ fn take_lock(path: &Path, private: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, Sto
 fn lock_stands(root: BorrowedFd<'_>, private: BorrowedFd<'_>, lock: BorrowedFd<'_>) -> bool {
     let is_same = |above, entry, fd| -> nix::Result<bool> {
         let (found, held) = (fstatat(above, entry, AtFlags::AT_SYMLINK_NOFOLLOW)?, fstat(fd)?);
-        Ok((found.st_dev, found.st_ino) == (held.st_dev, held.st_ino))
+        Ok(is_same_file(&found, &held))
     };
     let stands = is_same(root, limits::PRIVATE_DIR, private).and_then(|same| Ok(same && is_same(private, LOCK, lock)?));
     stands.unwrap_or(false)

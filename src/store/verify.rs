@@ -22,7 +22,7 @@ use super::error::StoreError;
 use super::hash::hash_source;
 use super::part::time_spec;
 use super::resolve::{self, Links};
-use super::root::{Root, Verified, marker_name, remove_entry};
+use super::root::{Root, Verified, is_regular, marker_name, remove_entry};
 use super::source::{FileMode, Stamp};
 use crate::limits;
 use crate::units::{FileTime, ObjectName, Root256};
@@ -99,9 +99,8 @@ impl Root {
             found => found.map_err(io("look at"))?,
         };
         let (stamp, mode) = (Stamp::of(&stat), mode.without_special());
-        let is_regular = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
         let has_them = (stamp.mode.without_special(), stamp.mtime) == (mode, mtime);
-        if has_them || !is_regular || self.marked_root(name)? != Some(root) {
+        if has_them || !is_regular(&stat) || self.marked_root(name)? != Some(root) {
             return Ok(());
         }
         let bits = Mode::from_bits_truncate(u32::from(mode.bits()));

@@ -48,6 +48,9 @@ impl Flow {
             self.totals.bytes = ByteCount(self.totals.bytes.0 - before.0 + content.size.0);
         }
         self.set_content(id, Some(content));
+        if is_other {
+            self.at_mut(id).given_by = 0;
+        }
         self.discard_left(id);
         self.is_told(id);
         if self.kind == Kind::Fetch {

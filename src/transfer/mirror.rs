@@ -215,12 +215,9 @@ impl Flow {
 
     /// `peer` says that there is this object.
     pub fn learn(&mut self, peer: &NodeName, entry: Entry) {
-        let root = entry.content.root;
-        let before = self.id_of(&entry.name);
-        if before.is_some_and(|id| self.is_doubtful(peer, id, &entry.content)) {
+        if self.id_of(&entry.name).is_some_and(|id| self.is_doubtful(peer, id, &entry.content)) {
             return;
         }
-        let before = before.and_then(|id| self.content(id)).map(|content| content.root);
         let known = self.know(entry);
         let readers = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some());
         let readers = readers.fold(0, |masks, cursor| masks | cursor.mask);
@@ -232,9 +229,6 @@ impl Flow {
             return;
         };
         let object = self.at_mut(id);
-        if before != Some(root) {
-            object.given_by = 0;
-        }
         let is_news = object.given_by & mask == 0;
         object.told_by |= mask;
         object.given_by |= mask;
@@ -289,15 +283,10 @@ impl Flow {
             return;
         }
         cursor.sure = true;
-        if !self.asks.settled {
-            self.settle();
-        }
+        self.settle();
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
-        if cursor.reread || std::mem::take(&mut cursor.doubted) {
+        if cursor.reread {
             // What it knows is here when that has been read once more.
-            cursor.reread = true;
-            self.asks.due.insert(link);
-            self.wakes.insert(link);
             return;
         }
         cursor.answered = ask;

@@ -287,15 +287,21 @@ fn delivered_objects_make_room_before_others() {
     assert_eq!(flow.spool(), Some((ByteCount(200), ByteCount(200))));
 }
 
-#[test]
-fn an_object_longer_than_the_spool_is_remembered_and_others_flow() {
-    // It was forgotten with its reader and fetched again each time; and no room sufficed for others after it.
+/// A relay whose spool is too small for what its reader has asked for, and asks for no more.
+fn with_an_object_too_long() -> (Flow, ObjectId) {
     let mut flow = relay(250);
     let large = flow.demand(DOWN, &name("large"), at(0)).unwrap();
     flow.next_request(UP, false, at(0)).unwrap();
     assert_eq!(flow.handle_begin(UP, ByteCount(300), at(0)), Err(Refusal::NoRoom));
     flow.handle_received(UP, at(1));
     flow.release(DOWN, large, false, at(1));
+    (flow, large)
+}
+
+#[test]
+fn an_object_longer_than_the_spool_is_remembered_and_others_flow() {
+    // It was forgotten with its reader and fetched again each time; and no room sufficed for others after it.
+    let (mut flow, large) = with_an_object_too_long();
     assert_eq!(flow.demand(DOWN, &name("large"), at(2)), Some(large));
     assert_eq!(flow.availability(large, at(2)), Availability::Pending);
     flow.release(DOWN, large, false, at(2));
@@ -311,12 +317,7 @@ fn an_object_longer_than_the_spool_is_remembered_and_others_flow() {
 /// It was a problem for good, though the spool had been made larger.
 #[test]
 fn what_was_too_long_for_a_spool_is_no_problem_of_a_larger_one() {
-    let mut flow = relay(250);
-    let large = flow.demand(DOWN, &name("large"), at(0)).unwrap();
-    flow.next_request(UP, false, at(0)).unwrap();
-    assert_eq!(flow.handle_begin(UP, ByteCount(300), at(0)), Err(Refusal::NoRoom));
-    flow.handle_received(UP, at(1));
-    flow.release(DOWN, large, false, at(1));
+    let (mut flow, _) = with_an_object_too_long();
     flow.resize_spool(ByteCount(299));
     assert_eq!((flow.totals().failed, flow.objects().count()), (1, 1));
     flow.resize_spool(ByteCount(300));

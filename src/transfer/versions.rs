@@ -43,12 +43,13 @@ impl Flow {
         is_doubtful
     }
 
-    /// What was told and not believed is told once more, and believed where nobody knows better.
+    /// What was told and not believed is told once more: by who is sure now, and when nobody has to wait for that any
+    /// more, by all.
     pub(super) fn settle(&mut self) {
-        self.asks.settled = true;
+        let is_first = !std::mem::replace(&mut self.asks.settled, true);
         for cursor in self.ledger.cursors.values_mut() {
-            if let Some(reader) = cursor.reader.filter(|_| std::mem::take(&mut cursor.doubted)) {
-                cursor.reread = true;
+            if let Some(reader) = cursor.reader.filter(|_| cursor.doubted && (is_first || cursor.sure)) {
+                (cursor.doubted, cursor.reread) = (false, true);
                 self.asks.due.insert(reader);
                 self.wakes.insert(reader);
             }

@@ -23,6 +23,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
 use super::super::part::{Part, PrivateFile, Room};
 use super::super::resolve;
+use super::super::root::is_same_file;
 use super::super::source::Stamp;
 use super::attributes::Dresser;
 use super::directories::Directories;
@@ -494,7 +495,7 @@ impl Landing {
         }
         let first_stat = self.look(&first_path)?;
         let is_same = match (stat, &first_stat) {
-            (Some(stat), Some(first)) => (stat.st_dev, stat.st_ino) == (first.st_dev, first.st_ino),
+            (Some(stat), Some(first)) => is_same_file(stat, first),
             _ => false,
         };
         if is_same && unlanded.is_none() {

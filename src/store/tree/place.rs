@@ -10,7 +10,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, ftruncate, linkat, symlinkat, unlinkat};
 
 use super::super::part::{Flush, Part, PrivateFile};
-use super::super::root::remove_entry;
+use super::super::root::{is_same_file, remove_entry};
 use super::error::TreeError;
 use super::landing::{Change, Examined, Landing, State, Wanted};
 use super::walk::kind_of;
@@ -357,7 +357,7 @@ impl Landing {
         let (from, from_name) = self.parent_of(&first).map_err(|errno| self.fail(&first, "look at", errno))?;
         match self.look(&path)? {
             // Renaming one name of a file over another does nothing (rename(2)).
-            Some(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => {}
+            Some(there) if is_same_file(&there, &stat) => {}
             None => self.put(&path, "hard link", |directory, name| {
                 linkat(&from, from_name, directory, name, AtFlags::empty())
             })?,
