@@ -1,14 +1,15 @@
 //! Holds what a trader wants, and what it has marked, against its `remote/`.
 
 use super::NodeError;
+use super::inventory::Batch;
 use super::problems::Subject;
 use super::site::{FIRST, Site};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
-use crate::store::{Done, Root, SegmentSpec, scan};
+use crate::store::{Done, Root, SegmentSpec, scan_by_parts};
 use crate::transfer::ObjectState;
-use crate::units::{ByteCount, ObjectName};
+use crate::units::{ByteCount, ObjectId, ObjectName, Root256};
 use crate::wire::duplex::check_name_fits;
 
 impl Site {
@@ -18,88 +19,118 @@ impl Site {
         let config = self.config();
         let RoleConfig::Trader(Trader { store: Some(store), .. }) = &config.role else { return Ok(()) };
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return Ok(()) };
-        let packet_len = config.packet_len;
-        let (names, size) = match &store.segments {
+        let mut misnamed = Vec::new();
+        match &store.segments {
             Some(segments) => {
                 let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
-                (spec.names, Some(spec.size))
+                self.engine().with_flows(|flows, _| flows.at(FIRST).fetch_listed_only(true));
+                for names in spec.names.chunks(limits::SCAN_PART_OBJECTS) {
+                    self.want_part(root, names.iter().cloned(), Some(spec.size), &mut misnamed);
+                }
             }
-            None if config.blocks => (scan(root)?.objects.into_iter().map(|(name, _)| name).collect(), None),
+            None if config.blocks => {
+                self.engine().with_flows(|flows, _| flows.at(FIRST).fetch_listed_only(false));
+                let take =
+                    |part: Batch| self.want_part(root, part.into_iter().map(|(name, _)| name), None, &mut misnamed);
+                scan_by_parts(root, || self.is_ending(), take)?;
+            }
             None => {
                 tracing::warn!("no store.segments in the config and no blocks: nothing is fetched, local/ is served");
                 return Ok(());
             }
-        };
-        let (mut wants, mut misnamed) = (Vec::with_capacity(names.len()), Vec::new());
+        }
+        self.tell_problems(Subject::Wanted, misnamed);
+        self.engine().with_flows(|flows, now| flows.at(FIRST).share_out(now));
+        Ok(())
+    }
+
+    /// Puts objects on the list that must have this `size`, or takes note of those that are here, whatever theirs is.
+    fn want_part(
+        &self,
+        root: &Root,
+        names: impl Iterator<Item = ObjectName>,
+        size: Option<ByteCount>,
+        misnamed: &mut Vec<String>,
+    ) {
+        let packet_len = self.config().packet_len;
+        let mut wants = Vec::new();
         for name in names {
             if let Err(error) = check_name_fits(&name, packet_len) {
-                misnamed.push(error.to_string());
+                if misnamed.len() < limits::PROBLEMS_SHOWN_MAX {
+                    misnamed.push(error.to_string());
+                }
                 continue;
             }
-            let found = root.size_of(&name).ok().flatten();
-            let whole = size.or(found).filter(|&size| match look(root, &name, size) {
-                Looked::Whole => true,
+            let here = match look(root, &name, size) {
+                Looked::Whole { size, root } => Some((size, root)),
                 Looked::Lie(lie) => {
                     take_back(root, &name, &lie);
-                    false
+                    None
                 }
-                Looked::Unmarked | Looked::Other | Looked::Unknown => false,
-            });
-            let marked = whole.and_then(|size| Some((size, root.marked_root(&name).ok().flatten()?)));
-            wants.push((name, whole.is_some(), marked));
+                Looked::Unmarked | Looked::Other | Looked::Unknown => None,
+            };
+            wants.push((name, here));
         }
-        misnamed.truncate(limits::PROBLEMS_SHOWN_MAX);
-        self.tell_problems(Subject::Wanted, misnamed);
-        self.engine().with_flows(|flows, now| {
+        self.engine().with_flows(|flows, _| {
             let flow = flows.at(FIRST);
-            flow.fetch_listed_only(size.is_some());
-            for (name, present, marked) in wants {
+            for (name, here) in wants {
                 if size.is_some() {
-                    flow.want(name.clone(), size, present);
+                    flow.want(name.clone(), size, here.is_some());
                 }
-                if let Some((size, root)) = marked {
+                if let Some((size, Some(root))) = here {
                     flow.have(name, size, root);
                 }
             }
-            flow.share_out(now);
         });
-        Ok(())
     }
 
     /// Fetches again what was marked and is no longer there, whole and marked.
     pub(super) fn check_remote(&self) {
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return };
-        let present: Vec<(ObjectName, ByteCount)> = self.engine().with_flows(|flows, _| {
-            let objects = flows.at(FIRST).objects();
-            let present = objects.filter_map(|(name, state, _, _)| match state {
-                ObjectState::Present { size } => Some((name.clone(), size)),
-                _ => None,
+        // A part at a time: there may be millions.
+        let places = self.engine().with_flows(|flows, _| flows.at(FIRST).places());
+        for from in (0..places).step_by(limits::SCAN_PART_OBJECTS) {
+            let present: Vec<(ObjectName, ByteCount)> = self.engine().with_flows(|flows, _| {
+                let flow = flows.at(FIRST);
+                let part = (from..places.min(from + limits::SCAN_PART_OBJECTS as u32)).map(ObjectId);
+                let present = part.filter(|&id| flow.is_object(id)).filter_map(|id| match flow.state(id) {
+                    ObjectState::Present { size } => Some((flow.name(id).clone(), size)),
+                    _ => None,
+                });
+                present.collect()
             });
-            present.collect()
-        });
-        for (name, size) in present {
-            if self.is_ending() {
-                return;
+            for (name, size) in present {
+                if self.is_ending() {
+                    return;
+                }
+                self.check_present(root, &name, size);
             }
-            let looked = look(root, &name, size);
-            if matches!(looked, Looked::Whole | Looked::Unknown) {
-                continue;
-            }
-            // What has been replaced meanwhile is not what was looked at.
-            let is_missed = self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(&name, size));
-            if let Looked::Lie(lie) = looked
-                && is_missed
-            {
-                take_back(root, &name, &lie);
-            }
+        }
+    }
+
+    fn check_present(&self, root: &Root, name: &ObjectName, size: ByteCount) {
+        let looked = look(root, name, Some(size));
+        if matches!(looked, Looked::Whole { .. } | Looked::Unknown) {
+            return;
+        }
+        // What has been replaced meanwhile is not what was looked at.
+        let is_missed = self.engine().with_flows(|flows, _| flows.at(FIRST).want_again(name, size));
+        if let Looked::Lie(lie) = looked
+            && is_missed
+        {
+            take_back(root, name, &lie);
         }
     }
 }
 
-/// What there is of an object that should be here with a certain size.
+/// What there is of an object that should be here.
 enum Looked {
-    /// It is marked and has that size.
-    Whole,
+    /// It is marked and has the size that it should have.
+    Whole {
+        size: ByteCount,
+        /// Of what it is marked with, where that is told.
+        root: Option<Root256>,
+    },
     /// It has no marker.
     Unmarked,
     /// It is marked, rightly, with another size.
@@ -111,17 +142,21 @@ enum Looked {
 }
 
 /// Changes nothing: what is here of an object stays until another version of it takes its place.
-fn look(root: &Root, name: &ObjectName, size: ByteCount) -> Looked {
-    match root.is_done(name) {
-        Ok(Done::Yes(found)) if found == size => Looked::Whole,
-        Ok(Done::Yes(found)) => {
-            tracing::warn!(object = %name, "is here with {found}, which should be {size}: it is fetched again");
-            Looked::Other
+fn look(root: &Root, name: &ObjectName, size: Option<ByteCount>) -> Looked {
+    match root.is_done_as(name) {
+        Ok((Done::Yes(found), root)) => match size {
+            Some(size) if size != found => {
+                tracing::warn!(object = %name, "is here with {found}, which should be {size}: it is fetched again");
+                Looked::Other
+            }
+            _ => Looked::Whole { size: found, root },
+        },
+        Ok((Done::MarkerMissing, _)) => Looked::Unmarked,
+        Ok((Done::MarkerDamaged, _)) => Looked::Lie("has a damaged marker".into()),
+        Ok((Done::FileMissing, _)) => Looked::Lie("is marked, but its file is gone".into()),
+        Ok((Done::SizeDiffers { marked, found }, _)) => {
+            Looked::Lie(format!("is marked with {marked}, but has {found}"))
         }
-        Ok(Done::MarkerMissing) => Looked::Unmarked,
-        Ok(Done::MarkerDamaged) => Looked::Lie("has a damaged marker".into()),
-        Ok(Done::FileMissing) => Looked::Lie("is marked, but its file is gone".into()),
-        Ok(Done::SizeDiffers { marked, found }) => Looked::Lie(format!("is marked with {marked}, but has {found}")),
         Err(error) => {
             tracing::warn!(object = %name, "cannot be looked at: {error}");
             Looked::Unknown

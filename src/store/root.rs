@@ -214,14 +214,20 @@ impl Root {
 
     /// Whether an object needs no fetching: its marker stands, and the file is the one that was marked.
     pub fn is_done(&self, name: &ObjectName) -> Result<Done, StoreError> {
+        Ok(self.is_done_as(name)?.0)
+    }
+
+    /// The same, and the BLAKE3 root that the marker tells.
+    pub fn is_done_as(&self, name: &ObjectName) -> Result<(Done, Option<Root256>), StoreError> {
         self.shared.check(name)?;
-        let Some(text) = self.read_marker(name)? else { return Ok(Done::MarkerMissing) };
-        let Ok(marker) = Marker::parse(&text) else { return Ok(Done::MarkerDamaged) };
-        let Some(found) = self.size_of(name)? else { return Ok(Done::FileMissing) };
-        match marker.size {
-            Some(marked) if marked != found => Ok(Done::SizeDiffers { marked, found }),
-            _ => Ok(Done::Yes(found)),
-        }
+        let Some(text) = self.read_marker(name)? else { return Ok((Done::MarkerMissing, None)) };
+        let Ok(marker) = Marker::parse(&text) else { return Ok((Done::MarkerDamaged, None)) };
+        let Some(found) = self.size_of(name)? else { return Ok((Done::FileMissing, marker.root)) };
+        let done = match marker.size {
+            Some(marked) if marked != found => Done::SizeDiffers { marked, found },
+            _ => Done::Yes(found),
+        };
+        Ok((done, marker.root))
     }
 
     /// The BLAKE3 root that an object is marked with, if its marker tells.
@@ -287,10 +293,13 @@ impl Root {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO | Errno::ENODEV) => return Ok(None),
             outcome => outcome.map_err(io)?,
         };
-        if !is_regular(&fstat(&file).map_err(io)?) {
+        let stat = fstat(&file).map_err(io)?;
+        if !is_regular(&stat) {
             return Ok(None);
         }
-        let mut text = Vec::new();
+        // Room for all of it, or what there is not is asked for in several reads.
+        let length = Stamp::of(&stat).size.0.min(limits::MARKER_BYTES_MAX as u64);
+        let mut text = Vec::with_capacity(length as usize + 64);
         let mut file = File::from(file).take(limits::MARKER_BYTES_MAX as u64);
         file.read_to_end(&mut text).map_err(|error| io(errno_of(&error)))?;
         Ok(Some(text))
