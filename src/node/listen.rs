@@ -1,7 +1,7 @@
 //! A trader's listeners: who may connect, and what a connection becomes.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 
 use super::flaps::Change;
 use super::site::Site;
-use crate::config::Protocol;
+use crate::config::{Config, Protocol, RoleConfig};
 use crate::limits;
 use crate::uring::DriverKind;
 use crate::uring::control::{self, Listener};
@@ -30,14 +30,25 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// What it kept, or was told to listen on (systemd.socket(5)).
-    pub(super) fn take() -> Self {
+    /// What it kept, or was told to listen on (systemd.socket(5)), for a node of `config`. What is kept at an address
+    /// that is not listened on any more is given up, here and by the service manager: to it another one may lie in the
+    /// way, as 0.0.0.0 does to an address of its port.
+    pub(super) fn take(config: &Config) -> Self {
         let inherited = control::inherited().unwrap_or_else(|error| {
             tracing::warn!("what the service manager hands over is not there: {error}");
             Vec::new()
         });
         let listens = |socket: &OwnedFd| getsockopt(socket, AcceptConn).unwrap_or(false);
-        let sockets = inherited.into_iter().filter(listens).map(TcpListener::from).collect();
+        let mut sockets: Vec<_> = inherited.into_iter().filter(listens).map(TcpListener::from).collect();
+        let wanted: Vec<SocketAddr> = match &config.role {
+            RoleConfig::Trader(trader) => trader.listen.iter().map(|listen| listen.address).collect(),
+            RoleConfig::Exchange(_) => Vec::new(),
+        };
+        let count = sockets.len();
+        sockets.retain(|socket| socket.local_addr().is_ok_and(|address| wanted.contains(&address)));
+        if sockets.len() < count {
+            have_kept(&sockets);
+        }
         Self { sockets, has_keeper: true }
     }
 
@@ -52,21 +63,28 @@ impl Kept {
 
     /// Has these kept from now on, and nothing that was kept before.
     pub(super) fn keep(self, listeners: &[Listener]) {
-        if !self.has_keeper {
-            return;
-        }
-        let name = NotifyState::FdName(KEPT_NAME);
-        let sockets: Vec<_> = listeners.iter().map(|listener| listener.as_fd()).collect();
-        let kept = sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])
-            .and_then(|()| sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &sockets));
-        if let Err(error) = kept {
-            tracing::warn!("peers will be refused while this node is restarted: {error}");
+        if self.has_keeper {
+            have_kept(listeners);
         }
     }
 }
 
+/// Has the service manager keep these, and nothing that it kept before.
+fn have_kept(listeners: &[impl AsFd]) {
+    let name = NotifyState::FdName(KEPT_NAME);
+    let sockets: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+    let mut kept = sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()]);
+    if !sockets.is_empty() {
+        kept = kept.and_then(|()| sd_notify::notify_with_fds(&[NotifyState::FdStore, name], &sockets));
+    }
+    if let Err(error) = kept {
+        tracing::warn!("peers will be refused while this node is restarted: {error}");
+    }
+}
+
 /// Listens on `address`. After a crash the kernel may need a moment to take back what the rings of the dead process had
-/// in flight, its accept among them: until then the address is in use by nobody.
+/// in flight, its accept among them: until then the address is in use by nobody. So may the service manager, to give up
+/// what it kept.
 fn bind(kind: DriverKind, address: SocketAddr) -> std::io::Result<Listener> {
     let by = Instant::now() + limits::BIND_WITHIN;
     loop {

@@ -142,7 +142,8 @@ pub fn run(config: Config, file: PathBuf) -> Result<(), NodeError> {
     let _entered = tracing::info_span!("node", node = %config.name).entered();
     raise_open_files();
     let signals = signals::Signals::new()?;
-    let node = Node::start_with(config, Some(file), listen::Kept::take())?;
+    let kept = listen::Kept::take(&config);
+    let node = Node::start_with(config, Some(file), kept)?;
     signals.serve(&node.site, &node.commands)?;
     node.drain();
     Ok(())

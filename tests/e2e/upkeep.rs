@@ -1,10 +1,11 @@
 //! Sites that stay up: segments that come later, segments that are damaged at the receiver, sockets that outlive a
 //! node.
 
-use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::{fs, thread};
 
 use super::site::{Plan, Site, random_bytes};
 
@@ -159,6 +160,14 @@ fn what_has_no_place_keeps_nothing_else_up_and_comes_once() {
     site.until("nothing is amiss any more", |site| site.tells("t2", "/state") == "SYNCED");
 }
 
+/// The command that runs a node with a listening socket that is handed to it.
+fn handed(site: &Site, node: &str, listener: TcpListener) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" run \"$1\""]);
+    command.arg(env!("CARGO_BIN_EXE_supersyncd")).arg(site.config(node)).stdin(OwnedFd::from(listener));
+    command
+}
+
 /// As systemd does with a `.socket` unit: whoever connects before the node runs waits, and is served.
 #[test]
 fn a_node_takes_over_the_socket_that_it_is_handed() {
@@ -171,9 +180,38 @@ fn a_node_takes_over_the_socket_that_it_is_handed() {
     site.until("an exchange waits for the first packet", |site| {
         site.tells("e1", "/peers/0/links/0/state") == "connecting"
     });
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" run \"$1\""]);
-    command.arg(env!("CARGO_BIN_EXE_supersyncd")).arg(site.config("t1")).stdin(OwnedFd::from(listener));
+    let command = handed(&site, "t1", listener);
     site.run_as("t1", command);
     site.until_converged();
+}
+
+/// systemd keeps the listening sockets over a restart. A node whose address was narrowed from 0.0.0.0 found that port
+/// in use, by the socket that was kept for it, at each of its starts.
+#[test]
+fn what_was_kept_for_an_address_that_is_no_longer_listened_on_is_given_up() {
+    let mut site = Site::new(Plan::default());
+    let listener = TcpListener::bind("0.0.0.0:0").expect("bound");
+    let kept = listener.try_clone().expect("cloned");
+    let mut narrowed = site.address("t1");
+    narrowed.set_port(listener.local_addr().expect("bound").port());
+    site.write_trader("t1", &["127.0.0.0/8"], narrowed);
+    for exchange in site.exchanges() {
+        site.write_exchange(&exchange, [narrowed, site.address("t2")]);
+    }
+    let manager = site.path("t1").join("notify");
+    let told = UnixDatagram::bind(&manager).expect("bound");
+    let keeper = thread::spawn(move || {
+        let mut message = [0; 512];
+        let length = told.recv(&mut message).expect("the node tells something");
+        drop(kept);
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    });
+    let mut command = handed(&site, "t1", listener);
+    command.env("NOTIFY_SOCKET", &manager);
+    site.run_as("t1", command);
+    for node in site.all().into_iter().filter(|node| node != "t1") {
+        site.run(&node);
+    }
+    site.until_converged();
+    assert!(keeper.join().expect("no panic").starts_with("FDSTOREREMOVE=1"));
 }
