@@ -562,11 +562,21 @@ fn errors(config: &Config) -> Vec<String> {
 #[test]
 fn directories_that_are_there_or_can_be_made_are_fine() {
     let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(dir.path().join("local")).expect("made");
     for base in [TRADER, EXCHANGE] {
         let config = below(dir.path(), base);
         assert_eq!(errors(&config), [""; 0]);
     }
-    assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0, "a check makes nothing");
+    assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "a check makes nothing");
+}
+
+/// It was a warning that said "it can be made", and the node, which never makes it, did not start.
+#[test]
+fn what_is_to_be_served_must_be_there() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let errors = errors(&below(dir.path(), TRADER));
+    assert!(errors.len() == 1 && errors[0].contains("store.local: "), "{errors:?}");
+    assert!(errors[0].ends_with("is not there"), "{errors:?}");
 }
 
 #[test]
@@ -584,6 +594,7 @@ fn a_file_in_place_of_a_directory_is_an_error() {
 fn a_directory_that_may_not_be_written_is_an_error() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let remote = dir.path().join("remote");
+    fs::create_dir(dir.path().join("local")).expect("made");
     fs::create_dir(&remote).expect("made");
     fs::set_permissions(&remote, fs::Permissions::from_mode(0o555)).expect("set");
     let errors = errors(&below(dir.path(), TRADER));
@@ -609,6 +620,7 @@ fn a_symbolic_link_cannot_hide_that_two_roots_are_one() {
 #[test]
 fn a_port_in_use_is_an_error_unless_this_node_runs() {
     let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(dir.path().join("local")).expect("made");
     let occupant = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let mut config = below(dir.path(), TRADER);
     trader(&mut config).listen[0].address = occupant.local_addr().expect("bound");

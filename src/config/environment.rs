@@ -156,7 +156,7 @@ impl Findings {
     }
 
     fn store(&mut self, store: &StoreConfig) {
-        self.directory("store.local", &store.local, Access::Read);
+        self.given("store.local", &store.local, Access::Read);
         self.directory("store.remote", &store.remote, Access::Write);
         if let (Ok(local), Ok(remote)) = (fs::canonicalize(&store.local), fs::canonicalize(&store.remote))
             && (local.starts_with(&remote) || remote.starts_with(&local))
@@ -170,14 +170,18 @@ impl Findings {
         }
     }
 
-    /// A module is never made: what is not there is not mounted, or mistyped.
     fn module(&mut self, module: &Module) {
-        let key = format!("module {}", module.name);
-        if !module.path.exists() && matches!(nearest_existing(&module.path), Some((near, false)) if near.is_dir()) {
-            let what = format!("{key}: {} is not there", module.path.display());
+        let access = if module.read_only { Access::Read } else { Access::Write };
+        self.given(&format!("module {}", module.name), &module.path, access);
+    }
+
+    /// A directory that the node never makes: what is not there is not mounted, or mistyped.
+    fn given(&mut self, key: &str, path: &Path, access: Access) {
+        if !path.exists() && matches!(nearest_existing(path), Some((near, false)) if near.is_dir()) {
+            let what = format!("{key}: {} is not there", path.display());
             return self.add(Severity::Error, what, "make it, mount it, or write the path of another directory");
         }
-        self.directory(&key, &module.path, if module.read_only { Access::Read } else { Access::Write });
+        self.directory(key, path, access);
     }
 
     /// An address that the node is to listen on; `running`: a node of this config runs.
@@ -267,8 +271,8 @@ impl Findings {
             return self.add(Severity::Error, what, "write the path of a directory");
         }
         let wanted = match access {
-            Access::Read if is_itself => AccessFlags::R_OK | AccessFlags::X_OK,
-            Access::Read | Access::Write => AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK,
+            Access::Read => AccessFlags::R_OK | AccessFlags::X_OK,
+            Access::Write => AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK,
         };
         let allowed = eaccess(&existing, wanted);
         match (is_itself, allowed) {
@@ -279,11 +283,7 @@ impl Findings {
                 self.add(Severity::Error, what, format!("chown it, or run this as the user that may {verb} it"));
             }
             (false, Ok(())) => {
-                let what = format!("{key}: {shown} is not there; it can be made");
-                match access {
-                    Access::Read => self.add(Severity::Warning, what, "is something not mounted?"),
-                    Access::Write => self.add(Severity::Info, what, ""),
-                }
+                self.add(Severity::Info, format!("{key}: {shown} is not there; it can be made"), "");
             }
             (false, Err(error)) => {
                 let what = format!(
