@@ -297,6 +297,8 @@ fn a_short_packet_has_no_room_for_the_hello_of_a_long_name() {
 fn bad_control_sections_are_refused() {
     let base = TRADER.replace("[store]", "[control]\nhttp_x = 1\n[store]");
     check(&base, "http_x = 1", "http = \"everywhere\"", 4, &["`control.http`"]);
+    let taken = "`control.http` (127.0.0.1:7401) is taken by the [[listen]] of 0.0.0.0:7401";
+    check(&base, "http_x = 1", "http = \"127.0.0.1:7401\"", 3, &[taken, "its own port"]);
     check(&base, "http_x = 1", "socket = \"control.sock\"", 4, &["`control.socket`: the path is relative"]);
     let long = format!("socket = \"/{}\"", "s".repeat(107));
     check(&base, "http_x = 1", &long, 4, &["108 bytes", "at most 107"]);
@@ -352,6 +354,13 @@ fn bad_listeners_are_refused() {
     let twice = format!("{TRADER}{listen}");
     ok(&twice.replacen("0.0.0.0:7401", "0.0.0.0:7402", 1));
     check(&twice, "role", "role", 10, &["`listen[1].address`: 0.0.0.0:7401 is there already"]);
+    // A node that cannot bind the second one does not start.
+    let first = |address: &str| twice.replacen("0.0.0.0:7401", address, 1);
+    for address in ["10.1.1.5:7401", "[::]:7401"] {
+        check(&first(address), "role", "role", 10, &[&format!("0.0.0.0:7401 and {address} of another [[listen]]")]);
+    }
+    ok(&first("[::1]:7401"));
+    ok(&twice.replace("0.0.0.0:7401", "0.0.0.0:0"));
     check(TRADER, "[[listen]]", "[spool]\npath = \"/x\"\n[[listen]]", 6, &["`spool` is for the role exchange"]);
 }
 

@@ -79,6 +79,13 @@ pub(super) fn config(document: &Document<'_>, report: &mut Report<'_>) -> Option
     if let (Some(role), Some(state_dir)) = (&role, &state_dir) {
         apart(&top, role, state_dir, control.as_ref(), report);
     }
+    if let (Some(Control { http: Some(HttpAddress::Loopback(http)), .. }), Some(RoleConfig::Trader(trader))) =
+        (&control, &role)
+        && let Some(Listen { address, .. }) = trader.listen.iter().find(|listen| share(*http, listen.address))
+    {
+        let what = format!("`control.http` ({http}) is taken by the [[listen]] of {address}");
+        report.add(top.key_span("control"), what, "give each its own port");
+    }
     let store = role.as_ref().and_then(|role| match role {
         RoleConfig::Trader(trader) => trader.store.as_ref(),
         RoleConfig::Exchange(_) => None,
@@ -394,15 +401,29 @@ fn listeners(top: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Listen>> 
 fn listen_address(section: &Section<'_>, seen: &mut Vec<SocketAddr>, report: &mut Report<'_>) -> Option<SocketAddr> {
     let name = section.name("address");
     let field = section.parsed("address", report, value::socket_address).then(&name, report, |address| {
-        // Port 0 is a different port each time.
-        match address.port() != 0 && seen.contains(&address) {
-            true => Err(Refusal::new(format!("{address} is there already"), "give each [[listen]] its own address")),
-            false => Ok(address),
+        match seen.iter().find(|other| share(address, **other)) {
+            Some(other) if *other == address => {
+                Err(Refusal::new(format!("{address} is there already"), "give each [[listen]] its own address"))
+            }
+            Some(other) => {
+                let what = format!("{address} and {other} of another [[listen]] take in one another");
+                Err(Refusal::new(what, "give each [[listen]] its own port, or write the one that takes in all"))
+            }
+            None => Ok(address),
         }
     });
     let address = section.required("address", field, report, "write address = \"0.0.0.0:7401\"");
     seen.extend(address);
     address
+}
+
+/// Whether only one of these can be listened on. Port 0 is a different port each time.
+fn share(one: SocketAddr, two: SocketAddr) -> bool {
+    let takes_in = |all: SocketAddr, one: SocketAddr| {
+        // The one of IPv6 takes in IPv4, too.
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    one.port() != 0 && one.port() == two.port() && (one.ip() == two.ip() || takes_in(one, two) || takes_in(two, one))
 }
 
 /// Who may connect, or use a module; everybody where the key is absent, which

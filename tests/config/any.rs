@@ -26,6 +26,9 @@ fn cidr() -> impl Strategy<Value = Cidr> {
     .prop_map(|text| Cidr::parse(&text).expect("of the right form"))
 }
 
+/// From this port on it is `control.http` that listens: no two of a node share one.
+const HTTP_PORTS: u16 = 32_768;
+
 fn segments() -> impl Strategy<Value = Segments> {
     ("[a-z\"\\\\]{1,5}(\\{1\\.\\.9\\})?", 1..1_000_000_000u64, 1..1_000_000_000u64)
         .prop_map(|(pattern, records, record_bytes)| Segments { pattern, records, record_bytes })
@@ -33,7 +36,7 @@ fn segments() -> impl Strategy<Value = Segments> {
 
 fn trader_config() -> impl Strategy<Value = RoleConfig> {
     let listen = (proptest::collection::vec(cidr(), 1..4), proptest::option::of(node_name()));
-    let listeners = proptest::collection::btree_map(1..u16::MAX, listen, 1..4);
+    let listeners = proptest::collection::btree_map(8000..HTTP_PORTS, listen, 1..4);
     let store =
         (absolute_path(), absolute_path(), proptest::option::of(segments())).prop_map(|(local, remote, segments)| {
             StoreConfig {
@@ -109,7 +112,8 @@ fn exchange_config() -> impl Strategy<Value = RoleConfig> {
 }
 
 fn http_address() -> impl Strategy<Value = Option<HttpAddress>> {
-    let loopback = any::<(u8, u16)>().prop_map(|(host, port)| HttpAddress::Loopback(([127, 0, 0, host], port).into()));
+    let loopback = (any::<u8>(), HTTP_PORTS..);
+    let loopback = loopback.prop_map(|(host, port)| HttpAddress::Loopback(([127, 0, 0, host], port).into()));
     let socket = "/http/[a-z ]{1,30}".prop_map(|path| HttpAddress::Socket(path.into()));
     proptest::option::of(prop_oneof![loopback, socket])
 }
