@@ -308,7 +308,7 @@ exchange2  3     10.1.1.13:7401  down   8s   0 B/s     0 B/s     -       24.0 MB
 OBJECT  STATE    SIZE     HAVE  NOTE
 d       failed   24.0 MB  0 B   changed while it was sent
 e       waiting  ?        0 B
-... these are the first 2; --limit shows more
+... there are more than these 2; --limit shows them
 ";
     let mut some = Objects { objects: objects().split_off(3), truncated: true };
     assert_eq!(ctl::objects(&some), expected);

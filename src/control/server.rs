@@ -44,7 +44,7 @@ use crate::limits;
 pub trait Site: Send + Sync + 'static {
     /// The node as it is now.
     fn status(&self) -> Status;
-    /// Up to `limit` of the objects that `filter` admits, in the order of their names.
+    /// Up to `limit` of the objects that `filter` admits, whichever they are, in the order of their names.
     fn objects(&self, filter: ObjectFilter, limit: usize) -> Vec<ObjectStatus>;
     /// Where the node fetches into, and up to `limit` of the objects that it knows its peers to have, in the order of
     /// their names, but for the first `offset`; `None` where it has no store.

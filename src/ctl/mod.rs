@@ -469,7 +469,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         _ => (text, 1.0),
     };
     let number: f64 = number.parse().map_err(|_| "a time is seconds, or 90s, 10m, 2h, 1d".to_owned())?;
-    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+    Duration::try_from_secs_f64(number * unit).map_err(|_| format!("{text} is no time that can be waited for"))
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ pub fn objects(objects: &Objects) -> String {
     let mut out = table("", &header, objects.objects.iter().map(row), &[2; 6]);
     if objects.truncated {
         let shown = objects.objects.len();
-        line(&mut out, format_args!("... these are the first {shown}; --limit shows more"));
+        line(&mut out, format_args!("... there are more than these {shown}; --limit shows them"));
     }
     out
 }
