@@ -389,13 +389,15 @@ fn only_socket(run_dir: &Path) -> Result<PathBuf, CtlError> {
 #[derive(Debug, Clone, Copy)]
 struct Screen {
     json: bool,
+    /// One that understands more than text.
     is_terminal: bool,
     colour: Colour,
 }
 
 impl Screen {
     fn of_stdout(json: bool) -> Self {
-        let is_terminal = io::stdout().is_terminal();
+        let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        let is_terminal = io::stdout().is_terminal() && !is_dumb;
         // https://no-color.org: any value but the empty one.
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colour = if is_terminal && !no_color { Colour::Ansi } else { Colour::Plain };
@@ -430,12 +432,30 @@ impl Screen {
         if self.redraws() {
             // Home, then each line over the old one, then clear what is left: no flicker as clearing first has.
             let clear = if is_first { "\x1b[2J" } else { "" };
-            let lines = text().replace('\n', "\x1b[K\n");
+            let (columns, rows) = crossterm::terminal::size().unwrap_or((u16::MAX, u16::MAX));
+            let lines = fitted(&text(), columns.into(), rows.into()).replace('\n', "\x1b[K\n");
             return self.show(json, || format!("{clear}\x1b[H{lines}\x1b[J"));
         }
         let gap = if is_first { "" } else { "\n" };
         self.show(json, || format!("{gap}{}", text()))
     }
+}
+
+/// What of `text` has room on a screen, from its top: a picture that is longer would push its own beginning away.
+fn fitted(text: &str, columns: usize, rows: usize) -> String {
+    let height = |line: &str| line.chars().count().div_ceil(columns.max(1)).max(1);
+    // The cursor stands below the last line. A screen that does not say how large it is has room for everything.
+    if columns == 0 || rows == 0 || text.lines().map(height).sum::<usize>() < rows {
+        return text.to_owned();
+    }
+    let (mut shown, mut used) = (String::new(), 2);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next_if(|line| used + height(line) <= rows) {
+        used += height(line);
+        shown.push_str(line);
+        shown.push('\n');
+    }
+    shown + &format!("... {} lines more: make the window larger\n", lines.count())
 }
 
 /// An error's text with its lines, and without anything else that steers a terminal.
@@ -498,6 +518,17 @@ mod tests {
         for bad in ["", "s", "-1", "ten", "1w", "nan", "inf", "1e300", "5é"] {
             check(bad, None);
         }
+    }
+
+    /// Thirty links on a screen of 24 lines: what was seen of each picture was its end.
+    #[test]
+    fn a_picture_that_is_longer_than_the_screen_is_cut_at_its_end() {
+        let check = |text: &str, columns, rows, expected: &str| assert_eq!(fitted(text, columns, rows), expected);
+        check("one\ntwo\nthree\n", 80, 4, "one\ntwo\nthree\n");
+        check("one\ntwo\nthree\n", 80, 3, "one\n... 2 lines more: make the window larger\n");
+        check("one\nlonger than that\n", 7, 4, "one\n... 1 lines more: make the window larger\n");
+        check("one\ntwo\n", 80, 1, "... 2 lines more: make the window larger\n");
+        check("one\ntwo\n", 0, 0, "one\ntwo\n");
     }
 
     #[test]
