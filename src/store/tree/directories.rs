@@ -116,6 +116,11 @@ impl Directories {
         Ok(true)
     }
 
+    /// The directory `path` has the mode that it is to have, be it the one that it was opened up with.
+    pub(super) fn settle(&mut self, path: &[u8]) {
+        self.loosened.remove(path);
+    }
+
     /// Gives directories that were opened up the modes that they had; those that were given another since keep it.
     pub(super) fn tighten(&mut self) {
         // The deepest first, so that each can still be reached.

@@ -60,7 +60,11 @@ impl Landing {
             self.directories.close();
             let listed = std::mem::take(&mut self.listed);
             for (path, entry) in listed.iter().rev() {
-                ended.fail(&entry.path, self.dress_directory(path, entry));
+                let dressed = self.dress_directory(path, entry);
+                if dressed.is_ok() {
+                    self.directories.settle(path.as_bytes());
+                }
+                ended.fail(&entry.path, dressed);
             }
             self.directories.tighten();
             ended.failed.extend(self.dresser.refused.take());

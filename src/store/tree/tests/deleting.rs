@@ -132,6 +132,26 @@ fn directories_that_let_nobody_in_are_no_hindrance() {
 }
 
 #[test]
+fn a_directory_that_is_to_let_its_owner_in_still_does_at_the_end() {
+    // It was opened up to the very mode that it was to get, and closed again: with each run, and told as done.
+    let site = Site::new();
+    let file = site.write("sealed/file", b"one");
+    site.send(&[], &deleting());
+    fs::write(&file, "another").expect("written");
+    let locked = site.to().join("sealed");
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o555)).expect("set");
+    fs::set_permissions(site.from().join("sealed"), PermissionsExt::from_mode(0o755)).expect("set");
+    let mut landing = site.landing(deleting());
+    // As a write is that is not permitted, which every one is to root.
+    assert!(landing.directories.loosen(b"sealed"));
+    let changes = land(&mut site.walk(&[], WalkOptions::default()), &mut landing, 100);
+    assert_eq!(changes["sealed/file"], Change::Content);
+    assert!(landing.end(true).failed.is_empty());
+    drop(landing);
+    assert_eq!(picture(&site.to()), picture(&site.from()));
+}
+
+#[test]
 fn a_dry_run_does_not_guess_what_rules_that_have_not_come_would_keep() {
     let site = Site::new();
     site.write("same/.supersyncignore", b"*.o\n");
