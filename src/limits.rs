@@ -222,6 +222,8 @@ pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
 pub const SESSION_KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// A connection of a session over which nothing came for so long is given up.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// So few bytes of a message are no sign of life: more than all that a connection says of itself in that time.
+pub const SESSION_TRICKLE_BYTES: usize = 512;
 /// A session waits so long for a file that another one is bringing in: longer than it takes to notice that one's client
 /// is gone.
 pub const SESSION_BUSY_WITHIN: Duration = Duration::from_secs(20);
@@ -577,6 +579,8 @@ pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
     assert!(SESSION_SILENCE_MAX.as_millis() < SESSION_BUSY_WITHIN.as_millis());
+    // What says that a connection is there has 5 bytes.
+    assert!(SESSION_SILENCE_MAX.as_millis() / SESSION_KEEPALIVE_EVERY.as_millis() * 10 < SESSION_TRICKLE_BYTES as u128);
     assert!(2 + SESSION_OPTIONS_BYTES_MAX + NAME_BYTES_MAX <= SESSION_PAYLOAD_BYTES_MAX);
     assert!(SESSION_BLOCK_BYTES_DEFAULT >= SESSION_BLOCK_BYTES_MIN);
     assert!(SESSION_BLOCK_BYTES_DEFAULT as usize <= SESSION_DATA_BYTES_MAX);

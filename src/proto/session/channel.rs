@@ -35,6 +35,8 @@ pub(super) enum Accept {
 #[derive(Debug)]
 struct Connection {
     heard: Time,
+    /// Bytes of a message that is not whole, which were there then.
+    begun: usize,
     sent: Time,
     /// This connection is to be the carrier, or is agreed on, and the peer is not told yet.
     carries: bool,
@@ -118,7 +120,7 @@ impl Channel {
             self.carrier = Some(link);
         }
         let connection =
-            Connection { heard: now, sent: now, carries: false, again: BTreeSet::new(), damaged_in_a_row: 0 };
+            Connection { heard: now, begun: 0, sent: now, carries: false, again: BTreeSet::new(), damaged_in_a_row: 0 };
         self.connections.insert(link, connection);
     }
 
@@ -169,10 +171,19 @@ impl Channel {
 
     // -- in ----------------------------------------------------------------------------------------------------------
 
-    /// Something came over a connection.
+    /// Something could have come over a connection, but for us.
     pub(super) fn hear(&mut self, link: LinkId, now: Time) {
         if let Some(connection) = self.connections.get_mut(&link) {
             connection.heard = now;
+        }
+    }
+
+    /// Something came: messages that are whole, and `begun` bytes of one that is not. Behind a damaged length that one
+    /// would take what says that the peer is there for its own bytes, and wait for them for ever.
+    pub(super) fn handle_progress(&mut self, link: LinkId, now: Time, is_whole: bool, begun: usize) {
+        let Some(connection) = self.connections.get_mut(&link) else { return };
+        if is_whole || begun >= connection.begun + limits::SESSION_TRICKLE_BYTES {
+            (connection.heard, connection.begun) = (now, begun);
         }
     }
 

@@ -266,7 +266,6 @@ impl Session {
         now: Time,
         received: &mut Vec<Received>,
     ) -> Result<usize, SessionError> {
-        self.channel.hear(link, now);
         let mut at = 0;
         while let Some((read, length)) = session::read(&bytes[at..]).map_err(|error| error.after(at))? {
             let raw = at..at + length;
@@ -284,6 +283,7 @@ impl Session {
                 }
             }
         }
+        self.channel.handle_progress(link, now, at > 0, bytes.len() - at);
         self.channel.ask_again()?;
         if let End::Receiving(receiving) = &mut self.end {
             receiving.check(&mut self.channel, received);

@@ -440,6 +440,33 @@ fn a_peer_that_says_nothing_is_given_up() {
     assert_eq!(sender.handle_timeout(LinkId(1), Time(limits::SESSION_SILENCE_MAX)), Err(SessionError::Silent));
 }
 
+#[test]
+fn what_says_that_a_peer_is_there_is_not_the_rest_of_a_message() {
+    // Behind a damaged length both ends waited for ever: what came every 2 s was taken for some of what lacked.
+    let second = |seconds| Time(std::time::Duration::from_secs(seconds));
+    let mut receiver = Session::receiver(Side::Client, BLOCK);
+    receiver.handle_connected(LinkId(1), second(0));
+    let mut bytes = data_head(FileId(0), BlockSeq(0), &[0; 100]).to_vec();
+    bytes[5] = 0xff;
+    bytes.extend_from_slice(&[0; 100]);
+    let mut took = |bytes: &[u8], now| {
+        assert_eq!(receiver.handle_bytes(LinkId(1), bytes, now, &mut Vec::new()), Ok(0));
+        receiver.handle_timeout(LinkId(1), now)
+    };
+    assert_eq!(took(&bytes, second(1)), Ok(()));
+    // A link that is very slow is one all the same.
+    let slow = limits::SESSION_SILENCE_MAX.as_secs() - 1;
+    for at in 1..10 {
+        bytes.resize(bytes.len() + limits::SESSION_TRICKLE_BYTES, 0);
+        assert_eq!(took(&bytes, second(1 + at * slow)), Ok(()));
+    }
+    let mut outcomes = (0..10).map(|at| {
+        encode(&Message::KeepAlive, &mut bytes).expect("fits");
+        took(&bytes, second(1 + 9 * slow + 2 * at))
+    });
+    assert!(outcomes.any(|outcome| outcome == Err(SessionError::Silent)), "it waits");
+}
+
 /// Blocks of equal files in batches of one have the same numbers in each batch.
 #[test]
 fn what_comes_late_over_a_connection_is_not_taken_for_another_batch() {
