@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
 use supersync::units::{BlockSeq, ByteCount, Entry, FileId, Kind, SessionId, TreePath};
-use supersync::wire::session::{Again, FileInfo, Message, MessageKind, MessageNumber, Read, encode, read};
+use supersync::wire::session::{Again, ErrorCode, FileInfo, Message, MessageKind, MessageNumber, Read, encode, read};
 
 use super::session::{Outcome, Server};
 use super::site::{PATIENCE, fresh_address};
@@ -28,6 +28,11 @@ fn await_kind(mut stream: &TcpStream, kind: MessageKind) {
         }
         bytes.drain(..at);
     }
+}
+
+/// Reads until nothing more comes.
+fn await_end(mut stream: &TcpStream) {
+    stream.read_to_end(&mut Vec::new()).expect("it ends in good order");
 }
 
 #[test]
@@ -68,4 +73,33 @@ fn what_came_before_damage_is_written_and_the_last_word_is_said_again() {
     thread.join().expect("the client keeps to the protocol");
     outcome.ok();
     assert_eq!(fs::read(destination.join("file")).expect("landed"), b"hello");
+}
+
+/// The server gave the session up with the connection that it was made over, which the client noticed later.
+#[test]
+fn a_session_that_is_over_at_the_server_is_to_be_run_again() {
+    let server = Server::start();
+    let listener = TcpListener::bind(fresh_address()).expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let thread = std::thread::spawn(move || {
+        let send = |mut stream: &TcpStream, message: &Message<'_>| {
+            let mut bytes = Vec::new();
+            encode(message, &mut bytes).expect("fits");
+            stream.write_all(&bytes).expect("sent");
+        };
+        let (first, _) = listener.accept().expect("called");
+        await_kind(&first, MessageKind::Pull);
+        send(&first, &Message::Session(SessionId(1)));
+        let (second, _) = listener.accept().expect("called");
+        await_kind(&second, MessageKind::Session);
+        drop((first, listener));
+        await_kind(&second, MessageKind::Control);
+        send(&second, &Message::Error { code: ErrorCode::REFUSED, text: "there is no such session" });
+        await_end(&second);
+    });
+    let destination = server.path("pulled");
+    let outcome = Outcome::of(&server, server.pull_from(address, "any", &destination, &["--connections", "2"]));
+    thread.join().expect("the client keeps to the protocol");
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    assert!(outcome.errors.contains("no such session"), "{}", outcome.errors);
 }

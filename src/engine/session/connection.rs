@@ -51,6 +51,8 @@ pub(in crate::engine) struct Connection {
     id: LinkId,
     state: State,
     began: Time,
+    /// It was added to the session, and the server has said nothing yet.
+    is_unheard: bool,
     /// What goes out first.
     greeting: Vec<u8>,
     /// The file that was read last.
@@ -70,6 +72,7 @@ impl std::fmt::Debug for NewConnection {
 
 impl Connection {
     pub(in crate::engine) fn new(new: NewConnection, now: Time) -> Self {
+        let is_unheard = matches!(new.role, Role::Joins { .. });
         let (state, greeting) = match new.role {
             Role::Called(caller) => (State::Called(caller), Vec::new()),
             Role::Asks { session, command } => (State::Asks(session), command),
@@ -84,6 +87,7 @@ impl Connection {
             id: new.id,
             state,
             began: now,
+            is_unheard,
             greeting,
             opened: None,
             out: Vec::new(),
@@ -108,6 +112,9 @@ impl Connection {
         if !matches!(self.state, State::Joined(_)) {
             at = self.meet(shared, buffer.filled(), now)?;
             self.taken += at;
+        }
+        if self.is_unheard {
+            self.is_unheard = Self::is_unsaid(buffer.filled())?;
         }
         let mut received = Vec::new();
         let mut result = Ok(());
@@ -193,6 +200,18 @@ impl Connection {
             State::Joined(_) | State::Leaves(_) => {}
         }
         Ok(length)
+    }
+
+    /// Whether the server has yet to say something. That it takes no further connection, as of a session that it has
+    /// given up, is the end of this one: where it is the last one, the session was lost, and can be run again.
+    fn is_unsaid(bytes: &[u8]) -> Result<bool, String> {
+        match session::read(bytes) {
+            Ok(Some((Read::Message(Message::Error { text, .. }), _))) => {
+                Err(format!("the server refuses it: {}", words(text)))
+            }
+            // What is wrong with it is told where it is taken in.
+            found => Ok(matches!(found, Ok(None))),
+        }
     }
 
     /// Has somebody who may wait find the answer to a first message.
