@@ -63,6 +63,8 @@ pub struct EngineConfig {
     pub journals: Vec<Option<Journal>>,
     /// What the workers move bytes with.
     pub driver: DriverKind,
+    /// A worker that the kernel has no memory for a ring for goes by plain calls.
+    pub or_plain: bool,
     /// Worker threads; at least one.
     pub workers: usize,
     /// Where padding starts from; any number.

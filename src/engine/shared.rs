@@ -56,6 +56,7 @@ struct Ended {
 
 pub(super) struct Shared {
     pub(super) driver: DriverKind,
+    pub(super) or_plain: bool,
     flows: Mutex<Flows>,
     pub(super) stores: Vec<Store>,
     parts: Mutex<BTreeMap<PartKey, Arc<Part>>>,
@@ -105,6 +106,7 @@ impl Shared {
     ) -> std::io::Result<Self> {
         Ok(Self {
             driver: config.driver,
+            or_plain: config.or_plain,
             flows: Mutex::new(config.flows),
             stores: config.stores,
             parts: Mutex::new(BTreeMap::new()),

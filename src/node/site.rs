@@ -228,7 +228,8 @@ impl Site {
         });
         let notify = move |notice| drop(commands.send(Command::Notice(notice)));
         let seed = rand::rng().random();
-        let engine = Engine::start(EngineConfig { flows, stores, journals, driver, workers, seed }, notify)?;
+        let engine =
+            Engine::start(EngineConfig { flows, stores, journals, driver, or_plain: false, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
         if let Some(http) = &http {
             tracing::info!("page, metrics and health: {http}");

@@ -1,7 +1,9 @@
 //! What a session may not do to others: to what they have, to the node that serves it, and to its end.
 
 use std::fs;
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -57,4 +59,33 @@ fn a_node_that_hashes_for_a_session_ends_when_it_is_told_to() {
     }
     client.kill().expect("ours");
     client.wait().expect("it ended");
+}
+
+#[test]
+fn who_has_too_little_memory_for_rings_transfers_without() {
+    // An ordinary user who began several at once: some had a ring to try, and then none to work with.
+    let server = Server::start();
+    for path in ["", "here"] {
+        fs::set_permissions(server.path(path), fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    fs::write(server.path("here/file"), "some").expect("written");
+    let is_root = nix::unistd::geteuid().is_root();
+    // Enough for one ring, and for two.
+    for kibibytes in (1_500..=3_000).step_by(100) {
+        let mut push = Command::new("sh");
+        push.arg("-c").arg(format!("ulimit -l {kibibytes} && exec \"$@\"")).arg("sh");
+        push.arg(env!("CARGO_BIN_EXE_supersyncctl")).args(["push", "--connections=4", "--engine=auto"]);
+        push.arg(server.path("here/file")).arg(format!("supersync://{}/open/{kibibytes}", server.address));
+        if is_root {
+            // Of root nothing is counted.
+            push.uid(65_534);
+        }
+        let output = push.stdin(Stdio::null()).output().expect("started");
+        if matches!(output.status.code(), Some(126 | 127)) {
+            println!("skipped: an ordinary user cannot run it: {output:?}");
+            return;
+        }
+        assert!(output.status.success(), "{kibibytes} KiB: {output:?}");
+        assert!(server.path("open").join(kibibytes.to_string()).join("file").exists());
+    }
 }
