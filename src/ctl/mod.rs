@@ -241,7 +241,7 @@ where
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("supersyncctl: cannot start: {error}");
+            complain(&format!("cannot start: {error}"));
             return exit::FAILED.into();
         }
     };
@@ -250,11 +250,16 @@ where
         Err(error) => {
             let status = error.exit_status();
             if status != exit::OK {
-                eprintln!("supersyncctl: {}", printable(&error.to_string()));
+                complain(&error.to_string());
             }
             status.into()
         }
     }
+}
+
+/// Says what is wrong. Where that cannot be written, on a full disk perhaps, the exit status has to say it.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "supersyncctl: {}", printable(what));
 }
 
 async fn run(cli: Cli) -> Result<u8, CtlError> {

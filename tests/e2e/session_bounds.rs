@@ -89,3 +89,12 @@ fn who_has_too_little_memory_for_rings_transfers_without() {
         assert!(server.path("open").join(kibibytes.to_string()).join("file").exists());
     }
 }
+
+#[test]
+fn a_client_whose_words_nobody_can_keep_says_it_by_its_exit_status() {
+    let server = Server::start();
+    let full = || fs::File::options().write(true).open("/dev/full").expect("opened");
+    let mut pull = server.pull_from(server.address, "nothing/there", &server.path("there"), &[]);
+    let status = pull.stdin(Stdio::null()).stdout(full()).stderr(full()).status().expect("started");
+    assert_eq!(status.code(), Some(1), "{status}");
+}
