@@ -72,6 +72,8 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub const PROGRESS_JSON_EVERY: Duration = Duration::from_secs(1);
 /// A transfer that was told to stop is left alone after this time.
 pub const SESSION_STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Who follows it, and cannot say how it ended since nobody reads that, is left alone after this time.
+pub const SESSION_LEFT_WITHIN: Duration = Duration::from_secs(6);
 
 // -- data plane ----------------------------------------------------------------------------------------
 
@@ -578,6 +580,7 @@ pub const DEMO_REVIVE_AFTER: Duration = Duration::from_secs(1);
 pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
+    assert!(SESSION_STOP_WITHIN.as_millis() < SESSION_LEFT_WITHIN.as_millis());
     assert!(SESSION_SILENCE_MAX.as_millis() < SESSION_BUSY_WITHIN.as_millis());
     // What says that a connection is there has 5 bytes.
     assert!(SESSION_SILENCE_MAX.as_millis() / SESSION_KEEPALIVE_EVERY.as_millis() * 10 < SESSION_TRICKLE_BYTES as u128);

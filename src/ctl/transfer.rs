@@ -452,7 +452,8 @@ impl Interrupt {
 }
 
 /// Runs `work` on a thread of its own, which is told of the first SIGINT or SIGTERM once it has
-/// [begun](Interrupt::begin). Before that, and the second time, it is left where it is.
+/// [begun](Interrupt::begin). Before that, the second time, and where it does not end for that, as when nobody reads
+/// what it says, it is left where it is.
 pub(super) async fn interruptible(
     work: impl FnOnce(&Interrupt) -> Result<u8, CtlError> + Send + 'static,
 ) -> Result<u8, CtlError> {
@@ -461,16 +462,26 @@ pub(super) async fn interruptible(
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let shared = Arc::clone(&interrupt);
     std::thread::Builder::new().name("transfer".into()).spawn(move || drop(done.send(work(&shared))))?;
+    let mut leave_at = None;
     loop {
         tokio::select! {
+            () = until(leave_at) => return Err(CtlError::Interrupted),
             result = &mut ended => return result.unwrap_or_else(|_| Err(CtlError::Interrupted)),
             () = either(&mut signals) => {
                 let again = interrupt.asked.swap(true, Ordering::AcqRel);
                 if again || !interrupt.begun.load(Ordering::Acquire) {
                     return Err(CtlError::Interrupted);
                 }
+                leave_at = Some(tokio::time::Instant::now() + limits::SESSION_LEFT_WITHIN);
             }
         }
+    }
+}
+
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

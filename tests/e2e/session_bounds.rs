@@ -1,11 +1,13 @@
 //! What a session may not do to others: to what they have, to the node that serves it, and to its end.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -97,4 +99,33 @@ fn a_client_whose_words_nobody_can_keep_says_it_by_its_exit_status() {
     let mut pull = server.pull_from(server.address, "nothing/there", &server.path("there"), &[]);
     let status = pull.stdin(Stdio::null()).stdout(full()).stderr(full()).status().expect("started");
     assert_eq!(status.code(), Some(1), "{status}");
+}
+
+#[test]
+fn a_client_that_nobody_reads_ends_when_it_is_told_to() {
+    let server = Server::start();
+    fs::write(server.path("here/file"), "some").expect("written");
+    let (_unread, words) = nix::unistd::pipe2(OFlag::O_NONBLOCK).expect("a pipe");
+    let mut words = fs::File::from(words);
+    while words.write(&[b'x'; 4096]).is_ok() {}
+    fcntl(&words, FcntlArg::F_SETFL(OFlag::empty())).expect("it waits from now on");
+    let mut push = server.push_to(server.address, &server.path("here/file"), "open/there", &[]);
+    let mut client = push.stdin(Stdio::null()).stdout(words).stderr(Stdio::null()).spawn().expect("started");
+    let by = Instant::now() + PATIENCE;
+    while !server.path("open/there/file").exists() {
+        assert!(Instant::now() < by, "nothing comes:\n{}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    kill(Pid::from_raw(client.id() as i32), Signal::SIGTERM).expect("it lives");
+    let status = loop {
+        match client.try_wait().expect("ours") {
+            Some(status) => break status,
+            None if Instant::now() >= by => {
+                client.kill().expect("it lives");
+                panic!("it does not end");
+            }
+            None => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    };
+    assert_eq!(status.code(), Some(3), "{status}");
 }
