@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::session::Server;
-use super::site::PATIENCE;
+use super::site::{PATIENCE, descriptors};
 
 #[test]
 fn unfinished_files_of_others_are_not_given_out() {
@@ -128,4 +128,23 @@ fn a_client_that_nobody_reads_ends_when_it_is_told_to() {
         }
     };
     assert_eq!(status.code(), Some(3), "{status}");
+}
+
+/// A pull left two descriptors behind, until the daemon had none left.
+#[test]
+fn what_was_pulled_is_let_go_of() {
+    let server = Server::start();
+    fs::write(server.path("closed/file"), "content").expect("written");
+    let pid = server.daemon.as_ref().expect("it runs").id();
+    let pull = |at: usize| {
+        server.pull("closed/", &server.path(format!("there{at}")), &[]).ok();
+    };
+    pull(0);
+    let before = descriptors(pid);
+    (1..=20).for_each(pull);
+    let by = Instant::now() + PATIENCE;
+    while descriptors(pid) > before + 10 {
+        assert!(Instant::now() < by, "{before} descriptors before, and {} now", descriptors(pid));
+        std::thread::yield_now();
+    }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -26,8 +26,8 @@ use crate::units::{ByteCount, Entry, ObjectName, Offset, Root256, TreePath};
 pub(super) struct Top {
     pub(super) path: Arc<Path>,
     pub(super) dir: OwnedFd,
-    /// The directory that a file was last opened in.
-    last: Mutex<Option<(Arc<Place>, Arc<OwnedFd>)>>,
+    /// The directory that a file was last opened in. It has this top, which a strong reference would keep for ever.
+    last: Mutex<Option<(Weak<Place>, Arc<OwnedFd>)>>,
 }
 
 /// A directory below a top that entries were found in.
@@ -50,13 +50,13 @@ impl Place {
         // A whole directory is set or none.
         let mut last = self.top.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((place, directory)) = &*last
-            && Arc::ptr_eq(place, self)
+            && std::ptr::eq(place.as_ptr(), Arc::as_ptr(self))
         {
             return Ok(Arc::clone(directory));
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let directory = Arc::new(resolve::open_beneath(self.top.dir.as_fd(), &self.path, flags, Links::Refuse)?);
-        *last = Some((Arc::clone(self), Arc::clone(&directory)));
+        *last = Some((Arc::downgrade(self), Arc::clone(&directory)));
         Ok(directory)
     }
 }

@@ -255,3 +255,17 @@ fn the_longest_paths_are_walked_and_read() {
     last.read_whole(&mut bytes).expect("read");
     assert_eq!(&bytes, b"deep");
 }
+
+/// A daemon kept two descriptors for each tree that was ever pulled from it, until it had none left.
+#[test]
+fn a_walk_that_is_over_keeps_no_directory_open() {
+    let site = Site::new();
+    site.write("sub/file", b"content");
+    let mut walk = site.walk(&[], WalkOptions::default());
+    let found = all(&mut walk, 10);
+    let file = found.iter().find(|found| found.entry.kind == Kind::File).expect("found");
+    file.read_whole(&mut [0; 7]).expect("read");
+    let top = std::sync::Arc::downgrade(&file.place.top);
+    drop((walk, found));
+    assert_eq!(top.strong_count(), 0, "nobody reads there any more");
+}
