@@ -172,6 +172,15 @@ pub enum StoreError {
         /// The directory.
         directory: PathBuf,
     },
+    /// A directory that a spool would remove files from is somewhere else.
+    #[error(
+        "{directory}: is a symbolic link, and a spool removes what is in its directories; remove the link, or mount there \
+         what it leads to"
+    )]
+    SpoolLink {
+        /// The link.
+        directory: PathBuf,
+    },
     /// It is not known which directories a spool has made.
     #[error(
         "{file}: damaged, so that it is not known which directories are this spool's; remove it, and those of the peers \

@@ -122,6 +122,20 @@ impl Root {
         Ok(Self { shared: Arc::new(Shared { path: path.into(), dir, writer: Some(writer) }) })
     }
 
+    /// The same of a directory in this one, which must be one itself: no symbolic link is followed.
+    pub(super) fn create_in(&self, entry: &str) -> Result<Self, StoreError> {
+        let (path, above) = (&*self.shared.path.join(entry), self.shared.dir.as_fd());
+        let io = |operation| move |errno| StoreError::io(path, None, operation, errno);
+        match mkdirat(above, entry, Mode::from_bits_truncate(0o777)) {
+            Ok(()) => fsync(above).map_err(io("flush the directory above"))?,
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(io("make the directory")(errno)),
+        }
+        let dir = resolve::open_directory(above, entry.as_bytes(), Links::Refuse).map_err(io("open the directory"))?;
+        let writer = Writer::open(path, dir.as_fd())?;
+        Ok(Self { shared: Arc::new(Shared { path: path.into(), dir, writer: Some(writer) }) })
+    }
+
     /// Where it was opened; for messages only.
     pub fn path(&self) -> &Path {
         &self.shared.path

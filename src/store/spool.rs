@@ -4,17 +4,22 @@
 //! again, one that is restarted need not. The kernel's boot id tells the two apart. It stands in the
 //! spool's private directory; when it is another one, or missing, what the spool holds is thrown away.
 //! Beside it stands a list of the directories that are the spool's: nothing else is ever thrown away, and a
-//! directory that somebody else has put something into is refused.
+//! directory that somebody else has put something into, or something else in place of, is refused.
 //! How much a spool may hold, and what goes first, is decided in `transfer`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::error::{StoreError, check_name};
 use super::part::errno_of;
+use super::resolve::{self, Links};
 use super::root::Root;
 use super::scan::scan;
 use crate::limits;
@@ -111,8 +116,8 @@ impl Spool {
             listed = Listed::default();
             fs::write(&id_file, format!("{}\n", boot.0)).map_err(io("write the boot id of the spool"))?;
         }
-        listed.extend(path, peers)?.write(&private)?;
-        let peers = peers.iter().map(|peer| open_peer(path, peer)).collect::<Result<_, _>>()?;
+        listed.extend(&root, peers)?.write(&private)?;
+        let peers = peers.iter().map(|peer| open_peer(&root, peer)).collect::<Result<_, _>>()?;
         Ok(Self { root, peers })
     }
 
@@ -140,8 +145,8 @@ fn check_peer(path: &Path, peer: &str) -> Result<(), StoreError> {
     if valid { Ok(()) } else { Err(StoreError::BadPeer { root: path.into(), peer: peer.to_owned() }) }
 }
 
-fn open_peer(path: &Path, peer: &str) -> Result<SpoolPeer, StoreError> {
-    let root = Root::create(&path.join(peer))?;
+fn open_peer(spool: &Root, peer: &str) -> Result<SpoolPeer, StoreError> {
+    let root = spool.create_in(peer)?;
     let kept = scan(&root)?
         .objects
         .into_iter()
@@ -173,17 +178,28 @@ impl Listed {
         }
     }
 
-    /// With `peers`, whose directories must have nothing in them if they are not listed yet.
-    fn extend(mut self, path: &Path, peers: &[String]) -> Result<Self, StoreError> {
-        for peer in peers.iter().filter(|peer| !self.0.contains(*peer)) {
-            let directory = path.join(peer);
-            match fs::read_dir(&directory).map(|mut entries| entries.next().is_none()) {
-                Ok(true) => {}
-                Ok(false) => return Err(StoreError::NotSpool { directory }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(StoreError::io(path, None, "look at a directory of the spool", errno_of(&error)));
-                }
+    /// With `peers`, whose directories must have nothing in them but what this spool has put there: one that is not
+    /// listed yet is empty, and one that is has a private directory of its own, or is empty. Whatever else stands in
+    /// their place, by a mount or a link, is somebody else's.
+    fn extend(mut self, spool: &Root, peers: &[String]) -> Result<Self, StoreError> {
+        for peer in peers {
+            let directory = || spool.path().join(peer);
+            let io = |errno| StoreError::io(spool.path(), None, "look at a directory of the spool", errno);
+            let opened = resolve::open_directory(spool.shared().dir.as_fd(), peer.as_bytes(), Links::Refuse);
+            let opened = match opened {
+                Err(Errno::ENOENT) => continue,
+                Err(Errno::ELOOP) => return Err(StoreError::SpoolLink { directory: directory() }),
+                outcome => outcome.map_err(io)?,
+            };
+            let (mut is_empty, mut has_private) = (true, false);
+            let listed = resolve::list(opened, |_, entry, _| {
+                is_empty = false;
+                has_private |= entry == limits::PRIVATE_DIR.as_bytes();
+                if has_private { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            listed.map_err(io)?;
+            if !is_empty && !(has_private && self.0.contains(peer)) {
+                return Err(StoreError::NotSpool { directory: directory() });
             }
         }
         self.0.extend(peers.iter().cloned());
@@ -280,6 +296,28 @@ mod tests {
             Spool::open_in_boot(dir.path(), &peers(), &BootId::new(boot)).expect("empty");
             assert!(another.join("trader1").exists());
         }
+    }
+
+    /// What a link in place of a directory led to was taken for what the spool had kept, and removed.
+    #[test]
+    fn what_stands_in_place_of_a_directory_is_neither_used_nor_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, theirs) = (dir.path().join("spool"), dir.path().join("theirs"));
+        let ours = path.join("trader1");
+        drop(Spool::open(&path, &peers()).expect("new"));
+        fs::create_dir(&theirs).expect("made");
+        fs::write(theirs.join("precious"), "theirs").expect("written");
+        fs::remove_dir_all(&ours).expect("there");
+        std::os::unix::fs::symlink(&theirs, &ours).expect("linked");
+        let refused = Spool::open(&path, &peers());
+        assert!(matches!(refused, Err(StoreError::SpoolLink { .. })), "{refused:?}");
+        // As if it were mounted there.
+        fs::remove_file(&ours).expect("there");
+        fs::rename(&theirs, &ours).expect("moved");
+        let refused = Spool::open(&path, &peers());
+        assert!(matches!(refused, Err(StoreError::NotSpool { .. })), "{refused:?}");
+        let left: Vec<_> = fs::read_dir(&ours).expect("there").map(|entry| entry.expect("read").file_name()).collect();
+        assert_eq!(left, ["precious"]);
     }
 
     #[test]
