@@ -368,8 +368,11 @@ impl Worker {
         match self.connections.get_mut(&id) {
             Some(Spoken::Site(connection)) => {
                 let (link, fetch) = (&connection.link, connection.fetch);
-                let deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), now));
-                connection.flight.deadline = connection.held_until.map_or(deadline, |at| at.min(deadline));
+                // With a train in flight there is nothing that could be done about what is due to be sent.
+                let may_send = connection.flight.train.is_some();
+                let deadline = self.shared.with_flows(|flows, now| link.poll_timeout(flows.at(fetch), may_send, now));
+                let held_until = connection.held_until.filter(|_| may_send);
+                connection.flight.deadline = held_until.map_or(deadline, |at| at.min(deadline));
                 connection.stats.update(&connection.link);
             }
             Some(Spoken::Session(connection)) => {

@@ -218,10 +218,10 @@ impl Link {
     }
 
     /// See [`duplex::Link::poll_timeout`] and [`extended::Link::poll_timeout`].
-    pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
+    pub fn poll_timeout(&self, fetch: &Flow, may_send: bool, now: Time) -> Time {
         match self {
-            Self::Seed(link) => link.poll_timeout(fetch, now),
-            Self::Extended(link) => link.poll_timeout(fetch, now),
+            Self::Seed(link) => link.poll_timeout(fetch, may_send, now),
+            Self::Extended(link) => link.poll_timeout(fetch, may_send, now),
             Self::Serving(link) => link.poll_timeout(now),
             Self::Asking(link) => link.poll_timeout(fetch, now),
         }

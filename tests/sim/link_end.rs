@@ -316,12 +316,8 @@ impl World {
         }
         let now = supersync::units::Time(std::time::Duration::from_nanos(self.now - started));
         let (fetch, _) = self.nodes[node].flows.pair(this.fetch, this.serve);
-        let mut at = started + link.poll_timeout(fetch, now).0.as_nanos() as u64;
-        // While a train is under way nothing can be sent; only the peer's silence counts, which is looked at at
-        // leisure.
-        if this.sent < this.train.len() {
-            at = at.max(self.now + 100_000_000);
-        }
+        let may_send = this.sent == this.train.len();
+        let at = started + link.poll_timeout(fetch, may_send, now).0.as_nanos() as u64;
         if this.timer_at != Some(at) {
             this.timer_at = Some(at);
             self.at(at, Event::Timer { conn: id, end, at });

@@ -388,10 +388,15 @@ impl Link {
         self.ended && self.peer_ended
     }
 
-    /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens.
-    pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
+    /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens. Where it cannot send before it
+    /// was heard of anyway, as when something is on its way out, `may_send` is false.
+    pub fn poll_timeout(&self, fetch: &Flow, may_send: bool, now: Time) -> Time {
         if self.peer.is_none() {
             return self.opened + limits::FIRST_PACKET_WITHIN;
+        }
+        if !may_send {
+            let at = now + limits::KEEPALIVE_EVERY;
+            return if self.free { at.min(self.last_in + limits::SILENCE_MAX).max(now) } else { at };
         }
         let mut at = fetch.poll_timeout(self.config.id, now).unwrap_or(now + limits::KEEPALIVE_EVERY);
         if self.free {

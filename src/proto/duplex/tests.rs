@@ -461,7 +461,7 @@ fn a_peer_that_asks_once_and_waits_is_told_again_that_it_must() {
     a.receives_text(&["R:x:N:"], at(0)).unwrap();
     assert_eq!(heads(&a.sends(at(0), 1), 64, 2), ["P:"]);
     assert_eq!(a.sends(at(1999), 1).len(), 0);
-    assert!(a.link.poll_timeout(&a.fetch, at(1999)) < at(3000), "it is looked at again");
+    assert!(a.link.poll_timeout(&a.fetch, true, at(1999)) < at(3000), "it is looked at again");
     assert_eq!(heads(&a.sends(at(2000), 1), 64, 2), ["P:"]);
     a.offers("x", vec![b'x']);
     assert_eq!(heads(&a.sends(at(2001), 1), 64, 5), ["B:1:x"]);
@@ -571,8 +571,22 @@ fn silence_ends_a_link_of_ours_and_keepalives_prevent_it() {
     a.receives(&keepalive, Time(limits::KEEPALIVE_EVERY)).unwrap();
     assert!(a.link.handle_timeout(Time(limits::SILENCE_MAX)).is_ok());
     let end = Time(limits::KEEPALIVE_EVERY + limits::SILENCE_MAX);
-    assert_eq!(a.link.poll_timeout(&a.fetch, end), end);
+    assert_eq!(a.link.poll_timeout(&a.fetch, true, end), end);
     assert!(matches!(a.link.handle_timeout(end), Err(LinkError::Silent(_))));
+}
+
+/// A peer that kept alive and read nothing had its link looked at again and again, for a keep-alive that could not go.
+#[test]
+fn a_link_whose_train_is_in_flight_is_not_looked_at_for_what_is_due_to_be_sent() {
+    let (a, _) = pair(N);
+    let late = Time(2 * limits::KEEPALIVE_EVERY);
+    assert_eq!(a.link.poll_timeout(&a.fetch, true, late), late);
+    assert!(a.link.poll_timeout(&a.fetch, false, late) > late);
+    let mut seed = Side::new(Role::Trader, N);
+    seed.meets_seed_peer();
+    seed.receives_text(&["N:"], at(0)).unwrap();
+    assert_eq!(seed.link.poll_timeout(&seed.fetch, true, late), late, "a packet is owed");
+    assert!(seed.link.poll_timeout(&seed.fetch, false, late) > late);
 }
 
 #[test]

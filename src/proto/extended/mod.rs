@@ -279,9 +279,14 @@ impl Link {
         self.asked.len()
     }
 
-    /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens.
-    pub fn poll_timeout(&self, fetch: &Flow, now: Time) -> Time {
-        let at = (self.last_in + limits::SILENCE_MAX).min(self.last_out + limits::KEEPALIVE_EVERY);
+    /// When to call [`Link::handle_timeout`] and to poll again, whatever else happens. Where it cannot send before it
+    /// was heard of anyway, as when something is on its way out, `may_send` is false.
+    pub fn poll_timeout(&self, fetch: &Flow, may_send: bool, now: Time) -> Time {
+        let silent = self.last_in + limits::SILENCE_MAX;
+        if !may_send {
+            return silent.max(now);
+        }
+        let at = silent.min(self.last_out + limits::KEEPALIVE_EVERY);
         at.min(fetch.poll_range_timeout(self.config.id, now).unwrap_or(at)).max(now)
     }
 

@@ -627,6 +627,18 @@ fn an_answer_to_a_request_that_was_never_made_ends_the_link() {
     assert!(!super::LinkError::Silent(limits::SILENCE_MAX).is_damage());
 }
 
+/// As in the plain grammar; here it took one core for each worker, and the flows from all links.
+#[test]
+fn a_link_whose_train_is_in_flight_is_not_looked_at_for_what_is_due_to_be_sent() {
+    let mut net = pair(1400);
+    (0..10).for_each(|_| net.step());
+    let late = net.now + 2 * limits::KEEPALIVE_EVERY;
+    let Node { flows, ends, .. } = &mut net.nodes[0];
+    let (fetch, _) = flows.pair(ends[0].fetch, ends[0].serve);
+    assert_eq!(ends[0].link.poll_timeout(fetch, true, late), late);
+    assert!(ends[0].link.poll_timeout(fetch, false, late) > late);
+}
+
 #[test]
 fn many_small_objects_share_packets() {
     let mut net = pair(1400);
