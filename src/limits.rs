@@ -257,6 +257,8 @@ pub const BATCH_INFO_BYTES_SENT: usize = BATCH_INFO_BYTES_MAX / 4;
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 /// Messages that an end of a session asks for again in one round: more than a batch has, and less than memory.
 pub const ASKS_MAX: usize = 1 << 17;
+/// Rounds, one after the other, in which nothing came of what was asked for; after so many nothing will.
+pub const ROUNDS_IN_VAIN_MAX: u32 = 128;
 /// Damaged messages of one connection, one after the other, after which it is given up.
 pub const DAMAGED_IN_A_ROW_MAX: u32 = 16;
 /// Missing blocks that are asked for one by one (seed 002's message 0x03); more are asked for by ranges.

@@ -287,6 +287,7 @@ impl Session {
         self.channel.ask_again()?;
         if let End::Receiving(receiving) = &mut self.end {
             receiving.check(&mut self.channel, received);
+            receiving.check_hope()?;
         }
         Ok(at)
     }

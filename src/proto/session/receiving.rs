@@ -85,6 +85,10 @@ pub(super) struct Receiving {
     is_incomplete: bool,
     /// Counts what was asked for, over the whole session.
     round: u32,
+    /// What was missing when the round began, ...
+    lacked: u64,
+    /// ... and how many rounds have ended with no less.
+    rounds_in_vain: u32,
     /// The last round that each connection has brought all of.
     done: BTreeMap<LinkId, u32>,
     /// Control messages before this one have been seen when the round is over, or the next batch begins.
@@ -104,6 +108,8 @@ impl Receiving {
             failed: BTreeSet::new(),
             is_incomplete: false,
             round: 0,
+            lacked: 0,
+            rounds_in_vain: 0,
             done: BTreeMap::new(),
             told: 0,
         }
@@ -242,11 +248,13 @@ impl Receiving {
         for list in lists(&have) {
             channel.push(&Message::Have(list.as_list()));
         }
+        self.rounds_in_vain = 0;
         self.begin_round(channel);
     }
 
     fn begin_round(&mut self, channel: &mut Channel) {
         self.round += 1;
+        self.lacked = self.arrivals.missing_count();
         channel.push(&Message::Ready);
         self.told = channel.count();
     }
@@ -347,6 +355,7 @@ impl Receiving {
             return;
         }
         channel.forget_before(self.told);
+        self.rounds_in_vain = if self.arrivals.missing_count() < self.lacked { 0 } else { self.rounds_in_vain + 1 };
         // Damaged on the way, or lost with a connection.
         let missing = self.arrivals.missing(&self.batch);
         if self.arrivals.missing_count() <= limits::RETRANSMIT_EACH_MAX {
@@ -359,6 +368,15 @@ impl Receiving {
             }
         }
         self.begin_round(channel);
+    }
+
+    /// Whether there is any use in asking once more.
+    pub(super) fn check_hope(&self) -> Result<(), SessionError> {
+        if self.rounds_in_vain < limits::ROUNDS_IN_VAIN_MAX {
+            return Ok(());
+        }
+        let why = "nothing of what is missing comes, or only damaged, however often it is asked for";
+        Err(SessionError::OutOfPlace { what: "DONE", why })
     }
 
     /// Nothing more is taken in.

@@ -577,6 +577,27 @@ fn a_sender_that_does_not_listen_is_not_answered_without_end() {
     assert!(error.ends_session(), "{error}");
 }
 
+/// A pull went round and round where one block was damaged on its way each time that it was sent.
+#[test]
+fn what_never_comes_is_not_asked_for_without_end() {
+    let mut receiver = Session::receiver(Side::Server, BLOCK);
+    feed(&mut receiver, &[Message::FileCount(1), Message::FileInfo(info(b"a", 0, 1200))]).expect("announced");
+    receiver.handle_examined(FileId(0), None, Some(RangeSet::new()));
+    receiver.handle_listed(&mut Vec::new());
+    let mut round = 0;
+    let mut over = |receiver: &mut Session| {
+        said(receiver, LinkId(1), 3000);
+        round += 1;
+        feed(receiver, &[Message::Done(session::Round(round))])
+    };
+    (1..limits::ROUNDS_IN_VAIN_MAX).for_each(|_| drop(over(&mut receiver).expect("it may come yet")));
+    let data = Message::Data { file: FileId(0), seq: BlockSeq(0), data: &[0; BLOCK as usize] };
+    feed(&mut receiver, &[data]).expect("half of it");
+    (0..limits::ROUNDS_IN_VAIN_MAX).for_each(|_| drop(over(&mut receiver).expect("so may the rest")));
+    let error = over(&mut receiver).expect_err("it does not");
+    assert!(error.ends_session(), "{error}");
+}
+
 #[test]
 fn damage_without_end_ends_the_connection() {
     let mut receiver = Session::receiver(Side::Server, BLOCK);
