@@ -1,5 +1,6 @@
 //! One link's socket and what is in flight on it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,6 +88,8 @@ impl From<&LinkView> for Traffic {
 pub(super) struct LinkStats {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    /// The peer's address.
+    pub(super) ip: Option<IpAddr>,
     view: Mutex<LinkView>,
     socket: Mutex<std::sync::Weak<OwnedFd>>,
 }
@@ -107,7 +110,8 @@ impl LinkStats {
             congestion: None,
         };
         let zero = AtomicU64::default;
-        Self { bytes_in: zero(), bytes_out: zero(), view: Mutex::new(view), socket: Mutex::default() }
+        let ip = link.address.parse().map(|address: SocketAddr| address.ip()).ok();
+        Self { bytes_in: zero(), bytes_out: zero(), ip, view: Mutex::new(view), socket: Mutex::default() }
     }
 
     pub(super) fn update(&self, link: &Link) {

@@ -31,7 +31,7 @@ mod worker;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -186,12 +186,17 @@ impl Engine {
         self.shared.add_link(link);
     }
 
-    /// Serves a client of sessions, which reaches `modules` and nothing else. `address`: the client's.
-    pub fn serve_session(&self, socket: OwnedFd, address: SocketAddr, modules: Arc<session::Modules>) {
-        match session::called(&self.shared.sessions, socket, address, modules) {
-            Ok(new) => self.shared.add_session_link(new),
-            Err(error) => tracing::warn!(%address, "refused: {error}"),
-        }
+    /// Serves a client of sessions, which reaches `modules` and nothing else. `address`: the client's. An error: too
+    /// many have not said yet what they want, or the socket is of no use.
+    pub fn serve_session(
+        &self,
+        socket: OwnedFd,
+        address: SocketAddr,
+        modules: Arc<session::Modules>,
+    ) -> std::io::Result<()> {
+        let new = session::called(&self.shared.sessions, socket, address, modules)?;
+        self.shared.add_session_link(new);
+        Ok(())
     }
 
     /// The sessions of others that are under way.
@@ -238,6 +243,11 @@ impl Engine {
     /// How many links there are.
     pub fn link_count(&self) -> usize {
         self.shared.link_count()
+    }
+
+    /// How many links there are with one address.
+    pub fn link_count_of(&self, address: IpAddr) -> usize {
+        self.shared.link_count_of(address)
     }
 
     /// The longest time since a worker last went through its loop.

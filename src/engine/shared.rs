@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -299,6 +300,11 @@ impl Shared {
     }
 
     // -- links -------------------------------------------------------------------------------------------------------
+
+    /// How many links there are with one address.
+    pub(super) fn link_count_of(&self, address: IpAddr) -> usize {
+        lock(&self.links).values().filter(|(_, stats)| stats.ip == Some(address)).count()
+    }
 
     pub(super) fn add_link(&self, link: NewLink) {
         let stats = Arc::new(LinkStats::new(&link, self.now()));

@@ -1,6 +1,6 @@
 //! A trader's listeners: who may connect, and what a connection becomes.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -115,15 +115,18 @@ pub(super) fn start(site: Arc<Site>, listener: Listener, index: usize) {
 
 fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
     let Some(listen) = site.listen(index) else { return };
+    let refuse = |why: String| {
+        let place = (String::new(), address.ip().to_string(), None);
+        site.tell(place, Change::Refusal(format!("refused: {why}")));
+    };
     if !listen.admits(address.ip()) {
-        let refused = format!("refused: not in `allow` of [[listen]] {}", listen.address);
-        site.tell((String::new(), address.ip().to_string(), None), Change::Refusal(refused));
-        return;
+        return refuse(format!("not in `allow` of [[listen]] {}", listen.address));
     }
     // The engine counts what sessions have.
-    if listen.protocol != Protocol::Session && site.engine().link_count() >= limits::LINKS_MAX {
-        tracing::warn!(%address, "refused: there are {} links already", limits::LINKS_MAX);
-        return;
+    if listen.protocol != Protocol::Session
+        && let Some(why) = too_many(site, address.ip())
+    {
+        return refuse(why);
     }
     match listen.protocol {
         Protocol::Duplex => {
@@ -137,7 +140,18 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
                 tracing::warn!(%address, "the socket keeps the system's settings: {error}");
             }
             let modules = site.modules(address.ip());
-            site.engine().serve_session(socket, address, Arc::new(modules));
+            if let Err(error) = site.engine().serve_session(socket, address, Arc::new(modules)) {
+                refuse(error.to_string());
+            }
         }
     }
+}
+
+/// Why there is to be no further link with `address`.
+fn too_many(site: &Site, address: IpAddr) -> Option<String> {
+    if site.engine().link_count() >= limits::LINKS_MAX {
+        return Some(format!("there are {} links already", limits::LINKS_MAX));
+    }
+    let is_full = site.engine().link_count_of(address) >= limits::LINKS_EACH_MAX;
+    is_full.then(|| format!("{} links are all that one address has", limits::LINKS_EACH_MAX))
 }

@@ -1,7 +1,9 @@
 //! What a session may not do to others: to what they have, to the node that serves it, and to its end.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -9,7 +11,10 @@ use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use nix::unistd::Pid;
+use supersync::limits;
+use supersync::wire::session::{Command as Asked, Message, MessageKind, Options, encode};
 
 use super::session::Server;
 use super::site::{PATIENCE, descriptors};
@@ -147,4 +152,31 @@ fn what_was_pulled_is_let_go_of() {
         assert!(Instant::now() < by, "{before} descriptors before, and {} now", descriptors(pid));
         std::thread::yield_now();
     }
+}
+
+/// A connection from 127.0.0.`last` that asks for what is in `closed`, and the first byte of the answer.
+fn ask_from(last: u8, server: SocketAddr) -> (TcpStream, u8) {
+    let SocketAddr::V4(server) = server else { panic!("tests listen on IPv4") };
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, last, 0)).expect("all of 127.0.0.0/8 is this host");
+    connect(socket.as_raw_fd(), &SockaddrIn::from(server)).expect("it listens");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let options = Options::default().encode().expect("fit");
+    let mut message = Vec::new();
+    encode(&Message::Pull(Asked { options: &options, path: b"closed/" }), &mut message).expect("fits");
+    stream.write_all(&message).expect("it reads");
+    let mut kind = [0];
+    stream.read_exact(&mut kind).expect("it answers");
+    (stream, kind[0])
+}
+
+/// One client that began sessions and did nothing with them kept everybody else out.
+#[test]
+fn one_address_leaves_sessions_to_others() {
+    let server = Server::start();
+    let begun: Vec<_> = (0..limits::SESSIONS_EACH_MAX).map(|_| ask_from(2, server.address)).collect();
+    assert!(begun.iter().all(|(_, kind)| *kind == MessageKind::Session.code()));
+    assert_eq!(ask_from(2, server.address).1, MessageKind::Error.code(), "it has all that one address has");
+    assert_eq!(ask_from(3, server.address).1, MessageKind::Session.code());
 }

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,7 +32,8 @@ pub(in crate::engine) struct Sessions {
     trees: Mutex<BTreeMap<PathBuf, Arc<Slot>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_link: AtomicU64,
-    callers: Arc<AtomicUsize>,
+    /// Those that have not said what for: [`limits::SESSION_CALLERS_MAX`].
+    callers: Arc<Mutex<Seats>>,
     seats: Arc<Mutex<Seats>>,
 }
 
@@ -51,21 +52,36 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// One more; also, why it is one too many.
-    fn take(seats: &Arc<Mutex<Seats>>, from: IpAddr) -> (Self, Option<String>) {
+    /// One more of at most `max`, and of at most `each` from one address; also, why it is one too many, of `what`.
+    fn take(
+        seats: &Arc<Mutex<Seats>>,
+        from: IpAddr,
+        (max, each): (usize, usize),
+        what: &str,
+    ) -> (Self, Option<String>) {
         let mut held = lock(seats);
         held.taken += 1;
         let taken = held.taken;
         let from_there = held.by_address.entry(from).or_default();
         *from_there += 1;
-        let refusal = if taken > limits::SESSION_LINKS_MAX {
-            Some(format!("{} connections of sessions are all that this node takes", limits::SESSION_LINKS_MAX))
-        } else if *from_there > limits::SESSION_LINKS_EACH_MAX {
-            Some(format!("{} connections of sessions are all that one address has", limits::SESSION_LINKS_EACH_MAX))
+        let refusal = if taken > max {
+            Some(format!("{max} {what} are all that this node takes"))
+        } else if *from_there > each {
+            Some(format!("{each} {what} are all that one address has"))
         } else {
             None
         };
         (Self { seats: Arc::clone(seats), from }, refusal)
+    }
+
+    fn take_link(seats: &Arc<Mutex<Seats>>, from: IpAddr) -> (Self, Option<String>) {
+        let most = (limits::SESSION_LINKS_MAX, limits::SESSION_LINKS_EACH_MAX);
+        Self::take(seats, from, most, "connections of sessions")
+    }
+
+    fn take_caller(seats: &Arc<Mutex<Seats>>, from: IpAddr) -> (Self, Option<String>) {
+        let most = (limits::SESSION_CALLERS_MAX, limits::SESSION_CALLERS_EACH_MAX);
+        Self::take(seats, from, most, "connections that have not said yet what they are for")
     }
 }
 
@@ -173,10 +189,15 @@ impl Sessions {
         Ok((tree, share))
     }
 
-    fn is_full(&self) -> bool {
+    /// Why there is to be no further session for `from`.
+    fn refusal(&self, from: IpAddr) -> Option<String> {
         let mut served = lock(&self.served);
         served.retain(|_, served| served.session.strong_count() > 0);
-        served.len() >= limits::SESSIONS_MAX
+        if served.len() >= limits::SESSIONS_MAX {
+            return Some(format!("there are {} sessions already", limits::SESSIONS_MAX));
+        }
+        let has_all = served.values().filter(|served| served.from == from).count() >= limits::SESSIONS_EACH_MAX;
+        has_all.then(|| format!("{} sessions are all that one address has", limits::SESSIONS_EACH_MAX))
     }
 
     /// Those that have not ended.
@@ -195,9 +216,10 @@ impl Sessions {
         running.filter(|(_, _, session)| !session.has_ended()).map(view).collect()
     }
 
-    fn add(&self, session: &Arc<Running>, from: IpAddr, is_push: bool, path: String) -> Option<SessionId> {
-        if self.is_full() {
-            return None;
+    /// An error: why there is no room for it.
+    fn add(&self, session: &Arc<Running>, from: IpAddr, is_push: bool, path: String) -> Result<SessionId, String> {
+        if let Some(refusal) = self.refusal(from) {
+            return Err(refusal);
         }
         let mut served = lock(&self.served);
         let id = loop {
@@ -207,7 +229,7 @@ impl Sessions {
             }
         };
         served.insert(id, Served { session: Arc::downgrade(session), from, is_push, path });
-        Some(id)
+        Ok(id)
     }
 
     /// The session of this id, for a further connection from the same peer.
@@ -223,14 +245,7 @@ pub(super) struct Caller {
     modules: Arc<Modules>,
     /// Why it gets nothing, whatever it wants.
     refusal: Option<String>,
-    /// How many there are.
-    callers: Arc<AtomicUsize>,
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        self.callers.fetch_sub(1, Ordering::Relaxed);
-    }
+    _place: Seat,
 }
 
 /// What a caller gets.
@@ -296,13 +311,12 @@ pub(in crate::engine) fn called(
     address: SocketAddr,
     modules: Arc<Modules>,
 ) -> std::io::Result<NewConnection> {
-    let before = sessions.callers.fetch_add(1, Ordering::Relaxed);
-    let (seat, refusal) = Seat::take(&sessions.seats, address.ip());
-    let caller = Caller { address, modules, refusal, callers: Arc::clone(&sessions.callers) };
-    if before >= limits::SESSION_CALLERS_MAX {
-        let text = format!("{} connections have not said yet what they are for", limits::SESSION_CALLERS_MAX);
+    let (place, too_many) = Seat::take_caller(&sessions.callers, address.ip());
+    if let Some(text) = too_many {
         return Err(std::io::Error::other(text));
     }
+    let (seat, refusal) = Seat::take_link(&sessions.seats, address.ip());
+    let caller = Caller { address, modules, refusal, _place: place };
     let set_up = super::set_up(&socket);
     set_up.map_err(|error| std::io::Error::new(error.kind(), format!("its socket cannot be set up: {error}")))?;
     let role = Role::Called(caller);
@@ -354,10 +368,10 @@ impl Caller {
         };
         let (module, path) = wanted.map_err(|refusal| Refused::new(ErrorCode::REFUSED, refusal.to_string()))?;
         let rules = rules(&options).map_err(|text| Refused::new(ErrorCode::OPTIONS, text))?;
-        let busy = || Refused::new(ErrorCode::BUSY, format!("there are {} sessions already", limits::SESSIONS_MAX));
-        if shared.sessions.is_full() {
+        let busy = |text| Refused::new(ErrorCode::BUSY, text);
+        if let Some(text) = shared.sessions.refusal(self.address.ip()) {
             // Before it costs anything.
-            return Err(busy());
+            return Err(busy(text));
         }
         let peer = self.address.to_string();
         let session = if is_push {
@@ -382,10 +396,11 @@ impl Caller {
         };
         let session = session.map_err(|error| Refused::new(ErrorCode::STORE, error.to_string()))?;
         let told = command.path.escape_ascii().to_string();
-        let Some(id) = shared.sessions.add(&session, self.address.ip(), is_push, told) else {
+        let added = shared.sessions.add(&session, self.address.ip(), is_push, told);
+        let id = added.map_err(|text| {
             session.stop();
-            return Err(busy());
-        };
+            busy(text)
+        })?;
         let _ = session.id.set(id);
         let verb = if is_push { MessageKind::Push } else { MessageKind::Pull };
         tracing::info!(peer = session.peer, session = id.0, path = %command.path.escape_ascii(), "session begins: {verb}");
@@ -397,13 +412,15 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]
     fn one_address_leaves_connections_to_others_and_all_leave_them_to_links() {
         let seats = Arc::default();
         let from = |last| IpAddr::from([127, 0, 0, last]);
-        let take = |last| Seat::take(&seats, from(last));
+        let take = |last| Seat::take_link(&seats, from(last));
         let mut held: Vec<_> = (0..limits::SESSION_LINKS_EACH_MAX).map(|_| take(1)).collect();
         assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
         assert!(take(1).1.expect("too many").contains("one address"));
@@ -415,6 +432,19 @@ mod tests {
         drop(held);
         let left = lock(&seats);
         assert_eq!((left.taken, left.by_address.len()), (0, 0));
+    }
+
+    /// One address that said nothing over each of its connections had all places of those who wait for their first
+    /// message.
+    #[test]
+    fn one_address_leaves_places_to_wait_to_others() {
+        let callers = Arc::default();
+        let from = |last| IpAddr::from([127, 0, 0, last]);
+        let held: Vec<_> =
+            (0..limits::SESSION_CALLERS_EACH_MAX).map(|_| Seat::take_caller(&callers, from(1))).collect();
+        assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
+        assert!(Seat::take_caller(&callers, from(1)).1.expect("too many").contains("one address"));
+        assert_eq!(Seat::take_caller(&callers, from(2)).1, None);
     }
 
     #[test]
