@@ -282,6 +282,9 @@ impl fmt::Display for Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr(IpNet);
 
+/// Bits before the IPv4 address in an IPv6 address that stands for one (RFC 4291, 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
 /// Why a text is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
@@ -299,7 +302,8 @@ impl Cidr {
     /// Every IPv6 address.
     pub const ANY_V6: Self = Self(IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::UNSPECIFIED, 0)));
 
-    /// Reads `ADDRESS/PREFIX` or `ADDRESS`.
+    /// Reads `ADDRESS/PREFIX` or `ADDRESS`. IPv4 addresses that are written as IPv6 sockets have them
+    /// (`::ffff:10.1.1.5`) are the IPv4 addresses that they are.
     pub fn parse(text: &str) -> Result<Self, CidrError> {
         let net = match text.parse::<IpAddr>() {
             Ok(address) => IpNet::from(address),
@@ -308,7 +312,12 @@ impl Cidr {
         if net.trunc() != net {
             return Err(CidrError::HostBits(Self(net.trunc())));
         }
-        Ok(Self(net))
+        let mapped = match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => net.addr().to_ipv4_mapped().zip(net.prefix_len().checked_sub(MAPPED_PREFIX)),
+        };
+        let as_v4 = mapped.and_then(|(address, prefix)| ipnet::Ipv4Net::new(address, prefix).ok());
+        Ok(Self(as_v4.map_or(net, IpNet::V4)))
     }
 
     /// Whether `address` is in this network. An IPv4 address that arrived on an IPv6 socket
@@ -403,6 +412,12 @@ mod tests {
         check("fd00::/8", "fd12::1", true);
         check("fd00::/8", "fe80::1", false);
         check("::/0", "fe80::1", true);
+        // These admitted nobody at all.
+        check("::ffff:10.1.1.5", "10.1.1.5", true);
+        check("::ffff:10.1.0.0/112", "::ffff:10.1.1.5", true);
+        check("::ffff:10.1.0.0/112", "10.2.1.5", false);
+        check("::ffff:0:0/96", "10.2.1.5", true);
+        check("::ffff:0:0/96", "fe80::1", false);
     }
 
     #[test]
