@@ -223,20 +223,21 @@ impl Shared {
     }
 }
 
-/// Anonymous memory, read and write, starting on a huge page's boundary when it is as long as one.
-struct Mapping {
-    start: NonNull<u8>,
+/// Anonymous memory, read and write, starting on a huge page's boundary when it is as long as one. Zeroes at first;
+/// what is not touched takes no memory, and what was is given back when it is dropped.
+pub(super) struct Mapping {
+    pub(super) start: NonNull<u8>,
     bytes: usize,
 }
 
-// SAFETY: a mapping is plain memory without ties to a thread. It is reached only through `Buffer`, which upholds that
-// each byte has one owner: writing needs `&mut Buffer`, reading `&Buffer`.
+// SAFETY: a mapping is plain memory without ties to a thread. It is reached only through `Buffer` and `Gather`, which
+// uphold that each byte has one owner: writing needs `&mut` of them, reading `&`.
 unsafe impl Send for Mapping {}
 // SAFETY: as for `Send`; `&Mapping` by itself gives no access to the bytes.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(bytes: NonZeroUsize) -> io::Result<Mapping> {
+    pub(super) fn new(bytes: NonZeroUsize) -> io::Result<Mapping> {
         let huge = bytes.get() >= HUGE_PAGE_BYTES;
         let slack = if huge { HUGE_PAGE_BYTES } else { 0 };
         let bytes = bytes.get().checked_next_multiple_of(PAGE_BYTES_MAX).and_then(NonZeroUsize::new);

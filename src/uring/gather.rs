@@ -8,9 +8,10 @@
 //! gives it back advanced by what went out; sent again until [`Gather::is_done`]; then [`Gather::clear`] and over
 //! again.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::fmt;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use memmap2::MmapRaw;
 use nix::libc;
 
+use super::buffer::Mapping;
 use crate::limits::{TRAIN_BYTES_MAX, TRAIN_IOVECS_MAX};
 
 /// How a train is sent, from a ring or by a plain system call: all of it if possible, and an error, not SIGPIPE.
@@ -96,7 +98,7 @@ impl Gather {
             return None;
         }
         // SAFETY: `arena_used + len <= arena.bytes`, so the place lies within the arena or just behind it.
-        let place = unsafe { self.arena.start.add(self.arena_used) };
+        let place = unsafe { self.arena.start().add(self.arena_used) };
         if len > 0 {
             match self.pieces.last_mut() {
                 Some(last) if lengthens => last.iov_len += len,
@@ -188,7 +190,7 @@ impl Gather {
         // SAFETY: the last piece ends at `arena_used` (`open`) and is at least `len` long, so the place and the `len`
         // bytes behind it are in the arena, initialised when it was made; `self` is borrowed mutably, so nobody writes
         // to them.
-        into.extend_from_slice(unsafe { std::slice::from_raw_parts(self.arena.start.add(start).as_ptr(), len) });
+        into.extend_from_slice(unsafe { std::slice::from_raw_parts(self.arena.start().add(start).as_ptr(), len) });
         last.iov_len -= len;
         self.arena_used = start;
         self.rest -= len;
@@ -313,40 +315,30 @@ impl fmt::Debug for Gather {
 /// Memory that stays where it is, initialised, and is reached through one raw pointer only: a box would claim to be
 /// alone with its bytes each time it is moved, while the pieces point into them.
 struct Arena {
-    start: NonNull<u8>,
+    /// Of its own: the allocator would clear what it has had before, and so use all of it, and keep it for ever.
+    map: Mapping,
     bytes: usize,
 }
 
 impl Arena {
     fn new(bytes: usize) -> Arena {
-        let layout = Arena::layout(bytes);
-        if layout.size() == 0 {
-            return Arena { start: NonNull::dangling(), bytes };
-        }
-        // SAFETY: the layout's size is not zero (checked above).
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Arena { start, bytes }
+        let map = Mapping::new(NonZeroUsize::new(bytes).unwrap_or(NonZeroUsize::MIN));
+        let map = map.unwrap_or_else(|_| handle_alloc_error(Arena::layout(bytes)));
+        Arena { map, bytes }
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        self.map.start
     }
 
     /// Whether `piece` is a part of this arena that ends `used` bytes from its start.
     fn ends_at(&self, piece: &libc::iovec, used: usize) -> bool {
-        let from = piece.iov_base.addr().wrapping_sub(self.start.as_ptr().addr());
+        let from = piece.iov_base.addr().wrapping_sub(self.start().as_ptr().addr());
         from < self.bytes && from + piece.iov_len == used
     }
 
     fn layout(bytes: usize) -> Layout {
         Layout::array::<u8>(bytes).expect("an arena is smaller than the address space")
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            // SAFETY: allocated in `new` with the same layout and freed only here. No send is reading it: while one is
-            // in flight the ring owns the train.
-            unsafe { dealloc(self.start.as_ptr(), Arena::layout(self.bytes)) };
-        }
     }
 }
 
@@ -408,6 +400,26 @@ mod tests {
         train.take_back(2, &mut back);
         assert!(train.push_bytes(b"!"));
         assert_eq!(bytes_of(&mut train), b"head!");
+    }
+
+    /// The allocator cleared what it had had before: each silent connection took a MiB, and a thousand of them a GiB
+    /// that was never given back.
+    #[test]
+    fn an_arena_takes_memory_only_as_it_is_filled() {
+        const PAGE_BYTES_MIN: usize = 4096;
+        let resident = |train: &Gather| {
+            let (mut pages, start) = ([0; TRAIN_BYTES_MAX / PAGE_BYTES_MIN], train.arena.start().as_ptr());
+            // SAFETY: it writes one byte for each page of the arena, of which there are no more than `pages` has.
+            let asked = unsafe { libc::mincore(start.cast(), TRAIN_BYTES_MAX, pages.as_mut_ptr()) };
+            assert_eq!(asked, 0, "{}", io::Error::last_os_error());
+            pages.iter().filter(|page| **page & 1 != 0).count()
+        };
+        for _ in 0..3 {
+            let mut train = Gather::new();
+            assert_eq!(resident(&train), 0);
+            train.arena_mut(TRAIN_BYTES_MAX).expect("all of it").fill(1);
+            assert!(resident(&train) > 0);
+        }
     }
 
     #[test]
