@@ -261,7 +261,7 @@ impl Link {
             Self::Seed(link) => link.close(now, fetch, serve),
             Self::Extended(link) => link.close(now, fetch, serve),
             Self::Serving(link) => link.close(now, serve),
-            Self::Asking(link) => link.close(now, fetch),
+            Self::Asking(link) => link.close(fetch),
         }
     }
 }

@@ -279,7 +279,7 @@ fn an_object_that_changes_while_it_comes_in_is_begun_again() {
 #[test]
 fn an_object_is_in_one_kind_of_hands_at_a_time_and_left_to_whole_ones_in_the_end() {
     let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1")]);
-    flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("e2"));
     let range = flow.next_range(L1, Time::ZERO).expect("work");
     assert_eq!(flow.next_request(L2, false, Time::ZERO), None);
     flow.detach_blocks(L1, ms(1));

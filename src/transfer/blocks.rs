@@ -191,7 +191,7 @@ impl Flow {
         self.wake_carriers();
         self.wakes.remove(&link);
         if self.blocks.carriers.is_empty() {
-            self.share_out(now);
+            self.links_changed();
             self.wake_all_readers();
         }
     }

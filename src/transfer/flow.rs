@@ -47,6 +47,8 @@ pub struct Flow {
     pub(super) interests: Interests,
     pub(super) ledger: Ledger,
     pub(super) asks: Asks,
+    /// Links came or went: what is absent is dealt out anew before the next object is asked for.
+    pub(super) undealt: bool,
     /// Only what is on the list by name is fetched.
     pub(super) listed_only: bool,
     pub(super) room: Option<Room>,
@@ -92,6 +94,7 @@ impl Flow {
             interests: Interests::default(),
             ledger: Ledger::default(),
             asks: Asks::default(),
+            undealt: false,
             listed_only: false,
             room,
             totals: Totals::default(),
@@ -238,6 +241,7 @@ impl Flow {
         if self.kind != Kind::Fetch {
             return;
         }
+        self.undealt = false;
         let total = self.objects.len() as u64;
         let on_order: BTreeSet<_> =
             self.schedule.fetchers.values().flat_map(|fetcher| fetcher.outstanding.iter().copied()).collect();
@@ -253,18 +257,25 @@ impl Flow {
         self.wake_fetchers();
     }
 
+    /// The links have changed. All that is absent is looked at for that, so it waits until there is somebody to ask
+    /// for it: many links that come and go together cost no more than one.
+    pub(super) fn links_changed(&mut self) {
+        self.undealt = self.kind == Kind::Fetch;
+        self.wake_fetchers();
+    }
+
     // -- links that fetch --------------------------------------------------------------------------------------------
 
     /// A link to `peer` may fetch from now on.
-    pub fn attach_fetcher(&mut self, link: LinkId, peer: NodeName, now: Time) {
+    pub fn attach_fetcher(&mut self, link: LinkId, peer: NodeName) {
         self.schedule.attach(link, peer);
-        self.share_out(now);
-        self.wakes.insert(link);
+        self.links_changed();
     }
 
     /// A link is gone; what it had on order is given back at once.
-    pub fn detach_fetcher(&mut self, link: LinkId, now: Time) {
-        let orphans = self.schedule.detach(link);
+    pub fn detach_fetcher(&mut self, link: LinkId) {
+        // One that has met nobody was never attached: all that is wanted need not be dealt out anew.
+        let Some(orphans) = self.schedule.detach(link) else { return };
         for id in orphans.into_iter().rev() {
             self.end_attempt_of(link, id);
             if self.at(id).state() == ObjectState::Absent {
@@ -272,8 +283,7 @@ impl Flow {
             }
             self.wake_readers(id);
         }
-        self.share_out(now);
-        self.wake_fetchers();
+        self.links_changed();
         self.wakes.remove(&link);
         if self.schedule.fetchers.is_empty() {
             self.wake_all_readers();
@@ -288,6 +298,9 @@ impl Flow {
         }
         if self.kind == Kind::Relay && !self.has_room_for_one_more() {
             return None;
+        }
+        if self.undealt {
+            self.share_out(now);
         }
         let typical = self.longest;
         let (objects, schedule) = (&self.objects, &mut self.schedule);
@@ -460,7 +473,7 @@ impl Flow {
             return None;
         }
         let retry = self.schedule.next_retry().map(|at| if at <= now { now + schedule::LOOK_AGAIN } else { at });
-        let look = self.schedule.has_queued().then(|| now + schedule::LOOK_AGAIN);
+        let look = (self.undealt || self.schedule.has_queued()).then(|| now + schedule::LOOK_AGAIN);
         let at = [retry, look].into_iter().flatten().min()?;
         Some(at.max(self.hold.until).max(now + Duration::from_millis(1)))
     }

@@ -39,7 +39,7 @@ fn list(count: u32, links: &[(LinkId, &str)]) -> Flow {
 /// An exchange that fetches from a peer without an inventory.
 fn relay(max: u64) -> Flow {
     let mut flow = Flow::relay(ByteCount(max));
-    flow.attach_fetcher(L1, peer("t1"), Time::ZERO);
+    flow.attach_fetcher(L1, peer("t1"));
     flow
 }
 
@@ -147,7 +147,7 @@ fn a_length_that_is_not_the_lists_is_told_and_not_fetched() {
 #[test]
 fn links_of_whole_objects_begin_at_the_end_of_the_list_and_ranges_at_its_start() {
     let mut flow = list(4, &[(L1, "e1")]);
-    flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("e2"));
     (0..4).for_each(|i| assert!(flow.know(entry(&format!("o{i}"), 1)).is_some()));
     let mut met = Vec::new();
     for _ in 0..2 {
@@ -164,7 +164,7 @@ fn links_of_whole_objects_begin_at_the_end_of_the_list_and_ranges_at_its_start()
 #[test]
 fn what_comes_whole_and_is_not_what_the_inventory_says_is_left_to_ranges() {
     let mut flow = list(1, &[(L1, "e1")]);
-    flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("e2"));
     flow.know(entry("o0", 1)).expect("listed");
     let (id, generation) = bring(&mut flow, L2, ms(1));
     let commit = Action::Commit { id, generation, root: Some(Root256([1; 32])), size: SIZE };
@@ -179,7 +179,7 @@ fn what_comes_whole_and_is_not_what_the_inventory_says_is_left_to_ranges() {
 #[test]
 fn what_becomes_known_while_it_comes_whole_goes_on_and_its_root_is_looked_at() {
     let mut flow = list(1, &[(L1, "e1")]);
-    flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("e2"));
     flow.next_request(L2, true, ms(1)).expect("wanted");
     let (id, generation) = flow.handle_begin(L2, SIZE, ms(1)).expect("taken");
     flow.know(entry("o0", 1)).expect("listed");
@@ -192,7 +192,7 @@ fn what_becomes_known_while_it_comes_whole_goes_on_and_its_root_is_looked_at() {
 #[test]
 fn what_a_link_of_whole_objects_takes_no_exchange_need_fetch() {
     let mut flow = list(1, &[(L1, "e1")]);
-    flow.attach_fetcher(L2, peer("e2"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("e2"));
     let id = flow.next_interest(L1, NOW).expect("unknown");
     assert_eq!(flow.next_request(L2, true, NOW), Some(id));
     assert_eq!(flow.poll_interest_over(L1), Some(id));

@@ -105,11 +105,11 @@ impl Schedule {
         self.fetchers.insert(link, Fetcher::new(peer));
     }
 
-    /// Takes the link away; what it had on order is the caller's to queue again.
-    pub(super) fn detach(&mut self, link: LinkId) -> VecDeque<ObjectId> {
-        let Some(fetcher) = self.fetchers.remove(&link) else { return VecDeque::new() };
+    /// Takes the link away; what it had on order is the caller's to queue again. `None` for one that was not there.
+    pub(super) fn detach(&mut self, link: LinkId) -> Option<VecDeque<ObjectId>> {
+        let fetcher = self.fetchers.remove(&link)?;
         fetcher.queue.into_iter().for_each(|id| self.push(id, None));
-        fetcher.outstanding
+        Some(fetcher.outstanding)
     }
 
     /// To the end; where it is on demand of a `reader`, to the end of that reader's, which take turns. Each reader has

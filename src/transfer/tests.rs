@@ -39,15 +39,15 @@ fn list(names: &[&str]) -> Flow {
     for text in names {
         flow.want(name(text), Some(ByteCount(100)), false);
     }
-    flow.attach_fetcher(UP, peer("e1"), at(0));
-    flow.attach_fetcher(UP_2, peer("e2"), at(0));
+    flow.attach_fetcher(UP, peer("e1"));
+    flow.attach_fetcher(UP_2, peer("e2"));
     flow
 }
 
 /// An exchange with a link to the trader that it fetches from.
 fn relay(max: u64) -> Flow {
     let mut flow = Flow::relay(ByteCount(max));
-    flow.attach_fetcher(UP, peer("t1"), at(0));
+    flow.attach_fetcher(UP, peer("t1"));
     flow
 }
 
@@ -81,7 +81,7 @@ fn a_dead_link_gives_its_work_back_at_once() {
     let mut flow = list(&["x", "y"]);
     let id = flow.next_request(UP, false, at(0)).unwrap();
     let (_, generation) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
-    flow.detach_fetcher(UP, at(1));
+    flow.detach_fetcher(UP);
     assert!(actions(&mut flow).contains(&Action::Abandon { id, generation }));
     let taken = [flow.next_request(UP_2, false, at(1)), flow.next_request(UP_2, false, at(1))];
     assert!(taken.contains(&Some(id)));
@@ -93,7 +93,7 @@ fn what_is_said_late_of_an_attempt_ends_nothing_else() {
     let mut flow = list(&["x"]);
     let id = flow.next_request(UP, false, at(0)).unwrap();
     let (_, old) = flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
-    flow.detach_fetcher(UP, at(1));
+    flow.detach_fetcher(UP);
     assert_eq!(flow.next_request(UP_2, false, at(1)), Some(id));
     flow.handle_store_failed(id, old, "late".to_owned(), Fault::Store, at(2));
     flow.handle_written(id, old, ByteCount(100));
@@ -237,7 +237,7 @@ fn a_relay_that_lost_the_far_trader_says_so() {
     let mut flow = relay(1000);
     let id = flow.demand(DOWN, &name("x"), at(0)).unwrap();
     std::iter::from_fn(|| flow.poll_wake()).count();
-    flow.detach_fetcher(UP, at(1));
+    flow.detach_fetcher(UP);
     assert_eq!(flow.poll_wake(), Some(DOWN));
     assert_eq!(flow.availability(id, at(999)), Availability::Awaited, "it may be on its way");
     assert_eq!(flow.availability(id, at(1000)), Availability::Pending);
@@ -339,6 +339,33 @@ fn a_spool_file_that_cannot_be_read_is_removed_and_fetched_again() {
     flow.release(DOWN, id, false, at(1));
     flow.demand(DOWN, &name("x"), at(200)).unwrap();
     assert!(flow.next_request(UP, false, at(200)).is_some());
+}
+
+/// Each connection that ended before its first packet had all that is wanted dealt out anew, of a million objects for a
+/// tenth of a second.
+#[test]
+fn a_link_that_was_never_attached_changes_nothing_when_it_ends() {
+    let mut flow = list(&["a", "b"]);
+    while flow.poll_wake().is_some() {}
+    flow.detach_fetcher(LinkId(99));
+    assert_eq!(flow.poll_wake(), None);
+    flow.detach_fetcher(UP);
+    assert_eq!(flow.poll_wake(), Some(UP_2), "what was that link's is another's");
+}
+
+#[test]
+fn what_is_wanted_is_dealt_out_anew_when_it_is_asked_for_and_not_for_each_link_that_comes_or_goes() {
+    let mut flow = list(&["a", "b", "c", "d"]);
+    let of_e1 = flow.next_request(UP, false, at(0)).unwrap();
+    assert_eq!(flow.name(of_e1), &name("a"));
+    (10..500).for_each(|link| flow.attach_fetcher(LinkId(link), peer("e3")));
+    (10..500).for_each(|link| flow.detach_fetcher(LinkId(link)));
+    assert!(flow.undealt, "nobody has asked since");
+    assert_eq!(flow.next_request(UP_2, false, at(1)).map(|id| flow.name(id).clone()), Some(name("c")));
+    assert!(!flow.undealt);
+    flow.detach_fetcher(UP);
+    let rest: Vec<_> = std::iter::from_fn(|| flow.next_request(UP_2, false, at(2))).collect();
+    assert!(rest.contains(&of_e1), "what a link had on order is another's when it is gone");
 }
 
 #[test]

@@ -137,7 +137,7 @@ mod tests {
         for text in names {
             flow.want(ObjectName::new(text.as_bytes()).expect("valid"), None, false);
         }
-        flow.attach_fetcher(LINK, NodeName::new(b"s").expect("valid"), Time::ZERO);
+        flow.attach_fetcher(LINK, NodeName::new(b"s").expect("valid"));
         let ids: Vec<_> = std::iter::from_fn(|| flow.next_request(LINK, false, Time::ZERO)).collect();
         assert_eq!(ids.len(), names.len());
         (flow, ids)
@@ -203,7 +203,7 @@ mod tests {
     fn a_dead_link_gives_up_what_it_had_begun() {
         let (mut flow, ids) = ordered(&["a"]);
         let generation = flow.handle_begin_unsized(LINK, ids[0]).expect("wanted");
-        flow.detach_fetcher(LINK, Time::ZERO);
+        flow.detach_fetcher(LINK);
         assert!(actions(&mut flow).contains(&Action::Abandon { id: ids[0], generation }));
         assert_eq!((flow.state(ids[0]), flow.open_parts), (ObjectState::Absent, 0));
     }

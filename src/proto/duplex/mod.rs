@@ -442,7 +442,7 @@ impl Link {
         if let Some(incoming) = self.incoming.take() {
             self.counters.discarded += incoming.received.0;
         }
-        fetch.detach_fetcher(self.config.id, now);
+        fetch.detach_fetcher(self.config.id);
         self.sending = None;
         self.drop_asked(serve, now);
     }

@@ -80,7 +80,7 @@ impl Link {
             source,
         })?;
         if self.peer.is_none() {
-            self.meet(if packet.inner == Inner::Nil { Hello::find(bytes)? } else { None }, now, fetch)?;
+            self.meet(if packet.inner == Inner::Nil { Hello::find(bytes)? } else { None }, fetch)?;
         }
         self.counters.packets_in += 1;
         let out_of_place = |found, expected| Err(LinkError::OutOfPlace { at: stream_at, found, expected });
@@ -128,11 +128,11 @@ impl Link {
     }
 
     /// The peer's first packet says who it is and how both will run.
-    fn meet(&mut self, hello: Option<Hello>, now: Time, fetch: &mut Flow) -> Result<(), LinkError> {
+    fn meet(&mut self, hello: Option<Hello>, fetch: &mut Flow) -> Result<(), LinkError> {
         let peer = self.config.meet(hello)?;
         let features = peer.hello.as_ref().map(|hello| hello.features.and(self.config.hello.features));
         self.free = features.is_some_and(|features| features.contains(FEATURES));
-        fetch.attach_fetcher(self.config.id, peer.name.clone(), now);
+        fetch.attach_fetcher(self.config.id, peer.name.clone());
         self.peer = Some(peer);
         Ok(())
     }

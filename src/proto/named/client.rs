@@ -75,7 +75,7 @@ impl Client {
     pub fn poll_transmit(&mut self, now: Time, fetch: &mut Flow) -> Option<Piece> {
         if !self.attached {
             self.attached = true;
-            fetch.attach_fetcher(self.config.id, self.peer.name.clone(), now);
+            fetch.attach_fetcher(self.config.id, self.peer.name.clone());
         }
         let id = fetch.next_request(self.config.id, false, now)?;
         let name = fetch.name(id).clone();
@@ -137,8 +137,8 @@ impl Client {
 
     /// The link is gone. What was here of its objects is thrown away, and they are fetched again from their start (seed
     /// 001, "Extreme conditions").
-    pub fn close(&mut self, now: Time, fetch: &mut Flow) {
-        fetch.detach_fetcher(self.config.id, now);
+    pub fn close(&mut self, fetch: &mut Flow) {
+        fetch.detach_fetcher(self.config.id);
         let orders = std::mem::take(&mut self.orders).into_values();
         self.counters.discarded += orders.map(|order| order.received.0).sum::<u64>();
         self.current = None;

@@ -301,7 +301,7 @@ fn what_a_server_must_not_send_ends_the_link() {
         let train: Vec<u8> = packets.iter().flat_map(|text| packet(text)).collect();
         let error = client.receive(&train, Time::ZERO).expect_err("refused");
         assert!(error.to_string().contains(expected) && error.is_damage(), "{packets:?}: {error}");
-        client.link.close(Time::ZERO, &mut client.flow);
+        client.link.close(&mut client.flow);
         client.act(Time::ZERO);
         assert!(client.has.is_empty() && client.parts.is_empty(), "{packets:?}");
         assert_eq!(client.flow.objects().next().unwrap().1, ObjectState::Absent);
