@@ -183,6 +183,7 @@ impl Flow {
         for cursor in self.ledger.cursors.values_mut() {
             if cursor.reader == Some(link) {
                 (cursor.reader, cursor.asked, cursor.sure) = (None, None, false);
+                cursor.reread |= std::mem::take(&mut cursor.rereading);
             }
         }
         // One that could not be told from others, and told of nothing, was never there.

@@ -101,8 +101,10 @@ pub(super) struct Cursor {
     pub(super) sure: bool,
     /// Not all that it told was believed ...
     pub(super) doubted: bool,
-    /// ... and its log is to be read once more from the start.
+    /// ... and its log is to be read once more from the start, ...
     pub(super) reread: bool,
+    /// ... which it has been asked for, and has not answered since.
+    pub(super) rereading: bool,
 }
 
 impl Default for Ledger {

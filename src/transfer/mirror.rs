@@ -185,15 +185,18 @@ impl Flow {
         if *cursor.reader.get_or_insert(link) != link {
             return None;
         }
-        let is_again = std::mem::take(&mut cursor.reread);
-        if is_again {
-            cursor.seq = 0;
-        }
+        let is_again = cursor.reread;
         if cursor.asked.is_none() {
             self.asks.count += 1;
             cursor.asked = Some(self.asks.count);
+            cursor.reread = false;
         } else if !is_again {
             return None;
+        }
+        if is_again {
+            // In the log's own epoch what was told over this link would not be told again.
+            (cursor.seq, cursor.rereading) = (0, true);
+            return Some((0, 0));
         }
         Some((cursor.epoch, cursor.seq))
     }
@@ -273,7 +276,9 @@ impl Flow {
         }
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         let Some(ask) = cursor.asked.take() else { return };
-        if std::mem::take(&mut cursor.again) {
+        // Where it was asked to tell it from the start before it had answered, this may be the answer to the former
+        // question, and what it tells be on its way.
+        if std::mem::take(&mut cursor.again) || cursor.reread {
             self.asks.due.insert(link);
             self.wakes.insert(link);
         }
@@ -289,7 +294,7 @@ impl Flow {
             // What it knows is here when that has been read once more.
             return;
         }
-        cursor.answered = ask;
+        (cursor.answered, cursor.rereading) = (ask, false);
         self.asks.doubt |= cursor.origin.replace(origin) != Some(origin);
         if !cursor.lossy {
             self.asks.was_told = true;

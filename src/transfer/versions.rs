@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(root_of(&flow), Some(2), "e1 may have been cut off before");
         // It was not, or is not any more: what it told is heard again from the start.
         answer(&mut flow, L1, "e1", 5);
-        assert_eq!(flow.subscription(L1, &peer("e1")), Some((1, 0)));
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((0, 0)));
         tell(&mut flow, L1, "e1", 3, 6);
         assert_eq!(root_of(&flow), Some(3));
         answer(&mut flow, L1, "e1", 6);
@@ -153,7 +153,7 @@ mod tests {
         tell(&mut flow, L1, "e1", 1, 5);
         assert_eq!(root_of(&flow), Some(1), "one of them");
         answer(&mut flow, L2, "e2", 2);
-        assert_eq!(flow.subscription(L2, &peer("e2")), Some((1, 0)));
+        assert_eq!(flow.subscription(L2, &peer("e2")), Some((0, 0)));
         tell(&mut flow, L2, "e2", 2, 2);
         answer(&mut flow, L2, "e2", 2);
         assert_eq!(root_of(&flow), Some(2));
@@ -175,7 +175,7 @@ mod tests {
         };
         let mut flow = told();
         answer(&mut flow, L1, "e1", 2);
-        assert_eq!(flow.subscription(L1, &peer("e1")), Some((1, 0)));
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((0, 0)));
         tell(&mut flow, L1, "e1", 2, 2);
         assert!(!is_here(&flow) && root_of(&flow) == Some(2));
 
@@ -183,9 +183,33 @@ mod tests {
         flow.review(seconds(10));
         assert_eq!(flow.subscription(L1, &peer("e1")), None, "it was asked");
         flow.review(seconds(11));
-        assert_eq!(flow.subscription(L1, &peer("e1")), Some((1, 0)));
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((0, 0)));
         tell(&mut flow, L1, "e1", 2, 2);
         assert!(!is_here(&flow) && root_of(&flow) == Some(2));
+    }
+
+    #[test]
+    fn a_log_that_is_to_be_read_once_more_is_read_to_its_end() {
+        let mut flow = Flow::fetch();
+        flow.have(name(), ByteCount(9), Root256([1; 32]));
+        flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+        ask(&mut flow, L1, "e1");
+        flow.review(seconds(1));
+        tell(&mut flow, L1, "e1", 2, 2);
+        flow.review(seconds(11));
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((0, 0)));
+        // The answer to the first question, and news before it, were on their way.
+        flow.handle_news(L1, &peer("e1"), 1, 3);
+        answer(&mut flow, L1, "e1", 3);
+        assert!(!flow.was_told_whole() && flow.is_ask_due(L1));
+        assert_eq!(flow.subscription(L1, &peer("e1")), Some((0, 0)));
+        flow.handle_news(L1, &peer("e1"), 1, 4);
+        flow.detach_blocks(L1, Time::ZERO);
+        assert_eq!(flow.subscription(L2, &peer("e1")), Some((0, 0)), "nothing of it has come again");
+        tell(&mut flow, L2, "e1", 2, 4);
+        answer(&mut flow, L2, "e1", 4);
+        assert!(flow.was_told_whole());
+        assert_eq!(root_of(&flow), Some(2));
     }
 
     #[test]

@@ -444,6 +444,20 @@ fn what_is_present_with_the_same_root_is_not_fetched() {
     assert!(link.counters().payload_in < 1000, "{:?}", link.counters());
 }
 
+/// A trader that was down while an object changed asked for the log once more from its start, as it should when it had
+/// its first answer, and was told nothing: all of it had gone over this link. It kept what it had, for good.
+#[test]
+fn what_changed_since_an_earlier_run_comes_over() {
+    let mut net = pair(1400);
+    let wanted = fill(&mut net.nodes[0], "a", &[100_000, 10]);
+    net.nodes[0].flows.at(LOCAL).set_told_all(true);
+    let former = bytes(100_000, 99);
+    let root = Root256(*blake3::hash(&former).as_bytes());
+    net.nodes[1].flows.at(REMOTE).have(name("a0"), ByteCount(former.len() as u64), root);
+    net.nodes[1].disks[0].insert(name("a0"), former);
+    net.run(|net| net.has(1, &wanted) && net.nodes[1].flows.iter().any(Flow::was_told_whole));
+}
+
 #[test]
 fn a_peer_without_the_feature_is_spoken_to_as_before() {
     let mut net = pair(1400);
