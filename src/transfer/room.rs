@@ -77,6 +77,11 @@ impl Room {
         delivered.filter(is_over).or(undelivered.filter(is_over)).map(|entry| entry.2)
     }
 
+    /// Who was delivered, and goes first.
+    pub(super) fn delivered(&self) -> Option<ObjectId> {
+        self.evictable.first().filter(|entry| !entry.0).map(|entry| entry.2)
+    }
+
     /// Who goes next.
     pub(super) fn next_to_go(&self) -> Option<ObjectId> {
         self.evictable.first().map(|&(_, _, id, _)| id)

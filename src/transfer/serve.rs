@@ -247,7 +247,7 @@ impl Flow {
         }
     }
 
-    fn evict(&mut self, id: ObjectId) {
+    pub(super) fn evict(&mut self, id: ObjectId) {
         if matches!(self.at(id).state(), ObjectState::Gathering { .. }) {
             self.give_back(id);
             self.at_mut(id).delivered = false;

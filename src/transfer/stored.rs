@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::action::{Event, Fault, Problem};
 use super::flow::{Flow, Kind};
 use super::object::ObjectState;
+use super::room::Room;
 use crate::limits;
 use crate::units::{Generation, ObjectId, Offset, Time};
 
@@ -64,6 +65,10 @@ impl Flow {
                 self.hold.until = now + self.hold.delay;
             }
             self.hold.reason.clone_from(&why);
+            // A disk that is smaller than the bound of its spool is full before that: it is no place to keep anything.
+            while let Some(delivered) = self.room.as_ref().and_then(Room::delivered) {
+                self.evict(delivered);
+            }
         }
         let is_coming_in = match self.at(id).state() {
             ObjectState::Arriving { link, .. } => self.head(link) == Some(id),

@@ -287,6 +287,24 @@ fn delivered_objects_make_room_before_others() {
     assert_eq!(flow.spool(), Some((ByteCount(200), ByteCount(200))));
 }
 
+#[test]
+fn a_full_disk_keeps_nothing_that_was_delivered() {
+    let mut flow = relay(1000);
+    for text in ["a", "b"] {
+        flow.demand(DOWN, &name(text), at(0)).unwrap();
+        let (id, generation) = bring(&mut flow, UP, 100, at(0));
+        flow.handle_committed(id, generation, at(0));
+    }
+    flow.release(DOWN, ObjectId(1), true, at(1));
+    actions(&mut flow);
+    let id = flow.demand(DOWN, &name("c"), at(2)).unwrap();
+    flow.next_request(UP, false, at(2)).unwrap();
+    let (_, generation) = flow.handle_begin(UP, ByteCount(100), at(2)).unwrap();
+    flow.handle_store_failed(id, generation, "full".to_owned(), Fault::Store, at(2));
+    assert!(actions(&mut flow).contains(&Action::Evict { id: ObjectId(1), name: name("b") }));
+    assert_eq!(flow.state(ObjectId(0)), ObjectState::Present { size: ByteCount(100) }, "it is not delivered yet");
+}
+
 /// A relay whose spool is too small for what its reader has asked for, and asks for no more.
 fn with_an_object_too_long() -> (Flow, ObjectId) {
     let mut flow = relay(250);
