@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::site::{Site, lock};
-use crate::config::{self, RoleConfig};
+use super::site::{FIRST, Site, lock};
+use crate::config::{self, RoleConfig, StoreConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
 use crate::store::Root;
@@ -80,6 +80,15 @@ impl Site {
             problems.push(
                 "nobody is connected: what the far trader has is not known here, nor the other way round. Does an \
                  exchange dial this node, and does `listen.allow` let it in?"
+                    .into(),
+            );
+        }
+        if let RoleConfig::Trader(Trader { store: Some(StoreConfig { segments: None, .. }), .. }) = &self.config().role
+            && self.engine().with_flows(|flows, _| flows.at(FIRST).fetches_by_name_only())
+        {
+            problems.push(
+                "no peer that is connected can tell what the far trader has, and without `segments` under [store] nothing \
+                 is fetched from such peers: write it, or blocks = true at the exchanges"
                     .into(),
             );
         }

@@ -163,7 +163,7 @@ impl Flow {
 
     /// Whether objects that nobody tells of can be had whole.
     pub(super) fn fetches_whole(&self) -> bool {
-        self.kind == Kind::Relay && self.blocks.carriers.is_empty() && !self.schedule.fetchers.is_empty()
+        self.kind == Kind::Relay && self.fetches_by_name_only()
     }
 
     /// `link` wants an object of which it knows the name, until [`Flow::release_range`]. `None`: what this flow has its

@@ -50,6 +50,11 @@ impl Flow {
         self.last_store_failure(now).filter(|_| now < self.hold.until)
     }
 
+    /// Whether all links that fetch into this flow bring whole objects by their names: no peer tells what there is.
+    pub fn fetches_by_name_only(&self) -> bool {
+        self.blocks.carriers.is_empty() && !self.schedule.fetchers.is_empty()
+    }
+
     /// Whether something is to be fetched that is neither here nor on its way.
     pub fn wants_more(&self) -> bool {
         match self.kind {

@@ -30,6 +30,21 @@ fn a_trader_without_blocks_and_one_with_converge_through_exchanges_with_blocks()
     }
 }
 
+/// It waited for good, with nothing to be seen but that no peer had told what there is.
+#[test]
+fn a_trader_without_a_list_says_so_where_no_peer_has_one() {
+    let mut site = Site::new(plan());
+    site.set_blocks("e1", false);
+    site.unlist("t1", "delete = \"keep\"");
+    ["t1", "t2", "e1"].iter().for_each(|node| site.run(node));
+    let is_told = |site: &Site, node: &str| site.tells(node, "/problems").to_string().contains("segments");
+    site.until("the trader says so", |site| is_told(site, "t1"));
+    assert!(!is_told(&site, "t2"), "it has a list");
+    site.run("e2");
+    site.until("another exchange tells", |site| !is_told(site, "t1"));
+    site.until_converged();
+}
+
 #[test]
 fn what_comes_whole_from_a_trader_without_blocks_comes_over_each_exchange_once() {
     let mut site = start_with_whole(Plan { records: 20_000, ..plan() }, &["t1"]);
