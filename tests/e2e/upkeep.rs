@@ -36,6 +36,29 @@ fn a_segment_that_appears_later_is_replicated() {
 }
 
 /// Nothing arrived any more, and nobody was told why.
+/// The far trader kept the former version and was never SYNCED again.
+#[test]
+fn a_segment_that_changed_while_the_far_trader_was_down_is_replicated() {
+    for delete in ["delete = \"keep\"", "delete = \"mirror\""] {
+        let mut site = Site::new(Plan { segments: 3, blocks: true, exchanges: 1, ..Plan::default() });
+        ["t1", "t2"].iter().for_each(|trader| site.unlist(trader, delete));
+        for node in site.all() {
+            site.run(&node);
+        }
+        site.until_converged();
+        site.kill("t2");
+        let changed = site.path("t1").join("changed");
+        fs::write(&changed, random_bytes(site.segment_bytes())).expect("written");
+        fs::rename(changed, site.local("t1", 2)).expect("renamed");
+        site.run("t2");
+        site.until("the change is there", |site| {
+            fs::read(site.remote("t2", 2)).ok() == fs::read(site.local("t1", 2)).ok()
+                && site.tells("t2", "/state") == "SYNCED"
+        });
+        site.check_contents();
+    }
+}
+
 #[test]
 fn a_store_that_is_removed_under_its_node_is_told_until_that_is_restarted() {
     let mut site = Site::start(Plan { segments: 1, exchanges: 1, ..Plan::default() });
