@@ -198,7 +198,8 @@ impl Listed {
                 if has_private { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             listed.map_err(io)?;
-            if !is_empty && !(has_private && self.0.contains(peer)) {
+            let is_ours = has_private && self.0.contains(peer);
+            if !is_empty && !is_ours {
                 return Err(StoreError::NotSpool { directory: directory() });
             }
         }
