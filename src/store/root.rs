@@ -117,9 +117,7 @@ impl Root {
     /// [`Journal::open`](super::Journal::open) has told which of them it knows.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         make_root(path).map_err(|error| StoreError::io(path, None, "make the directory", errno_of(&error)))?;
-        let dir = open_root(path)?;
-        let writer = Writer::open(path, dir.as_fd())?;
-        Ok(Self { shared: Arc::new(Shared { path: path.into(), dir, writer: Some(writer) }) })
+        Self::for_writing(path, open_root(path)?)
     }
 
     /// The same of a directory in this one, which must be one itself: no symbolic link is followed.
@@ -132,6 +130,10 @@ impl Root {
             Err(errno) => return Err(io("make the directory")(errno)),
         }
         let dir = resolve::open_directory(above, entry.as_bytes(), Links::Refuse).map_err(io("open the directory"))?;
+        Self::for_writing(path, dir)
+    }
+
+    fn for_writing(path: &Path, dir: OwnedFd) -> Result<Self, StoreError> {
         let writer = Writer::open(path, dir.as_fd())?;
         Ok(Self { shared: Arc::new(Shared { path: path.into(), dir, writer: Some(writer) }) })
     }

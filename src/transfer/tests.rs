@@ -63,6 +63,17 @@ fn bring(flow: &mut Flow, link: LinkId, size: u64, now: Time) -> (ObjectId, Gene
     (id, generation)
 }
 
+/// One that has two objects of 100 bytes, which its reader has not had yet.
+fn relay_with_two(max: u64) -> Flow {
+    let mut flow = relay(max);
+    for text in ["a", "b"] {
+        flow.demand(DOWN, &name(text), at(0)).unwrap();
+        let (id, generation) = bring(&mut flow, UP, 100, at(0));
+        flow.handle_committed(id, generation, at(0));
+    }
+    flow
+}
+
 #[test]
 fn an_object_goes_from_absent_to_present_in_steps() {
     let mut flow = list(&["x"]);
@@ -258,12 +269,7 @@ fn a_relay_whose_store_is_held_says_so() {
 #[test]
 fn an_object_that_waits_for_the_room_of_those_behind_it_is_pending_in_the_end() {
     // The spool was full of what the same link had asked for behind it: each waited for the other.
-    let mut flow = relay(200);
-    for text in ["a", "b"] {
-        flow.demand(DOWN, &name(text), at(0)).unwrap();
-        let (id, generation) = bring(&mut flow, UP, 100, at(0));
-        flow.handle_committed(id, generation, at(0));
-    }
+    let mut flow = relay_with_two(200);
     let x = flow.demand(DOWN_2, &name("x"), at(0)).unwrap();
     assert_eq!(flow.next_request(UP, false, at(1)), None);
     assert_eq!(flow.availability(x, at(1)), Availability::Awaited);
@@ -272,12 +278,7 @@ fn an_object_that_waits_for_the_room_of_those_behind_it_is_pending_in_the_end() 
 
 #[test]
 fn delivered_objects_make_room_before_others() {
-    let mut flow = relay(200);
-    for text in ["a", "b"] {
-        flow.demand(DOWN, &name(text), at(0)).unwrap();
-        let (id, generation) = bring(&mut flow, UP, 100, at(0));
-        flow.handle_committed(id, generation, at(0));
-    }
+    let mut flow = relay_with_two(200);
     flow.release(DOWN, ObjectId(0), false, at(1));
     flow.release(DOWN, ObjectId(1), true, at(2));
     actions(&mut flow);
@@ -289,12 +290,7 @@ fn delivered_objects_make_room_before_others() {
 
 #[test]
 fn a_full_disk_keeps_nothing_that_was_delivered() {
-    let mut flow = relay(1000);
-    for text in ["a", "b"] {
-        flow.demand(DOWN, &name(text), at(0)).unwrap();
-        let (id, generation) = bring(&mut flow, UP, 100, at(0));
-        flow.handle_committed(id, generation, at(0));
-    }
+    let mut flow = relay_with_two(1000);
     flow.release(DOWN, ObjectId(1), true, at(1));
     actions(&mut flow);
     let id = flow.demand(DOWN, &name("c"), at(2)).unwrap();

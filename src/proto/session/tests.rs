@@ -467,6 +467,13 @@ fn what_says_that_a_peer_is_there_is_not_the_rest_of_a_message() {
     assert!(outcomes.any(|outcome| outcome == Err(SessionError::Silent)), "it waits");
 }
 
+/// A sender announces one file of 1200 bytes, of which nothing is here.
+fn announce(receiver: &mut Session) {
+    feed(receiver, &[Message::FileCount(1), Message::FileInfo(info(b"a", 0, 1200))]).expect("announced");
+    receiver.handle_examined(FileId(0), None, Some(RangeSet::new()));
+    receiver.handle_listed(&mut Vec::new());
+}
+
 /// Blocks of equal files in batches of one have the same numbers in each batch.
 #[test]
 fn what_comes_late_over_a_connection_is_not_taken_for_another_batch() {
@@ -490,10 +497,8 @@ fn blocks_of_a_file_that_was_given_up_may_come_late() {
     let mut receiver = Session::receiver(Side::Client, BLOCK);
     receiver.handle_connected(LinkId(1), Time::default());
     receiver.handle_connected(LinkId(2), Time::default());
-    let announce = |receiver: &mut Session| {
-        feed(receiver, &[Message::FileCount(1), Message::FileInfo(info(b"a", 0, 1200))]).expect("announced");
-        receiver.handle_examined(FileId(0), None, Some(RangeSet::new()));
-        receiver.handle_listed(&mut Vec::new());
+    let begin = |receiver: &mut Session| {
+        announce(receiver);
         receiver.poll_transmit(LinkId(1), Time::default(), 9000, &mut Vec::new(), &mut Vec::new());
     };
     let late = |receiver: &mut Session, before: &[Message<'_>]| {
@@ -504,7 +509,7 @@ fn blocks_of_a_file_that_was_given_up_may_come_late() {
         receiver.handle_bytes(LinkId(2), &bytes, Time::default(), &mut received).expect("it is late, not wrong");
         received.iter().any(|received| matches!(received, Received::Write { .. }))
     };
-    announce(&mut receiver);
+    begin(&mut receiver);
     let failed = Message::Failed { file: FileId(0), text: "it changed" };
     let received = feed(&mut receiver, &[failed]).expect("may be");
     assert!(matches!(received[..], [Received::GiveUp { .. }, Received::EndBatch]));
@@ -512,7 +517,7 @@ fn blocks_of_a_file_that_was_given_up_may_come_late() {
     receiver.handle_batch_stands();
     assert!(!late(&mut receiver, &[]), "between batches");
     receiver.poll_transmit(LinkId(1), Time::default(), 9000, &mut Vec::new(), &mut Vec::new());
-    announce(&mut receiver);
+    begin(&mut receiver);
     assert!(!late(&mut receiver, &[]), "while the next batch is asked for");
     assert!(late(&mut receiver, &[Message::Done(session::Round(1))]), "of the next batch");
 }
@@ -563,9 +568,7 @@ fn what_is_asked_for_many_times_goes_out_once_and_in_pieces() {
 #[test]
 fn a_sender_that_does_not_listen_is_not_answered_without_end() {
     let mut receiver = Session::receiver(Side::Server, BLOCK);
-    feed(&mut receiver, &[Message::FileCount(1), Message::FileInfo(info(b"a", 0, 1200))]).expect("announced");
-    receiver.handle_examined(FileId(0), None, Some(RangeSet::new()));
-    receiver.handle_listed(&mut Vec::new());
+    announce(&mut receiver);
     for round in 1..100 {
         feed(&mut receiver, &[Message::Done(session::Round(round))]).expect("says nothing");
     }
@@ -581,9 +584,7 @@ fn a_sender_that_does_not_listen_is_not_answered_without_end() {
 #[test]
 fn what_never_comes_is_not_asked_for_without_end() {
     let mut receiver = Session::receiver(Side::Server, BLOCK);
-    feed(&mut receiver, &[Message::FileCount(1), Message::FileInfo(info(b"a", 0, 1200))]).expect("announced");
-    receiver.handle_examined(FileId(0), None, Some(RangeSet::new()));
-    receiver.handle_listed(&mut Vec::new());
+    announce(&mut receiver);
     let mut round = 0;
     let mut over = |receiver: &mut Session| {
         said(receiver, LinkId(1), 3000);
