@@ -183,6 +183,7 @@ impl Flow {
         for cursor in self.ledger.cursors.values_mut() {
             if cursor.reader == Some(link) {
                 (cursor.reader, cursor.asked, cursor.sure) = (None, None, false);
+                cursor.waits_since = None;
                 cursor.reread |= std::mem::take(&mut cursor.rereading);
             }
         }

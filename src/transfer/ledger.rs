@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use super::object::Object;
 use crate::limits;
-use crate::units::{BlockCrcs, ByteCount, LinkId, NodeName, ObjectId, ObjectName, Root256};
+use crate::units::{BlockCrcs, ByteCount, LinkId, NodeName, ObjectId, ObjectName, Root256, Time};
 
 /// What is known of an object before any of it is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,10 @@ pub(super) struct Cursor {
     /// The question that it was asked and has not answered yet, and the last one that it has answered.
     pub(super) asked: Option<u32>,
     pub(super) answered: u32,
+    /// Since when it was seen to owe an answer, ...
+    pub(super) waits_since: Option<Time>,
+    /// ... and whether it did so for long: until it answers, it may be cut off from the origin.
+    pub(super) late: bool,
     /// It is to be asked once more when it has answered.
     pub(super) again: bool,
     /// Where its entries come from in the first place.

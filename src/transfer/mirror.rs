@@ -14,6 +14,10 @@
 //! question. What a peer told that passes on another origin's entries, or has not said whose, only that peer can take
 //! back. A peer that is not there answers nothing, and so removes nothing.
 //!
+//! No peer is believed alone where another one that is there and speaks for the same origin tells of an object: both
+//! are asked until they agree, or until that one has left a question unanswered for
+//! [`limits::UNSURE_PATIENCE`]: then it is cut off from the origin, and behind.
+//!
 //! A log that is empty, or that lacks most of what is here, removes nothing either: at its origin a file system is not
 //! mounted, more likely than not.
 
@@ -157,6 +161,9 @@ impl Flow {
         {
             self.settle();
         }
+        for cursor in self.ledger.cursors.values_mut().filter(|cursor| cursor.asked.is_some()) {
+            cursor.late |= now.since(*cursor.waits_since.get_or_insert(now)) >= limits::UNSURE_PATIENCE;
+        }
         if self.kind == Kind::Fetch && std::mem::take(&mut self.asks.doubt) {
             self.ask_all();
         }
@@ -209,8 +216,9 @@ impl Flow {
         if cursor.epoch == epoch {
             return true;
         }
-        let Cursor { reader, mask, asked, again, origin, .. } = *cursor;
-        *cursor = Cursor { epoch, reader, mask, asked, again, origin, unswept: true, ..Cursor::default() };
+        let Cursor { reader, mask, asked, waits_since, late, again, origin, .. } = *cursor;
+        let unswept = true;
+        *cursor = Cursor { epoch, reader, mask, asked, waits_since, late, again, origin, unswept, ..Cursor::default() };
         self.untell(mask);
         self.asks.doubt = true;
         true
@@ -276,6 +284,7 @@ impl Flow {
         }
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         let Some(ask) = cursor.asked.take() else { return };
+        (cursor.waits_since, cursor.late) = (None, false);
         // Where it was asked to tell it from the start before it had answered, this may be the answer to the former
         // question, and what it tells be on its way.
         if std::mem::take(&mut cursor.again) || cursor.reread {
@@ -362,7 +371,7 @@ impl Flow {
     }
 
     /// `peer` has answered question `ask`: what it does not tell is gone, unless that is told by others who may know of
-    /// it.
+    /// it, or know better.
     fn sweep(&mut self, peer: &NodeName, mask: u32, origin: u32, ask: u32) {
         if self.has_too_many_peers() {
             // Who told what is not known of all of them.
@@ -370,6 +379,8 @@ impl Flow {
         }
         let others = self.ledger.cursors.values().filter(|cursor| cursor.origin != Some(origin));
         let others = others.fold(0, |masks, cursor| masks | cursor.mask);
+        let equals = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some() && !cursor.late);
+        let equals = equals.fold(0, |masks, cursor| masks | cursor.mask);
         let is_mirror = self.asks.mirror && self.kind == Kind::Fetch;
         let (mut gone, mut kept, mut stay, mut here) = (Vec::new(), 0, 0, 0);
         for id in (0..self.objects.len() as u32).map(ObjectId) {
@@ -383,7 +394,9 @@ impl Flow {
             }
             match object.state() {
                 _ if object.told_at == KEPT => kept += u64::from(is_mirror),
-                _ if object.told_at >= ask => self.asks.doubt = true,
+                _ if object.told_at >= ask || (object.told_by & equals != 0 && self.kind == Kind::Fetch) => {
+                    self.asks.doubt = true;
+                }
                 ObjectState::Present { .. } if !is_mirror && self.kind == Kind::Fetch => {}
                 state => {
                     here += usize::from(matches!(state, ObjectState::Present { .. }));
@@ -414,355 +427,5 @@ impl Flow {
         } else {
             self.forget(&name);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transfer::{Content, News};
-    use crate::units::{ByteCount, Offset, Root256, Time};
-
-    const L1: LinkId = LinkId(1);
-    const L2: LinkId = LinkId(2);
-    const READER: LinkId = LinkId(9);
-    const HERE: u32 = 1;
-    const ELSEWHERE: u32 = 2;
-
-    fn name(text: &str) -> ObjectName {
-        ObjectName::new(text.as_bytes()).expect("valid")
-    }
-
-    fn peer(text: &str) -> NodeName {
-        text.parse().expect("valid")
-    }
-
-    fn entry(text: &str) -> Entry {
-        let (root, block_crcs) = (Root256([1; 32]), vec![7].into());
-        Entry { name: name(text), content: Content { size: ByteCount(9), mtime_ns: 0, mode: 0o644, root, block_crcs } }
-    }
-
-    /// A flow that mirrors, with objects from an earlier run.
-    fn mirroring(present: &[&str]) -> Flow {
-        let mut flow = Flow::fetch();
-        flow.set_mirror(true);
-        for text in present {
-            flow.have(name(text), ByteCount(9), Root256([1; 32]));
-        }
-        flow
-    }
-
-    fn ask(flow: &mut Flow, link: LinkId, from: &str) {
-        assert!(flow.subscription(link, &peer(from)).is_some(), "{from} is asked");
-    }
-
-    fn tell(flow: &mut Flow, link: LinkId, from: &str, epoch: u64, texts: &[&str]) {
-        assert!(flow.begin_news(link, &peer(from), epoch), "it reads them");
-        texts.iter().for_each(|text| flow.learn(&peer(from), entry(text)));
-        flow.handle_news(link, &peer(from), epoch, texts.len() as u64);
-    }
-
-    fn removed(flow: &mut Flow) -> Vec<String> {
-        let actions = std::iter::from_fn(|| flow.poll_action());
-        let names = actions.filter_map(|action| match action {
-            Action::Remove { name } => Some(name.to_string()),
-            _ => None,
-        });
-        names.collect()
-    }
-
-    #[test]
-    fn what_an_answer_lacks_is_gone() {
-        let mut flow = mirroring(&["a", "b", "old"]);
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a", "b"]);
-        assert_eq!(removed(&mut flow), [""; 0], "not before it is an answer");
-        assert!(!flow.was_told_whole());
-        flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
-        assert!(flow.was_told_whole());
-        assert_eq!(removed(&mut flow), ["old"]);
-        flow.unlearn(&peer("e1"), &name("b"));
-        flow.handle_news(L1, &peer("e1"), 7, 3);
-        assert_eq!(removed(&mut flow), [""; 0], "it may be behind");
-        assert!(flow.is_ask_due(L1));
-        ask(&mut flow, L1, "e1");
-        flow.handle_whole(L1, &peer("e1"), 7, 3, HERE);
-        assert_eq!(removed(&mut flow), ["b"]);
-        assert_eq!(flow.totals().objects, 1);
-    }
-
-    #[test]
-    fn an_answer_that_does_not_fit_what_came_is_none() {
-        let mut flow = mirroring(&["a", "old"]);
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
-        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-        flow.handle_whole(L2, &peer("e2"), 7, 0, HERE);
-        assert_eq!(removed(&mut flow), [""; 0]);
-    }
-
-    /// The reader of a relay whose peer gave such an answer was not answered itself until somebody else asked.
-    #[test]
-    fn an_answer_that_does_not_fit_keeps_nobody_from_asking_again() {
-        let mut relay = Flow::relay(ByteCount(1000));
-        ask(&mut relay, L1, "t1");
-        tell(&mut relay, L1, "t1", 7, &["a"]);
-        let subscribed = relay.subscribe(READER);
-        relay.handle_whole(L1, &peer("t1"), 7, 2, HERE);
-        assert!(relay.is_ask_due(L1));
-        ask(&mut relay, L1, "t1");
-        relay.handle_whole(L1, &peer("t1"), 7, 1, HERE);
-        assert_eq!(relay.whole_since(subscribed), Some(HERE));
-    }
-
-    #[test]
-    fn what_nobody_asked_for_ends_no_epoch() {
-        let mut flow = mirroring(&[]);
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-        let told_by = |flow: &Flow| flow.objects[0].told_by;
-        assert_eq!(told_by(&flow), 1);
-        assert!(!flow.begin_news(L2, &peer("e1"), 8), "another link reads the log");
-        flow.handle_whole(L1, &peer("e1"), 8, 0, HERE);
-        assert_eq!(told_by(&flow), 1, "no answer without a question");
-        assert!(flow.begin_news(L1, &peer("e1"), 8));
-        assert_eq!(told_by(&flow), 0);
-    }
-
-    #[test]
-    fn what_was_told_since_the_question_waits_for_the_next_one() {
-        let mut flow = mirroring(&[]);
-        ask(&mut flow, L1, "e1");
-        ask(&mut flow, L2, "e2");
-        tell(&mut flow, L2, "e2", 8, &["a", "new"]);
-        flow.handle_whole(L2, &peer("e2"), 8, 2, HERE);
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-        assert_eq!(removed(&mut flow), [""; 0], "e1 may be behind");
-        flow.review(Time::ZERO);
-        ask(&mut flow, L1, "e1");
-        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-        assert_eq!(removed(&mut flow), ["new"], "e2 is");
-    }
-
-    #[test]
-    fn a_peer_that_is_gone_binds_only_where_it_may_know_of_another_origin() {
-        for (origin, expected) in [(Some(HERE), vec!["x"]), (Some(ELSEWHERE), vec![]), (None, vec![])] {
-            let mut flow = mirroring(&["a", "x"]);
-            flow.attach_blocks(L2, peer("e2"), Time::ZERO);
-            ask(&mut flow, L2, "e2");
-            tell(&mut flow, L2, "e2", 8, &["a", "x"]);
-            if let Some(origin) = origin {
-                flow.handle_whole(L2, &peer("e2"), 8, 2, origin);
-            }
-            flow.detach_blocks(L2, Time::ZERO);
-            ask(&mut flow, L1, "e1");
-            tell(&mut flow, L1, "e1", 7, &["a"]);
-            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            flow.review(Time::ZERO);
-            ask(&mut flow, L1, "e1");
-            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            assert_eq!(removed(&mut flow), expected, "{origin:?}");
-        }
-    }
-
-    /// Whoever connected 33 times under other names kept everything from being removed until the node was started
-    /// again.
-    #[test]
-    fn peers_that_told_of_nothing_make_room_for_others() {
-        let mut flow = mirroring(&["a", "b"]);
-        for number in 0..100 {
-            let from = format!("x{number}");
-            flow.attach_blocks(L2, peer(&from), Time::ZERO);
-            ask(&mut flow, L2, &from);
-            flow.detach_blocks(L2, Time::ZERO);
-        }
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        assert!(!flow.has_too_many_peers());
-        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-        assert_eq!(removed(&mut flow), ["b"]);
-    }
-
-    #[test]
-    fn a_peer_that_is_gone_makes_room_only_where_another_one_speaks_for_its_origin() {
-        for (origin, expected) in [(HERE, vec!["x"]), (ELSEWHERE, vec![])] {
-            let mut flow = mirroring(&["a", "x"]);
-            ask(&mut flow, L1, "e1");
-            tell(&mut flow, L1, "e1", 7, &["a"]);
-            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            flow.have(name("x"), ByteCount(9), Root256([1; 32]));
-            for number in 0..32 {
-                let from = format!("x{number}");
-                flow.attach_blocks(L2, peer(&from), Time::ZERO);
-                ask(&mut flow, L2, &from);
-                tell(&mut flow, L2, &from, 8, &["a", "x"]);
-                flow.handle_whole(L2, &peer(&from), 8, 2, origin);
-                flow.detach_blocks(L2, Time::ZERO);
-            }
-            removed(&mut flow);
-            (0..2).for_each(|_| {
-                flow.review(Time::ZERO);
-                ask(&mut flow, L1, "e1");
-                flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            });
-            assert_eq!(flow.has_too_many_peers(), expected.is_empty(), "{origin}");
-            assert_eq!(removed(&mut flow), expected, "{origin}");
-        }
-    }
-
-    #[test]
-    fn a_log_that_lacks_most_of_what_is_here_removes_nothing() {
-        let names: Vec<String> = (0..100).map(|number| format!("{number}")).collect();
-        let texts: Vec<&str> = names.iter().map(String::as_str).collect();
-        for (told, expected) in [(49, 0), (50, 50), (99, 1)] {
-            let mut flow = mirroring(&texts);
-            ask(&mut flow, L1, "e1");
-            tell(&mut flow, L1, "e1", 7, &texts[..told]);
-            flow.handle_whole(L1, &peer("e1"), 7, told as u64, HERE);
-            assert_eq!(removed(&mut flow).len(), expected);
-            assert_eq!(flow.kept_back().is_some(), expected == 0);
-        }
-    }
-
-    #[test]
-    fn what_was_kept_and_is_removed_by_hand_is_wanted_no_more() {
-        let mut flow = mirroring(&["a", "b"]);
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["absent"]);
-        tell(&mut flow, L1, "e1", 8, &[]);
-        flow.handle_whole(L1, &peer("e1"), 8, 0, HERE);
-        ask(&mut flow, L1, "e1");
-        flow.handle_whole(L1, &peer("e1"), 8, 0, HERE);
-        assert_eq!(removed(&mut flow), ["absent"], "it is not here: there is nothing to keep");
-        assert_eq!(flow.kept_back(), Some((&peer("e1"), 2)));
-        for (text, left) in [("a", Some(1)), ("b", None)] {
-            assert!(flow.want_again(&name(text), ByteCount(9)));
-            assert_eq!(flow.kept_back().map(|(_, count)| count), left);
-        }
-        assert!(flow.is_complete() && flow.totals().objects == 0);
-    }
-
-    #[test]
-    fn what_an_earlier_run_left_of_nobodys_objects_is_thrown_away() {
-        let mut flow = mirroring(&[]);
-        for text in ["a", "gone"] {
-            let ranges = [(Offset(0), ByteCount(4))].into_iter().collect();
-            flow.resume(name(text), (ByteCount(9), Root256([1; 32])), ranges, Vec::new());
-        }
-        let discarded = |flow: &mut Flow| {
-            let actions = std::iter::from_fn(|| flow.poll_action());
-            let names = actions.filter_map(|action| match action {
-                Action::Discard { name, .. } => Some(name.to_string()),
-                _ => None,
-            });
-            names.collect::<Vec<_>>()
-        };
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        assert_eq!(discarded(&mut flow), [""; 0], "more may be told");
-        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-        assert_eq!(discarded(&mut flow), ["gone"]);
-    }
-
-    #[test]
-    fn an_empty_log_removes_nothing_and_what_it_spared_stays() {
-        let mut flow = mirroring(&["a", "b"]);
-        ask(&mut flow, L1, "e1");
-        flow.handle_whole(L1, &peer("e1"), 7, 0, HERE);
-        assert_eq!(removed(&mut flow), [""; 0]);
-        assert_eq!(flow.kept_back(), Some((&peer("e1"), 2)));
-        tell(&mut flow, L1, "e1", 8, &["a"]);
-        ask(&mut flow, L1, "e1");
-        flow.handle_whole(L1, &peer("e1"), 8, 1, HERE);
-        assert_eq!(removed(&mut flow), [""; 0]);
-        assert_eq!(flow.kept_back(), Some((&peer("e1"), 1)));
-    }
-
-    #[test]
-    fn what_is_not_mirrored_stays_and_is_wanted_no_more_where_it_is_not_here() {
-        let mut flow = mirroring(&["old"]);
-        flow.set_mirror(false);
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a", "absent"]);
-        flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
-        tell(&mut flow, L1, "e1", 8, &["a"]);
-        ask(&mut flow, L1, "e1");
-        flow.handle_whole(L1, &peer("e1"), 8, 1, HERE);
-        assert_eq!(removed(&mut flow), [""; 0]);
-        let left: Vec<String> = flow.objects().map(|(name, ..)| name.to_string()).collect();
-        assert_eq!(left, ["old", "a"]);
-    }
-
-    /// What was moved out of `local/` and back was fetched again in full.
-    #[test]
-    fn what_is_kept_and_told_of_again_is_here_unless_it_is_another_version() {
-        for (root, is_here) in [([1; 32], true), ([2; 32], false)] {
-            let mut flow = mirroring(&["a"]);
-            flow.set_mirror(false);
-            ask(&mut flow, L1, "e1");
-            tell(&mut flow, L1, "e1", 7, &["a"]);
-            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            flow.unlearn(&peer("e1"), &name("a"));
-            flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
-            assert!(flow.is_complete() && flow.kept_back().is_none() && !flow.knows(&name("a")));
-            let Entry { name, content } = entry("a");
-            flow.learn(&peer("e1"), Entry { name, content: Content { root: Root256(root), ..content } });
-            assert_eq!((flow.is_complete(), flow.totals().objects, flow.totals().bytes), (is_here, 1, ByteCount(9)));
-        }
-    }
-
-    #[test]
-    fn what_is_kept_and_removed_by_hand_is_wanted_when_it_is_told_of_again() {
-        let mut flow = mirroring(&[]);
-        flow.set_mirror(false);
-        ask(&mut flow, L1, "e1");
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        flow.have(name("a"), ByteCount(9), Root256([1; 32]));
-        flow.unlearn(&peer("e1"), &name("a"));
-        assert!(flow.want_again(&name("a"), ByteCount(9)));
-        assert!(flow.is_complete() && flow.totals().objects == 0, "nobody has it");
-        tell(&mut flow, L1, "e1", 7, &["a"]);
-        assert!(!flow.is_complete());
-    }
-
-    #[test]
-    fn a_relay_answers_when_it_has_asked_itself_since() {
-        let mut relay = Flow::relay(ByteCount(1000));
-        ask(&mut relay, L1, "t1");
-        tell(&mut relay, L1, "t1", 7, &["a", "b"]);
-        let subscribed = relay.subscribe(READER);
-        assert_eq!(relay.whole_since(subscribed), None);
-        relay.handle_whole(L1, &peer("t1"), 7, 2, HERE);
-        assert_eq!(relay.whole_since(subscribed), None, "it was asked before");
-        assert!(relay.is_ask_due(L1));
-        ask(&mut relay, L1, "t1");
-        relay.handle_whole(L1, &peer("t1"), 7, 2, HERE);
-        assert_eq!(relay.whole_since(subscribed), Some(HERE));
-        // The trader comes back without one of them.
-        tell(&mut relay, L1, "t1", 8, &["b"]);
-        assert_eq!(relay.whole_since(subscribed), None);
-        ask(&mut relay, L1, "t1");
-        relay.handle_whole(L1, &peer("t1"), 8, 1, HERE);
-        assert_eq!(relay.whole_since(subscribed), Some(HERE));
-        let told: Vec<_> = relay.news_from(relay.epoch(), 3).map(|(_, news)| news).collect();
-        assert_eq!(told, [News::Removed(&name("a"))]);
-    }
-
-    #[test]
-    fn who_offers_answers_when_all_that_is_there_is_told() {
-        let mut flow = Flow::offer_only();
-        flow.set_origin(HERE);
-        let subscribed = flow.subscribe(READER);
-        assert_eq!(flow.whole_since(subscribed), None, "it has not looked yet");
-        flow.set_told_all(false);
-        assert_eq!(flow.whole_since(subscribed), None);
-        flow.know(entry("a")).expect("room");
-        flow.set_told_all(true);
-        assert_eq!(flow.whole_since(subscribed), Some(HERE));
-        flow.set_told_all(false);
-        assert_eq!(flow.whole_since(subscribed), None);
     }
 }

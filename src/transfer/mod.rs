@@ -95,4 +95,6 @@ mod block_tests;
 #[cfg(test)]
 mod interest_tests;
 #[cfg(test)]
+mod mirror_tests;
+#[cfg(test)]
 mod tests;
