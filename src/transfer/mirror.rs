@@ -382,7 +382,7 @@ impl Flow {
         let equals = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some() && !cursor.late);
         let equals = equals.fold(0, |masks, cursor| masks | cursor.mask);
         let is_mirror = self.asks.mirror && self.kind == Kind::Fetch;
-        let (mut gone, mut kept, mut stay, mut here) = (Vec::new(), 0, 0, 0);
+        let (mut gone, mut spared, mut kept, mut stay, mut here) = (Vec::new(), Vec::new(), 0, 0, 0);
         for id in (0..self.objects.len() as u32).map(ObjectId) {
             let object = &self.objects[id.0 as usize];
             if object.is_gone() {
@@ -397,7 +397,7 @@ impl Flow {
                 _ if object.told_at >= ask || (object.told_by & equals != 0 && self.kind == Kind::Fetch) => {
                     self.asks.doubt = true;
                 }
-                ObjectState::Present { .. } if !is_mirror && self.kind == Kind::Fetch => {}
+                ObjectState::Present { .. } if !is_mirror && self.kind == Kind::Fetch => spared.push(id),
                 state => {
                     here += usize::from(matches!(state, ObjectState::Present { .. }));
                     gone.push(id);
@@ -415,6 +415,7 @@ impl Flow {
             });
         }
         self.asks.kept_back = (kept > 0).then(|| (peer.clone(), kept));
+        spared.into_iter().for_each(|id| self.set_kept(id));
         gone.into_iter().for_each(|id| self.remove(id, is_mirror));
     }
 
@@ -426,6 +427,10 @@ impl Flow {
             self.actions.push_back(Action::Remove { name });
         } else {
             self.forget(&name);
+            // It was here and was removed before anybody could tell of it.
+            if self.kind == Kind::Fetch && self.id_of(&name) == Some(id) && self.at(id).state() == ObjectState::Absent {
+                self.drop_from_table(id);
+            }
         }
     }
 }

@@ -316,6 +316,25 @@ fn what_is_not_mirrored_stays_and_is_wanted_no_more_where_it_is_not_here() {
     assert_eq!(left, ["old", "a"]);
 }
 
+/// Since it was not known to be kept after a restart, it was wanted for good, and the trader SYNCING.
+#[test]
+fn what_is_not_mirrored_and_removed_by_hand_after_a_restart_is_wanted_no_more() {
+    for removed_before_the_answer in [true, false] {
+        let mut flow = mirroring(&["a", "old"]);
+        flow.set_mirror(false);
+        if removed_before_the_answer {
+            assert!(flow.want_again(&name("old"), ByteCount(9)));
+        }
+        ask(&mut flow, L1, "e1");
+        tell(&mut flow, L1, "e1", 7, &["a"]);
+        flow.handle_whole(L1, &peer("e1"), 7, 1, HERE);
+        if !removed_before_the_answer {
+            assert!(flow.want_again(&name("old"), ByteCount(9)));
+        }
+        assert!(flow.is_complete() && flow.totals().objects == 1);
+    }
+}
+
 /// What was moved out of `local/` and back was fetched again in full.
 #[test]
 fn what_is_kept_and_told_of_again_is_here_unless_it_is_another_version() {
