@@ -18,7 +18,7 @@ use super::writer::WriteJob;
 use crate::limits;
 use crate::proto::Link;
 use crate::proto::extended::{Instruction, Piece};
-use crate::store::SourceError;
+use crate::store::{SourceError, StoreError};
 use crate::transfer::RangeRequest;
 use crate::units::{ByteCount, Offset};
 use crate::uring::{Gather, socket};
@@ -171,14 +171,18 @@ fn read_file(shared: &Shared, connection: &mut Connection, range: RangeRequest) 
     if !connection.source.as_ref().is_some_and(is_open) {
         let serve = connection.serve;
         let name = shared.with_flows(|flows, _| flows.at(serve).name(range.object).clone());
-        let open = OpenSource::open_range(shared, serve, range, &name).map_err(|why| (Refusal::Changed, why))?;
+        let open = OpenSource::open_range(shared, serve, range, &name)
+            .map_err(|error| unread(matches!(error, StoreError::Io { .. }), &error))?;
         connection.source = Some(open);
     }
     let source = connection.source.as_ref().expect("it was just opened");
-    source.read(Space::new(&shared.spaces, range.length), range.offset, range.length).map_err(|error| {
-        let is_damage = matches!(error, SourceError::Io { .. });
-        (if is_damage { Refusal::Damaged } else { Refusal::Changed }, error.to_string())
-    })
+    source
+        .read(Space::new(&shared.spaces, range.length), range.offset, range.length)
+        .map_err(|error| unread(matches!(error, SourceError::Io { .. }), &error))
+}
+
+fn unread(is_damage: bool, error: &dyn std::error::Error) -> Unread {
+    (if is_damage { Refusal::Damaged } else { Refusal::Changed }, error.to_string())
 }
 
 /// Moves the packer's new segments into the train; how much of them is padding.

@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::space::Space;
 use crate::limits;
 use crate::proto::duplex::{Data, Piece};
-use crate::store::{Source, SourceError};
+use crate::store::{Source, SourceError, StoreError};
 use crate::transfer::{FlowId, RangeRequest};
 use crate::units::{ByteCount, Generation, ObjectId, ObjectName, Offset, PacketLen};
 use crate::uring::Gather;
@@ -52,9 +52,9 @@ impl OpenSource {
         flow: FlowId,
         range: RangeRequest,
         name: &ObjectName,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StoreError> {
         let key = (flow, range.object, range.generation);
-        let file = shared.source(key, name).map_err(|error| error.to_string())?;
+        let file = shared.source(key, name)?;
         Ok(Self { id: range.object, generation: range.generation, file })
     }
 

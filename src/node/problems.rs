@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::report::wants_what_is_told;
 use super::site::{FIRST, Site, lock};
 use crate::config::{self, RoleConfig, StoreConfig, Trader};
 use crate::engine::Store;
@@ -93,6 +94,7 @@ impl Site {
             );
         }
         problems.extend(lock(&self.flaps).misfits(Instant::now()).take(limits::PROBLEMS_SHOWN_MAX));
+        let wants_all = wants_what_is_told(&self.config());
         let failed: Vec<String> = self.engine().with_flows(|flows, now| {
             let all = flows.iter().filter(|flow| flow.totals().failed > 0).flat_map(Flow::objects);
             let failed = all.filter_map(|(name, _, _, problem)| problem.map(|problem| format!("{name}: {problem}")));
@@ -109,6 +111,12 @@ impl Site {
                      and for {} bytes of names and checksums",
                     limits::OBJECTS_MAX,
                     limits::KNOWN_BYTES_MAX
+                ));
+            }
+            for peer in flows.iter().filter(|_| wants_all).flat_map(Flow::silent_peers) {
+                told.push(format!(
+                    "{peer} does not say that it has told all that the far trader has: it is cut off from that, or the far \
+                     trader still reads its local/ or cannot read all of it. Its own status says what cannot be read"
                 ));
             }
             let mirror = flows.iter().filter(|flow| flow.is_mirror());

@@ -200,7 +200,7 @@ pub(super) fn spool_status(parts: [Option<(ByteCount, ByteCount)>; 2], objects: 
 }
 
 /// Whether a node fetches whatever the far trader has.
-fn wants_what_is_told(config: &Config) -> bool {
+pub(super) fn wants_what_is_told(config: &Config) -> bool {
     config.blocks && matches!(&config.role, RoleConfig::Trader(trader) if trader.goes_by_what_is_told())
 }
 

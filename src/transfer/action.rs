@@ -152,6 +152,9 @@ pub enum Problem {
     /// It changed under the sender.
     #[error("{0}")]
     Source(String),
+    /// It cannot be read here.
+    #[error("{0}")]
+    Unreadable(String),
     /// Whoever has it cannot read it.
     #[error("its source cannot read it: look at the log and the disk of the node that it comes from")]
     DamagedSource,

@@ -124,6 +124,13 @@ impl Flow {
         lossy.map(|(peer, _)| peer)
     }
 
+    /// Peers that are there and do not say that they have told all there is, though they were asked long ago, where
+    /// nobody ever has.
+    pub fn silent_peers(&self) -> impl Iterator<Item = &NodeName> {
+        let is_silent = |cursor: &Cursor| cursor.late && cursor.reader.is_some() && !self.asks.was_told;
+        self.ledger.cursors.iter().filter(move |(_, cursor)| is_silent(cursor)).map(|(peer, _)| peer)
+    }
+
     /// Whether a peer has told all there was, at some time since this flow began.
     pub fn was_told_whole(&self) -> bool {
         self.asks.was_told

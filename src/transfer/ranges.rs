@@ -95,7 +95,10 @@ impl Flow {
                 }
                 from_start(size)
             }
-            ObjectState::Absent if self.kind == Kind::Offer => RangeState::Gone,
+            ObjectState::Absent if self.kind == Kind::Offer => match object.problem {
+                Some(Problem::Unreadable(_)) => RangeState::Damaged,
+                _ => RangeState::Gone,
+            },
             _ if object.content.is_none() && self.kind == Kind::Relay && self.schedule.fetchers.is_empty() => {
                 RangeState::Gone
             }

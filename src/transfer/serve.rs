@@ -174,6 +174,15 @@ impl Flow {
     /// A generation of an object changed or vanished under its sender: it is withdrawn until the root has been looked
     /// at again. What is said of another generation is no news.
     pub fn handle_source_failed(&mut self, id: ObjectId, generation: Generation, reason: String, now: Time) {
+        self.fail_source(id, generation, Problem::Source(reason), now);
+    }
+
+    /// The same of one that cannot be read: until it can, whoever asks for it is told so.
+    pub fn handle_source_unreadable(&mut self, id: ObjectId, generation: Generation, reason: String, now: Time) {
+        self.fail_source(id, generation, Problem::Unreadable(reason), now);
+    }
+
+    fn fail_source(&mut self, id: ObjectId, generation: Generation, problem: Problem, now: Time) {
         if !self.is_current(id, generation) {
             return;
         }
@@ -182,7 +191,8 @@ impl Flow {
             // A spool's own file is gone or unreadable.
             Kind::Relay | Kind::Fetch => self.lose(id, now),
         }
-        if self.at_mut(id).problem.replace(Problem::Source(reason.clone())).is_none() {
+        let reason = problem.to_string();
+        if self.at_mut(id).problem.replace(problem).is_none() {
             self.totals.failed += 1;
         }
         let name = self.at(id).name.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits;
-use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Time};
+use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, Time};
 
 const UP: LinkId = LinkId(1);
 const UP_2: LinkId = LinkId(2);
@@ -223,6 +223,31 @@ fn a_failed_source_withdraws_its_own_generation_only() {
     assert_eq!(flow.availability(id, at(1)), Availability::Pending);
     flow.release(DOWN, id, false, at(2));
     assert_eq!(flow.totals(), Totals::default());
+}
+
+/// What cannot be read was served no more like what has gone, so that the far trader never knew what held it up.
+#[test]
+fn who_asks_for_what_cannot_be_read_is_told_so_until_it_can() {
+    let mut flow = Flow::offer_only();
+    flow.offer(name("x"), ByteCount(10));
+    let id = flow.find(&name("x")).unwrap();
+    let state = |flow: &mut Flow| {
+        flow.demand_range(DOWN, id, Offset(0), ByteCount(10), at(0));
+        let state = flow.range_state(id, Offset(0), ByteCount(10), at(0));
+        flow.release_range(DOWN, id, false, at(0));
+        state
+    };
+    for unreadable in [true, false] {
+        let RangeState::Ready { generation, .. } = state(&mut flow) else { panic!("offered") };
+        if unreadable {
+            flow.handle_source_unreadable(id, generation, "EACCES".to_owned(), at(0));
+        } else {
+            flow.handle_source_failed(id, generation, "it changed".to_owned(), at(0));
+        }
+        let expected = if unreadable { RangeState::Damaged } else { RangeState::Gone };
+        assert_eq!(state(&mut flow), expected);
+        flow.offer(name("x"), ByteCount(10));
+    }
 }
 
 // -- relaying --------------------------------------------------------------------------------------------------------

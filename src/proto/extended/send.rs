@@ -39,7 +39,11 @@ impl Link {
             serve.release_range(self.config.id, object, false, now);
         }
         self.answers.push_back(Frame::Refused { id, reason });
-        serve.handle_source_failed(range.object, range.generation, why, now);
+        if reason == Refusal::Damaged {
+            serve.handle_source_unreadable(range.object, range.generation, why, now);
+        } else {
+            serve.handle_source_failed(range.object, range.generation, why, now);
+        }
     }
 
     /// What was polled lay in so many packets, with so much padding.
