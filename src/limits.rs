@@ -43,6 +43,8 @@ pub const BLOCKS_PER_OBJECT_MAX: u64 = 2_000_000;
 pub const NEWS_BYTES: usize = 64 << 10;
 /// ... and are never longer than this.
 pub const NEWS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of news longer than [`NEWS_BYTES`] that a flow's links receive at one time: of eight at their longest.
+pub const LONG_NEWS_BYTES_MAX: usize = 8 * NEWS_BYTES_MAX;
 /// A packet that has less room than this is not worth another frame's head.
 pub const HEAD_ROOM: usize = 64;
 /// No frame's head is longer: the longest name, all of it escaped, and its numbers.

@@ -74,6 +74,8 @@ pub(super) struct Ledger {
     pub(super) subscribers: BTreeSet<LinkId>,
     /// How far the logs of the peers are read.
     pub(super) cursors: BTreeMap<NodeName, Cursor>,
+    /// Bytes of long news that are coming in.
+    pub(super) long_news: u64,
 }
 
 /// How far the log of one peer is read.
@@ -123,6 +125,7 @@ impl Default for Ledger {
             removal_bytes: 0,
             subscribers: BTreeSet::new(),
             cursors: BTreeMap::new(),
+            long_news: 0,
         }
     }
 }

@@ -28,7 +28,7 @@ use super::flow::{Flow, Kind};
 use super::ledger::{Cursor, Entry};
 use super::object::ObjectState;
 use crate::limits;
-use crate::units::{LinkId, NodeName, ObjectId, ObjectName, Time};
+use crate::units::{ByteCount, LinkId, NodeName, ObjectId, ObjectName, Time};
 
 /// Told at no question, or to be gone: stays, whatever the answers, until it is told again.
 const KEPT: u32 = u32::MAX;
@@ -229,6 +229,22 @@ impl Flow {
         self.untell(mask);
         self.asks.doubt = true;
         true
+    }
+
+    /// News of so many bytes begin to come in, and are kept until all of them are here. `false`: others that are
+    /// long, too, hold all the room there is. Short ones always have room.
+    pub fn make_room_for_news(&mut self, length: ByteCount) -> bool {
+        let held = self.ledger.long_news + long(length);
+        let fits = held <= limits::LONG_NEWS_BYTES_MAX as u64;
+        if fits {
+            self.ledger.long_news = held;
+        }
+        fits
+    }
+
+    /// They are here, or will not come.
+    pub fn end_news(&mut self, length: ByteCount) {
+        self.ledger.long_news -= long(length);
     }
 
     /// `peer` says that there is this object.
@@ -440,4 +456,9 @@ impl Flow {
             }
         }
     }
+}
+
+/// What news of this length hold of the room that all links have in common.
+fn long(length: ByteCount) -> u64 {
+    if length.0 > limits::NEWS_BYTES as u64 { length.0 } else { 0 }
 }

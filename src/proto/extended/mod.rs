@@ -42,7 +42,7 @@ use self::asked::AskedRanges;
 use super::duplex::{self, Counters, LinkConfig, Peer};
 use crate::limits;
 use crate::transfer::{Flow, RangeRequest};
-use crate::units::{LinkId, ObjectId, PacketLen, Time};
+use crate::units::{ByteCount, LinkId, ObjectId, PacketLen, Time};
 use crate::wire::extended::{Data, Frame, FrameError, Reader, RequestId};
 use crate::wire::hello::Features;
 use crate::wire::inventory::EntryError;
@@ -167,6 +167,7 @@ enum Incoming {
     News {
         epoch: u64,
         seq: u64,
+        length: ByteCount,
         crc: u32,
         data: Vec<u8>,
     },
@@ -317,6 +318,8 @@ impl Link {
         }
         self.orders.clear();
         self.interests.clear();
-        self.incoming = None;
+        if let Some(Incoming::News { length, .. }) = self.incoming.take() {
+            fetch.end_news(length);
+        }
     }
 }

@@ -141,9 +141,13 @@ impl Link {
                 self.check_epoch(epoch.0, at, now)?;
                 fetch.handle_whole(link, &self.peer.name, epoch.0, seq.0, origin);
             }
-            Frame::News { epoch, seq, length: _, crc } => {
+            Frame::News { epoch, seq, length, crc } => {
+                if !fetch.make_room_for_news(length) {
+                    let expected = "the end of others, which hold 64 MiB over all links";
+                    return Err(LinkError::OutOfPlace { at, found: "the beginning of long news", expected });
+                }
                 let data = Vec::new();
-                self.incoming = Some(Incoming::News { epoch: epoch.0, seq: seq.0, crc, data });
+                self.incoming = Some(Incoming::News { epoch: epoch.0, seq: seq.0, length, crc, data });
             }
         }
         Ok(())
@@ -277,7 +281,11 @@ impl Link {
         fetch: &mut Flow,
         instructions: &mut Vec<Instruction>,
     ) -> Result<(), LinkError> {
-        match self.incoming.take() {
+        let incoming = self.incoming.take();
+        if let Some(Incoming::News { length, .. }) = incoming {
+            fetch.end_news(length);
+        }
+        match incoming {
             Some(Incoming::Range { order: Some(range), kept: true, crc }) => {
                 instructions.push(Instruction::End { range, crc });
             }

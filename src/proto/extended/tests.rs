@@ -631,6 +631,36 @@ fn a_log_that_starts_over_again_and_again_ends_its_link() {
     assert!(error.to_string().contains("one more epoch"), "{error}");
 }
 
+/// What was half sent was kept link by link, 8 MiB and more of each, with no bound over all of them.
+#[test]
+fn long_news_that_are_half_sent_take_no_more_memory_than_there_is_for_them() {
+    let mut net = pair(1400);
+    let most = limits::LONG_NEWS_BYTES_MAX / limits::NEWS_BYTES_MAX;
+    (0..most + 2).for_each(|_| net.connect((0, REMOTE, LOCAL), (1, REMOTE, LOCAL)));
+    (0..10).for_each(|_| net.step());
+    let begin = |net: &mut Net, link: usize, bytes: usize| {
+        let (epoch, seq, length) = (Epoch(7), Seq(1), ByteCount(bytes as u64));
+        let packer = &mut net.nodes[0].ends[link].packer;
+        packer.start();
+        packer.push_head(&Frame::News { epoch, seq, length, crc: 0 }).expect("short");
+        let mut packet = packer.heads().to_vec();
+        packet.resize(1400, 0);
+        net.nodes[1].receive(link, &packet, net.now)
+    };
+    (0..most).for_each(|link| begin(&mut net, link, limits::NEWS_BYTES_MAX).expect("room"));
+    let error = begin(&mut net, most, limits::NEWS_BYTES_MAX).expect_err("no room");
+    assert!(error.to_string().contains("long news"), "{error}");
+    net.cut(most);
+    begin(&mut net, most + 1, limits::NEWS_BYTES).expect("short ones have room");
+    // One of them comes to its end.
+    let mut rest = b"M:".to_vec();
+    rest.resize(1400, 0);
+    let rest = rest.repeat(limits::NEWS_BYTES_MAX / 1398);
+    net.nodes[1].receive(1, &rest, net.now).expect_err("its checksum is another");
+    net.cut(1);
+    begin(&mut net, most + 2, limits::NEWS_BYTES_MAX).expect("room again");
+}
+
 #[test]
 fn an_answer_to_a_request_that_was_never_made_ends_the_link() {
     let mut net = pair(1400);
