@@ -124,11 +124,13 @@ impl Flow {
         lossy.map(|(peer, _)| peer)
     }
 
-    /// Peers that are there and do not say that they have told all there is, though they were asked long ago, where
-    /// nobody ever has.
+    /// The peers that are there, if none of them says that it has told all there is, though they were asked long ago:
+    /// what is gone is not removed, or nobody ever said that all is here.
     pub fn silent_peers(&self) -> impl Iterator<Item = &NodeName> {
-        let is_silent = |cursor: &Cursor| cursor.late && cursor.reader.is_some() && !self.asks.was_told;
-        self.ledger.cursors.iter().filter(move |(_, cursor)| is_silent(cursor)).map(|(peer, _)| peer)
+        let matters = self.asks.mirror || !self.asks.was_told;
+        let there = || self.ledger.cursors.iter().filter(|(_, cursor)| cursor.reader.is_some());
+        let is_silent = matters && there().all(|(_, cursor)| cursor.late);
+        there().filter(move |_| is_silent).map(|(peer, _)| peer)
     }
 
     /// Whether a peer has told all there was, at some time since this flow began.

@@ -335,6 +335,28 @@ fn what_is_not_mirrored_and_removed_by_hand_after_a_restart_is_wanted_no_more() 
     }
 }
 
+/// A far trader that could not read all of its `local/` kept what was gone there from being removed here, and nothing
+/// said so.
+#[test]
+fn peers_none_of_which_answers_are_told_of() {
+    let mut flow = mirroring(&["a", "b"]);
+    let at = |seconds| Time(Duration::from_secs(seconds));
+    let silent = |flow: &Flow| flow.silent_peers().map(ToString::to_string).collect::<Vec<_>>();
+    ask(&mut flow, L1, "e1");
+    ask(&mut flow, L2, "e2");
+    [1, 12].iter().for_each(|&seconds| flow.review(at(seconds)));
+    assert_eq!(silent(&flow), ["e1", "e2"]);
+    tell(&mut flow, L1, "e1", 7, &["a", "b"]);
+    flow.handle_whole(L1, &peer("e1"), 7, 2, HERE);
+    assert_eq!(silent(&flow), [""; 0], "one is enough");
+    flow.unlearn(&peer("e1"), &name("b"));
+    ask(&mut flow, L1, "e1");
+    [13, 24].iter().for_each(|&seconds| flow.review(at(seconds)));
+    assert_eq!(silent(&flow), ["e1", "e2"], "b stays here");
+    flow.set_mirror(false);
+    assert_eq!(silent(&flow), [""; 0]);
+}
+
 /// What was moved out of `local/` and back was fetched again in full.
 #[test]
 fn what_is_kept_and_told_of_again_is_here_unless_it_is_another_version() {
