@@ -217,7 +217,11 @@ impl Flow {
         object.set_here(None);
         self.miss(id);
         self.note_unknown(id);
-        self.enqueue(id);
+        // Without a list nothing is asked for by its name alone: it may be gone at its origin, and what comes could not
+        // be checked.
+        if self.at(id).listed || self.at(id).content.is_some() {
+            self.enqueue(id);
+        }
         true
     }
 

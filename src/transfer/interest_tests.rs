@@ -189,6 +189,21 @@ fn what_becomes_known_while_it_comes_whole_goes_on_and_its_root_is_looked_at() {
     assert!(actions(&mut flow).contains(&Action::Commit { id, generation, root: Some(Root256([1; 32])), size: SIZE }));
 }
 
+/// Before anything was told, it came whole and was marked without a root. Whether it was still there at its origin or
+/// not, nobody held it against anything from then on, and a mirror did not remove it.
+#[test]
+fn what_is_missed_and_nobody_has_told_of_is_not_asked_for_by_name_without_a_list() {
+    let mut flow = Flow::fetch();
+    flow.have(name("o0"), SIZE, Root256([1; 32]));
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("e2"));
+    assert!(flow.want_again(&name("o0"), SIZE));
+    assert_eq!(flow.next_request(L2, true, ms(1)), None);
+    assert!(!flow.is_complete());
+    flow.know(entry("o0", 1)).expect("room");
+    assert!(flow.next_request(L2, true, ms(1)).is_some());
+}
+
 #[test]
 fn what_a_link_of_whole_objects_takes_no_exchange_need_fetch() {
     let mut flow = list(1, &[(L1, "e1")]);
