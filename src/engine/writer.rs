@@ -354,6 +354,7 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                             commit(&shared, std::mem::take(&mut batch));
                         }
                         if has_root(&shared, key, &part, root) {
+                            add_attributes(&shared, key, &part);
                             batch.entry(key.0).or_default().push((key, part));
                         }
                     }
@@ -392,9 +393,9 @@ fn hash(shared: &Shared, key: PartKey) {
     });
 }
 
-/// Gives a file the mode and time that are known of it now, if it is the version that they are known of.
-fn set_attributes(shared: &Shared, (flow, id, generation): PartKey) {
-    let known = shared.with_flows(|flows, _| {
+/// The name of an object, and what is known of the version that is here or on its way.
+fn known_version(shared: &Shared, (flow, id, generation): PartKey) -> Option<(ObjectName, Version)> {
+    shared.with_flows(|flows, _| {
         let flow = flows.at(flow);
         let content = flow.content(id).filter(|_| flow.is_current(id, generation))?;
         let version = Version {
@@ -404,8 +405,22 @@ fn set_attributes(shared: &Shared, (flow, id, generation): PartKey) {
             mtime: FileTime(content.mtime_ns),
         };
         Some((flow.name(id).clone(), version))
-    });
-    let Some((name, Version { root, mode, mtime, .. })) = known else { return };
+    })
+}
+
+/// What came whole brought neither mode nor time: it gets those that are known of it.
+fn add_attributes(shared: &Shared, key: PartKey, part: &Part) {
+    if !part.has_attributes()
+        && let Some((_, Version { mode, mtime, .. })) = known_version(shared, key)
+    {
+        part.set_attributes(mode, mtime);
+    }
+}
+
+/// Gives a file the mode and time that are known of it now, if it is the version that they are known of.
+fn set_attributes(shared: &Shared, key: PartKey) {
+    let Some((name, Version { root, mode, mtime, .. })) = known_version(shared, key) else { return };
+    let flow = key.0;
     if let Err(error) = shared.stores[usize::from(flow.0)].root().set_attributes(&name, root, mode, mtime) {
         tracing::warn!(object = %name, "{error}");
     }
@@ -416,7 +431,10 @@ fn set_attributes(shared: &Shared, (flow, id, generation): PartKey) {
 fn has_root(shared: &Shared, key: PartKey, part: &Part, root: Option<Root256>) -> bool {
     let Some(root) = root else { return true };
     match hash_part(part, || shared.is_over()) {
-        Ok(Some(found)) if found == root => return true,
+        Ok(Some(found)) if found == root => {
+            part.set_read_root(found);
+            return true;
+        }
         Ok(Some(_)) => {}
         Ok(None) => return false,
         Err(error) => tracing::warn!("{error}"),

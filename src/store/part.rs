@@ -52,6 +52,8 @@ pub struct Part {
     size: OnceLock<ByteCount>,
     root: Option<Root256>,
     attributes: OnceLock<(FileMode, FileTime)>,
+    /// BLAKE3 of all of it, where that was read back.
+    read_root: OnceLock<Root256>,
     /// What blocks add to the root that were seen whole when they were written.
     seen: Mutex<BTreeMap<u64, BlockCv>>,
     file: Arc<PrivateFile>,
@@ -125,7 +127,8 @@ impl Part {
     }
 
     fn new(name: &ObjectName, size: ByteCount, root: Option<Root256>, file: Arc<PrivateFile>) -> Self {
-        Self { name: name.clone(), size: size.into(), root, attributes: OnceLock::new(), seen: Mutex::default(), file }
+        let (attributes, read_root) = (OnceLock::new(), OnceLock::new());
+        Self { name: name.clone(), size: size.into(), root, attributes, read_root, seen: Mutex::default(), file }
     }
 
     /// Whether it is found again when it is dropped: it is one that stays, and has not got the object's name.
@@ -161,8 +164,16 @@ impl Part {
         self.root
     }
 
-    /// BLAKE3 of what is in it, where nothing has to be read back for that.
+    /// All of it was read back, when nothing was written any more, and has this root.
+    pub fn set_read_root(&self, root: Root256) {
+        let _ = self.read_root.set(root);
+    }
+
+    /// BLAKE3 of what is in it, where nothing has to be read back for that any more.
     pub fn seen_root(&self) -> Option<Root256> {
+        if let Some(root) = self.read_root.get() {
+            return Some(*root);
+        }
         let seen = self.seen();
         let is_all = seen.len() as u64 == block_count(self.size());
         is_all.then(|| root_of(self.size(), &seen.values().copied().collect::<Vec<_>>()))
@@ -182,6 +193,11 @@ impl Part {
     /// bytes are written, and makes them durable with the bytes.
     pub fn set_attributes(&self, mode: FileMode, mtime: FileTime) {
         let _ = self.attributes.set((mode, mtime));
+    }
+
+    /// Whether they were set.
+    pub fn has_attributes(&self) -> bool {
+        self.attributes.get().is_some()
     }
 
     /// Gives the object up: removes the file, unless it was committed or kept. Bytes that are written later are lost.
