@@ -111,8 +111,11 @@ impl Spool {
                 }
                 _ => {}
             }
-            let wiped = listed.0.iter().try_for_each(|peer| empty(&path.join(peer)));
-            wiped.map_err(io("empty the spool of an earlier boot"))?;
+            for peer in &listed.0 {
+                if Standing::of(&root, peer)? == Standing::Private {
+                    empty(&path.join(peer)).map_err(io("empty the spool of an earlier boot"))?;
+                }
+            }
             listed = Listed::default();
             fs::write(&id_file, format!("{}\n", boot.0)).map_err(io("write the boot id of the spool"))?;
         }
@@ -183,24 +186,12 @@ impl Listed {
     /// their place, by a mount or a link, is somebody else's.
     fn extend(mut self, spool: &Root, peers: &[String]) -> Result<Self, StoreError> {
         for peer in peers {
-            let directory = || spool.path().join(peer);
-            let io = |errno| StoreError::io(spool.path(), None, "look at a directory of the spool", errno);
-            let opened = resolve::open_directory(spool.shared().dir.as_fd(), peer.as_bytes(), Links::Refuse);
-            let opened = match opened {
-                Err(Errno::ENOENT) => continue,
-                Err(Errno::ELOOP) => return Err(StoreError::SpoolLink { directory: directory() }),
-                outcome => outcome.map_err(io)?,
-            };
-            let (mut is_empty, mut has_private) = (true, false);
-            let listed = resolve::list(opened, |_, entry, _| {
-                is_empty = false;
-                has_private |= entry == limits::PRIVATE_DIR.as_bytes();
-                if has_private { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            listed.map_err(io)?;
-            let is_ours = has_private && self.0.contains(peer);
-            if !is_empty && !is_ours {
-                return Err(StoreError::NotSpool { directory: directory() });
+            let directory = spool.path().join(peer);
+            match Standing::of(spool, peer)? {
+                Standing::Nothing => {}
+                Standing::Private if self.0.contains(peer) => {}
+                Standing::Private | Standing::Other => return Err(StoreError::NotSpool { directory }),
+                Standing::Link => return Err(StoreError::SpoolLink { directory }),
             }
         }
         self.0.extend(peers.iter().cloned());
@@ -222,15 +213,51 @@ impl Listed {
     }
 }
 
-/// Removes a tree; a symbolic link is removed itself, and a mount point is left behind empty.
+/// What stands in the place of a peer's directory.
+#[derive(PartialEq, Eq)]
+enum Standing {
+    /// Nothing, or a directory with nothing in it.
+    Nothing,
+    /// A directory with a private directory in it, as a spool makes them.
+    Private,
+    /// A symbolic link.
+    Link,
+    /// Anything else.
+    Other,
+}
+
+impl Standing {
+    fn of(spool: &Root, peer: &str) -> Result<Self, StoreError> {
+        let io = |errno| StoreError::io(spool.path(), None, "look at a directory of the spool", errno);
+        let opened = match resolve::open_directory(spool.shared().dir.as_fd(), peer.as_bytes(), Links::Refuse) {
+            Err(Errno::ENOENT) => return Ok(Self::Nothing),
+            Err(Errno::ELOOP) => return Ok(Self::Link),
+            Err(Errno::ENOTDIR) => return Ok(Self::Other),
+            outcome => outcome.map_err(io)?,
+        };
+        let mut found = Self::Nothing;
+        let listed = resolve::list(opened, |_, entry, _| {
+            let is_private = entry == limits::PRIVATE_DIR.as_bytes();
+            found = if is_private { Self::Private } else { Self::Other };
+            if is_private { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        listed.map(|()| found).map_err(io)
+    }
+}
+
+/// Removes a directory of the spool, and its private directory last: what is left where this is interrupted is still
+/// known by that. A mount point is left behind empty.
 fn empty(path: &Path) -> io::Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound) => Ok(()),
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name() != limits::PRIVATE_DIR {
+            fs::remove_dir_all(entry.path())?;
+        } else if !entry.file_type()?.is_dir() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
         outcome => outcome,
     }
 }
@@ -299,26 +326,31 @@ mod tests {
         }
     }
 
-    /// What a link in place of a directory led to was taken for what the spool had kept, and removed.
+    /// What a link in place of a directory led to was taken for what the spool had kept, and removed; what was mounted
+    /// there was removed by the first start after a reboot.
     #[test]
     fn what_stands_in_place_of_a_directory_is_neither_used_nor_removed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (path, theirs) = (dir.path().join("spool"), dir.path().join("theirs"));
-        let ours = path.join("trader1");
-        drop(Spool::open(&path, &peers()).expect("new"));
-        fs::create_dir(&theirs).expect("made");
-        fs::write(theirs.join("precious"), "theirs").expect("written");
-        fs::remove_dir_all(&ours).expect("there");
-        std::os::unix::fs::symlink(&theirs, &ours).expect("linked");
-        let refused = Spool::open(&path, &peers());
-        assert!(matches!(refused, Err(StoreError::SpoolLink { .. })), "{refused:?}");
-        // As if it were mounted there.
-        fs::remove_file(&ours).expect("there");
-        fs::rename(&theirs, &ours).expect("moved");
-        let refused = Spool::open(&path, &peers());
-        assert!(matches!(refused, Err(StoreError::NotSpool { .. })), "{refused:?}");
-        let left: Vec<_> = fs::read_dir(&ours).expect("there").map(|entry| entry.expect("read").file_name()).collect();
-        assert_eq!(left, ["precious"]);
+        for boots in [["monday"; 2], ["tuesday", "wednesday"]] {
+            let [at_link, at_mount] = boots.map(BootId::new);
+            let dir = tempfile::tempdir().expect("a directory");
+            let (path, theirs) = (dir.path().join("spool"), dir.path().join("theirs"));
+            let ours = path.join("trader1");
+            drop(Spool::open_in_boot(&path, &peers(), &BootId::new("monday")).expect("new"));
+            fs::create_dir(&theirs).expect("made");
+            fs::write(theirs.join("precious"), "theirs").expect("written");
+            fs::remove_dir_all(&ours).expect("there");
+            std::os::unix::fs::symlink(&theirs, &ours).expect("linked");
+            let refused = Spool::open_in_boot(&path, &peers(), &at_link);
+            assert!(matches!(refused, Err(StoreError::SpoolLink { .. })), "{refused:?}");
+            // As if it were mounted there.
+            fs::remove_file(&ours).expect("there");
+            fs::rename(&theirs, &ours).expect("moved");
+            let refused = Spool::open_in_boot(&path, &peers(), &at_mount);
+            assert!(matches!(refused, Err(StoreError::NotSpool { .. })), "{refused:?}");
+            let left: Vec<_> =
+                fs::read_dir(&ours).expect("there").map(|entry| entry.expect("read").file_name()).collect();
+            assert_eq!(left, ["precious"]);
+        }
     }
 
     #[test]
