@@ -90,6 +90,19 @@ impl Flow {
         None
     }
 
+    /// A piece came in over `link` that was not wanted when it began to, and was thrown away.
+    pub fn handle_unwanted(&mut self, link: LinkId, piece: RangeRequest, now: Time) {
+        if self.end_piece(link, piece, now).is_none() {
+            return;
+        }
+        if let Some(totals) = self.totals_of(link) {
+            totals.duplicated += piece.length;
+        }
+        if self.is_current(piece.object, piece.generation) {
+            self.free_range(piece.object, piece.offset, piece.length);
+        }
+    }
+
     /// A piece came in damaged over `link`, and was not written.
     pub fn handle_damaged(&mut self, link: LinkId, piece: RangeRequest, now: Time) {
         self.end_piece(link, piece, now);

@@ -289,7 +289,10 @@ impl Link {
             Some(Incoming::Range { order: Some(range), kept: true, crc }) => {
                 instructions.push(Instruction::End { range, crc });
             }
-            Some(Incoming::Range { .. }) | None => {}
+            Some(Incoming::Range { order: Some(range), kept: false, .. }) => {
+                fetch.handle_unwanted(self.config.id, range, now);
+            }
+            Some(Incoming::Range { order: None, .. }) | None => {}
             Some(Incoming::News { crc, data, .. }) if crc32c(&data) != crc => {
                 return Err(LinkError::DamagedNews { at });
             }

@@ -10,7 +10,7 @@ use crate::proto::{Link, LinkError, Protocol, Received};
 use crate::transfer::{Action, Content, Entry, Event, Flow, FlowId, Flows, Problem, RangeRequest};
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, ObjectName, Offset, PacketLen, Root256, Time};
 use crate::wire::checksum::crc32c;
-use crate::wire::extended::{DataOf, Epoch, Frame, Packer, Refusal, Segment, Seq};
+use crate::wire::extended::{DataOf, Epoch, Frame, Packer, Refusal, RequestId, Segment, Seq};
 use crate::wire::hello::{Features, Hello, Role};
 
 const REMOTE: FlowId = FlowId(0);
@@ -609,12 +609,13 @@ fn whole_blocks_of_an_earlier_run_are_not_sent_again() {
     assert_eq!(link.counters().payload_in, 3_000_000 - (1 << 20));
 }
 
-/// What node 1 makes of these frames from node 0.
-fn provoke(net: &mut Net, frames: &[Frame]) -> Result<(), LinkError> {
+/// What node 1 makes of these frames from node 0, and of the data of the last one.
+fn provoke(net: &mut Net, frames: &[Frame], data: &[u8]) -> Result<(), LinkError> {
     let end = &mut net.nodes[0].ends[0];
     end.packer.start();
     frames.iter().for_each(|frame| end.packer.push_head(frame).expect("short"));
-    end.flush(&[]);
+    end.packer.push_data(ByteCount(data.len() as u64));
+    end.flush(data);
     let train: Vec<u8> = end.out.drain(..).collect();
     net.nodes[1].receive(0, &train, net.now)
 }
@@ -624,10 +625,10 @@ fn a_log_that_starts_over_again_and_again_ends_its_link() {
     let mut net = pair(1400);
     (0..10).for_each(|_| net.step());
     let whole = |epoch| Frame::Whole { epoch: Epoch(epoch), seq: Seq(0), origin: 1 };
-    provoke(&mut net, &[whole(7)]).expect("an epoch");
+    provoke(&mut net, &[whole(7)], &[]).expect("an epoch");
     net.now = net.now + limits::EPOCH_LASTS_MIN;
-    provoke(&mut net, &[whole(8), whole(8)]).expect("another one, later");
-    let error = provoke(&mut net, &[whole(7)]).expect_err("one more");
+    provoke(&mut net, &[whole(8), whole(8)], &[]).expect("another one, later");
+    let error = provoke(&mut net, &[whole(7)], &[]).expect_err("one more");
     assert!(error.to_string().contains("one more epoch"), "{error}");
 }
 
@@ -665,10 +666,34 @@ fn long_news_that_are_half_sent_take_no_more_memory_than_there_is_for_them() {
 fn an_answer_to_a_request_that_was_never_made_ends_the_link() {
     let mut net = pair(1400);
     (0..10).for_each(|_| net.step());
-    let frame = Frame::Pending { id: crate::wire::extended::RequestId(3) };
-    let error = provoke(&mut net, &[frame]).expect_err("out of place");
+    let error = provoke(&mut net, &[Frame::Pending { id: RequestId(3) }], &[]).expect_err("out of place");
     assert!(matches!(error, LinkError::Duplex(super::LinkError::OutOfPlace { .. })) && error.is_damage(), "{error}");
     assert!(!super::LinkError::Silent(limits::SILENCE_MAX).is_damage());
+}
+
+/// What was here from elsewhere when it began to come was thrown away, and stayed on order: where its block turned out
+/// wrong after that, nobody fetched it again.
+#[test]
+fn what_comes_and_is_not_wanted_is_on_order_no_more() {
+    let mut net = pair(1400);
+    (0..10).for_each(|_| net.step());
+    let content = bytes(40_000, 1);
+    let node = &mut net.nodes[1];
+    node.flows.at(REMOTE).know(entry(&name("x"), &content)).expect("room");
+    node.send(0, net.now);
+    node.ends[0].out.clear();
+    let (object, generation, length) = (ObjectId(0), Generation::default().next(), ByteCount(16_384));
+    let piece = RangeRequest { object, generation, offset: Offset(0), length };
+    assert!(node.flows.at(REMOTE).handle_range_begin(piece));
+    node.settle(net.now);
+    assert_eq!(node.flows.at(REMOTE).handle_verified(LinkId(99), piece, 7, net.now), None);
+    let (id, data) = (RequestId(0), &content[..16_384]);
+    let begin = Frame::Begin { id, offset: Offset(0), length, crc: crc32c(data) };
+    provoke(&mut net, &[begin], data).expect("it was asked for");
+    provoke(&mut net, &[Frame::Pending { id }, Frame::Pending { id: RequestId(1) }], &[]).expect("it was asked for");
+    let node = &mut net.nodes[1];
+    let link = node.ends[0].link.id();
+    assert_eq!(node.flows.at(REMOTE).health(link, net.now).map(|health| health.orders), Some(0));
 }
 
 /// As in the plain grammar; here it took one core for each worker, and the flows from all links.
