@@ -289,6 +289,31 @@ fn an_object_is_in_one_kind_of_hands_at_a_time_and_left_to_whole_ones_in_the_end
     assert_eq!(flow.next_range(L1, ms(3)), None);
 }
 
+/// It was asked for again, under the name that it had had, and counted as present though it was none of the objects.
+#[test]
+fn what_is_gone_at_its_origin_while_a_link_of_whole_objects_has_it_on_order_does_not_come() {
+    for is_begun in [false, true] {
+        let mut flow = fetching(&[], &[(L1, "e1")]);
+        flow.attach_fetcher(L2, peer("seed"));
+        assert!(flow.subscription(L1, &peer("e1")).is_some() && flow.begin_news(L1, &peer("e1"), 1));
+        flow.learn(&peer("e1"), entry("a", 64 * K, 1));
+        let id = flow.next_request(L2, true, Time::ZERO).expect("it is wanted");
+        if is_begun {
+            flow.handle_begin(L2, ByteCount(64 * K), ms(1)).expect("it is wanted");
+        }
+        flow.unlearn(&peer("e1"), &name("a"));
+        assert_eq!((flow.totals().objects, flow.is_complete()), (0, true));
+        if !is_begun {
+            assert!(flow.handle_begin(L2, ByteCount(64 * K), ms(2)).is_err(), "nobody wants it");
+        }
+        flow.handle_received(L2, ms(3));
+        assert_eq!(flow.next_request(L2, true, ms(4)), None);
+        flow.learn(&peer("e1"), entry("b", 64 * K, 1));
+        assert_eq!(flow.next_request(L2, true, ms(5)), Some(id), "its place is another's");
+        assert_eq!(flow.name(id), &name("b"));
+    }
+}
+
 #[test]
 fn an_earlier_runs_whole_blocks_are_not_ordered() {
     let mut flow = fetching(&[("a", 3000 * K)], &[]);

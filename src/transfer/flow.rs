@@ -281,6 +281,9 @@ impl Flow {
         // One that has met nobody was never attached: all that is wanted need not be dealt out anew.
         let Some(orphans) = self.schedule.detach(link) else { return };
         for id in orphans.into_iter().rev() {
+            if self.free_if_gone(id) {
+                continue;
+            }
             self.end_attempt_of(link, id);
             if self.at(id).state() == ObjectState::Absent {
                 self.enqueue_first(id);
@@ -384,7 +387,8 @@ impl Flow {
             fetcher.handle_begin();
         }
         // Absent: its attempt failed, or it is open to others and none has asked.
-        if self.at(id).state() != ObjectState::Absent && !self.end_attempt_of(link, id) {
+        let is_wanted = self.at(id).state() == ObjectState::Absent || self.end_attempt_of(link, id);
+        if !is_wanted || self.at(id).is_gone() {
             return Err(Refusal::NotWanted);
         }
         self.at_mut(id).queued = false;
@@ -625,6 +629,7 @@ impl Flow {
         self.schedule.fetchers.values().any(|f| f.outstanding.contains(&id))
     }
 
+    /// The head of `link` leaves the order; `None` where there is none, or no such object any more.
     fn pop_head(&mut self, link: LinkId, now: Time) -> Option<ObjectId> {
         let fetcher = self.schedule.fetchers.get_mut(&link)?;
         let id = fetcher.outstanding.pop_front()?;
@@ -633,7 +638,16 @@ impl Flow {
         if fetcher.outstanding.is_empty() {
             fetcher.meter.stop(now);
         }
-        Some(id)
+        (!self.free_if_gone(id)).then_some(id)
+    }
+
+    /// An object has left what a link has on order. Whether it is gone: its place is another's once no link names it.
+    pub(super) fn free_if_gone(&mut self, id: ObjectId) -> bool {
+        let is_gone = self.at(id).is_gone();
+        if is_gone && !self.is_on_order(id) {
+            self.free.push(id);
+        }
+        is_gone
     }
 
     /// Ends the attempt of `link` at an object; `false` where the object is not in that link's hands.

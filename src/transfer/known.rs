@@ -268,14 +268,10 @@ impl Flow {
             self.uncount_present(size);
         }
         self.names.remove(&self.objects, id);
-        let is_on_order = self.is_on_order(id);
         let object = self.at_mut(id);
         object.generation = object.generation.next();
         object.clear();
-        // A place that a link still names is not given to another object.
-        if !is_on_order {
-            self.free.push(id);
-        }
+        self.free_if_gone(id);
     }
 }
 
