@@ -511,6 +511,20 @@ fn what_is_too_long_for_a_spool_is_a_problem_while_somebody_wants_it() {
     }
 }
 
+/// The disk of a spool filled up: whoever waited was told so and let go, and what was on its way by then could not be
+/// written either. It was a problem for good, of objects that nobody wanted any more.
+#[test]
+fn what_cannot_be_stored_when_nobody_wants_it_any_more_is_no_problem() {
+    let mut flow = relay(&[("a", 64 * K)]);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    assert!(flow.handle_range_begin(range));
+    flow.release_range(READER, ObjectId(0), false, ms(1));
+    flow.handle_store_failed(ObjectId(0), range.generation, "full".to_owned(), Fault::Store, ms(2));
+    assert_eq!(flow.totals().failed, 0);
+    assert!(matches!(flow.poll_event(), Some(Event::Failed { .. })), "it is told all the same");
+}
+
 #[test]
 fn a_relay_has_what_an_earlier_run_left_and_does_not_fetch_it() {
     let size = 200 * K;

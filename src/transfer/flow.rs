@@ -615,6 +615,7 @@ impl Flow {
         if is_news {
             self.events.push_back(Event::Failed { name, problem });
         }
+        self.clear_unread_problem(id);
     }
 
     /// What was wrong with an object is no news any more.

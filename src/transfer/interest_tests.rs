@@ -260,6 +260,19 @@ fn a_spools_file_of_an_earlier_run_is_hashed_when_it_is_asked_for() {
     assert_eq!(flow.interest_state(id, ms(1)), RangeState::Awaited);
 }
 
+/// Nobody waited for it any more, and it was a problem for good.
+#[test]
+fn what_cannot_be_hashed_and_nobody_asks_for_any_more_is_forgotten() {
+    let mut flow = relay(1 << 20);
+    flow.keep(name("a"), SIZE, None);
+    let id = flow.demand_content(READER, &name("a"), ms(1)).expect("it is here");
+    let hash = actions(&mut flow).pop();
+    let Some(Action::Hash { generation, .. }) = hash else { panic!("it is asked for: {hash:?}") };
+    flow.release_range(READER, id, false, ms(2));
+    flow.handle_source_failed(id, generation, "EIO".to_owned(), ms(3));
+    assert_eq!((flow.totals().objects, flow.totals().failed), (0, 0));
+}
+
 #[test]
 fn an_exchange_whose_upstream_has_an_inventory_fetches_nothing_by_name() {
     let mut flow = Flow::relay(ByteCount(1 << 20));

@@ -112,16 +112,22 @@ impl Flow {
         }
         if is_last {
             self.read.remove(&id);
-            // A relay may never have all of it: who reads it is served over other ways too. Where its length is known,
-            // it is not fetched to learn again that it does not fit.
-            let cannot_fit = matches!(self.at(id).problem, Some(Problem::LargerThanSpool { .. }));
-            if self.kind == Kind::Relay && !(cannot_fit && self.at(id).content.is_none()) {
-                self.clear_problem(id);
-            }
+            self.clear_unread_problem(id);
         }
         self.update_evictable(id);
         self.wake_fetchers();
         self.forget_if_idle(id);
+    }
+
+    /// A relay may never have all of an object: who reads it is served over other ways too. What keeps one from it that
+    /// nobody reads is no problem; but where its length is not known, it is not fetched to learn again that it does not
+    /// fit.
+    pub(super) fn clear_unread_problem(&mut self, id: ObjectId) {
+        let object = self.at(id);
+        let cannot_fit = matches!(object.problem, Some(Problem::LargerThanSpool { .. })) && object.content.is_none();
+        if self.kind == Kind::Relay && object.readers.is_empty() && !cannot_fit {
+            self.clear_problem(id);
+        }
     }
 
     /// What can be sent of an object now.
@@ -198,6 +204,10 @@ impl Flow {
         let name = self.at(id).name.clone();
         self.events.push_back(Event::SourceFailed { name, reason });
         self.wake_readers(id);
+        if self.kind == Kind::Relay {
+            self.clear_unread_problem(id);
+            self.forget_if_idle(id);
+        }
     }
 
     /// As if it had never been here; who wants it asks again.
