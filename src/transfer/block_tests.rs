@@ -314,6 +314,20 @@ fn what_is_gone_at_its_origin_while_a_link_of_whole_objects_has_it_on_order_does
     }
 }
 
+/// It was nobody's from then on, though a peer without an inventory may have it.
+#[test]
+fn what_is_listed_and_gone_at_a_peer_while_it_comes_in_is_asked_of_others() {
+    let mut flow = Flow::fetch();
+    flow.want(name("a"), Some(ByteCount(64 * K)), false);
+    flow.attach_blocks(L1, peer("e1"), Time::ZERO);
+    flow.attach_fetcher(L2, peer("seed"));
+    assert!(flow.subscription(L1, &peer("e1")).is_some() && flow.begin_news(L1, &peer("e1"), 1));
+    flow.learn(&peer("e1"), entry("a", 64 * K, 1));
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    flow.unlearn(&peer("e1"), &name("a"));
+    assert_eq!(flow.next_request(L2, true, ms(1)), Some(range.object));
+}
+
 #[test]
 fn an_earlier_runs_whole_blocks_are_not_ordered() {
     let mut flow = fetching(&[("a", 3000 * K)], &[]);

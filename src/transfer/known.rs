@@ -106,6 +106,10 @@ impl Flow {
         self.note_unknown(id);
         self.events.push_back(Event::Forgotten { name: name.clone() });
         if self.at(id).listed {
+            // It left its queue when it began to come in.
+            if self.at(id).state() == ObjectState::Absent && !self.is_on_order(id) {
+                self.enqueue(id);
+            }
             return;
         }
         if self.at(id).is_present() {
