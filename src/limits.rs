@@ -109,7 +109,7 @@ pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 pub const TAIL_BYTES_MAX: usize = 64 << 10;
 /// Bytes of ranges that may wait for the writer, and what it takes to keep them, before links stop reading.
 pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
-/// What a range that waits takes besides its bytes, roughly.
+/// What a range in memory takes besides its bytes, roughly.
 pub const WAITING_RANGE_COST: usize = 256;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
@@ -349,7 +349,7 @@ pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
 pub const KEPT_OBJECT_COST: usize = 256;
 /// Memory for such objects; what does not fit goes to disk.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
-/// The last bytes that came into spools and are had without reading a file.
+/// The last bytes that came into spools and are had without reading a file, and what it takes to keep them.
 pub const RECENT_BYTES_MAX: usize = 32 << 20;
 /// Ranges that a link may have on order.
 pub const RANGES_ORDERED_MAX: usize = 512;

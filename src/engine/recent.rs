@@ -10,11 +10,12 @@ use crate::limits;
 use crate::units::{ByteCount, Offset};
 use crate::wire::checksum::crc32c;
 
-/// The last of them, verified, at most [`limits::RECENT_BYTES_MAX`].
+/// The last of them, verified, within [`limits::RECENT_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     ranges: VecDeque<Range>,
-    bytes: usize,
+    /// What all of them cost.
+    cost: usize,
 }
 
 #[derive(Debug)]
@@ -25,21 +26,29 @@ struct Range {
     crc: u32,
 }
 
+impl Range {
+    /// A peer may send a range in pieces of one byte.
+    fn cost(&self) -> usize {
+        self.bytes.len() + limits::WAITING_RANGE_COST
+    }
+}
+
 impl Recent {
     pub(super) fn add(&mut self, of: PartKey, offset: Offset, bytes: &Bytes, crc: u32) {
-        self.bytes += bytes.len();
-        self.ranges.push_back(Range { of, offset, bytes: bytes.clone(), crc });
-        while self.bytes > limits::RECENT_BYTES_MAX
+        let range = Range { of, offset, bytes: bytes.clone(), crc };
+        self.cost += range.cost();
+        self.ranges.push_back(range);
+        while self.cost > limits::RECENT_BYTES_MAX
             && let Some(oldest) = self.ranges.pop_front()
         {
-            self.bytes -= oldest.bytes.len();
+            self.cost -= oldest.cost();
         }
     }
 
     /// Some of what came in of an attempt is not right after all.
     pub(super) fn forget(&mut self, key: PartKey) {
         self.ranges.retain(|range| range.of != key);
-        self.bytes = self.ranges.iter().map(|range| range.bytes.len()).sum();
+        self.cost = self.ranges.iter().map(Range::cost).sum();
     }
 
     /// A range of an attempt, where all of it came in at once, and its checksum.
@@ -74,11 +83,20 @@ mod tests {
         for (of, offset, length) in [(1, 9, 2), (1, 12, 5), (1, 16, 1), (2, 12, 3)] {
             assert_eq!(read(&recent, of, offset, length), None, "{of} {offset} {length}");
         }
-        let most = Bytes::from(vec![0; limits::RECENT_BYTES_MAX]);
+        let most = Bytes::from(vec![0; limits::RECENT_BYTES_MAX - limits::WAITING_RANGE_COST]);
         recent.add(key(2), Offset(0), &most, 8);
         assert_eq!(read(&recent, 1, 12, 3), None);
         assert_eq!(read(&recent, 2, 0, most.len() as u64), Some((most.clone(), 8)));
         recent.forget(key(2));
-        assert_eq!((read(&recent, 2, 0, most.len() as u64), recent.bytes), (None, 0));
+        assert_eq!((read(&recent, 2, 0, most.len() as u64), recent.cost), (None, 0));
+    }
+
+    /// Ranges of one byte each were kept in hundreds of MiB, and each that was served was looked for among all of them.
+    #[test]
+    fn short_ranges_are_as_few_as_they_cost() {
+        let mut recent = Recent::default();
+        let most = limits::RECENT_BYTES_MAX / (1 + limits::WAITING_RANGE_COST);
+        (0..2 * most).for_each(|at| recent.add(key(1), Offset(at as u64), &Bytes::from_static(b"a"), 7));
+        assert_eq!(recent.ranges.len(), most);
     }
 }
