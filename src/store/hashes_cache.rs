@@ -142,7 +142,7 @@ impl HashCache {
         {
             // What of it is dead shows only when all of it is read.
             let _ = self.log.write();
-            *self = Self { incomplete: self.incomplete, ..Self::open(&self.directory)? };
+            *self = Self { incomplete: must_rewrite, ..Self::open(&self.directory)? };
             let flushed = self.flush();
             self.rest();
             return flushed;
@@ -157,6 +157,12 @@ impl HashCache {
         self.incomplete = false;
         self.looked_at = self.log.bytes();
         Ok(())
+    }
+
+    /// As if the disk had not taken what the file holds.
+    #[cfg(test)]
+    pub(super) fn lose(&mut self) {
+        self.log.doubt();
     }
 
     /// Gives the memory back: nothing is looked up for now.

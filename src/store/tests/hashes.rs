@@ -279,6 +279,25 @@ fn what_is_added_at_rest_is_remembered_and_replaces_what_was_known() {
     assert_eq!(cache.lookup(&name("b"), &stamp(1, last)), Some(hashes(1, 3)));
 }
 
+/// What the disk had not taken while a cache rested was flushed as if it had, for the file was opened anew for that.
+#[test]
+fn a_cache_at_rest_that_the_disk_did_not_take_is_rewritten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut cache = HashCache::open(dir.path()).expect("new");
+    cache.insert(&name("a"), &stamp(1, 1), &hashes(1, 1));
+    cache.rest();
+    cache.flush().expect("durable");
+    let inode = || fs::metadata(dir.path().join("hashes")).expect("stands").ino();
+    let before = inode();
+    cache.flush().expect("durable");
+    assert_eq!(inode(), before);
+    cache.lose();
+    cache.flush().expect("rewritten");
+    assert_ne!(inode(), before);
+    let cache = HashCache::open(dir.path()).expect("stands");
+    assert_eq!(cache.lookup(&name("a"), &stamp(1, 1)), Some(hashes(1, 1)));
+}
+
 #[test]
 fn only_what_was_left_alone_for_a_while_is_settled() {
     let site = Site::new();
