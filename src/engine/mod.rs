@@ -7,13 +7,15 @@
 //!                                                  flusher: makes what arrives durable, from time to time
 //! ```
 //!
-//! All decisions are the core's ([`Flows`], [`Link`](crate::proto::duplex::Link)); the flows stand behind one lock that
-//! is taken per train, never per packet. Whoever holds it drains what the flows want done before letting go: actions go
-//! to writer and committer, wakes to the workers of the links concerned, events to the log.
+//! All decisions are the core's ([`Flows`], [`Link`](crate::proto::Link)); the flows stand behind one lock, which is
+//! taken for a train that came in and for each piece of one that goes out, never per packet. Whoever holds it drains
+//! what the flows want done before letting go: actions go to writer and committer, wakes to the workers of the links
+//! concerned, events to the log.
 //!
-//! A worker never writes to a file and never waits for one, save for an object's last bytes, which it reads itself.
-//! Receive buffers travel with their packets to the writer and come back empty; when none is left, links stop reading,
-//! which is the back-pressure from disk to peer.
+//! A worker waits for no file but those that it sends from, where it reads ranges, and the last bytes of an object that
+//! goes out whole; it writes none but a small object of a spool, for a link that needs a file. What came in travels to
+//! the writer, in its receive buffer or as a range in memory of its own. When no buffer is left, or too many bytes of
+//! ranges wait, links stop reading, which is the back-pressure from disk to peer.
 
 mod arriving;
 mod connection;

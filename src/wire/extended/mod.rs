@@ -38,8 +38,9 @@
 //! it comes in and one [`Segment`] when it goes out, whatever N is. Non-goals: whether a frame makes sense (an unknown
 //! id, a range beyond the object's end, an offset that steps back) and whether its checksum holds.
 //!
-//! Driven by `proto::duplex`: a [`Reader`] for each link takes trains of whole packets apart, a [`Packer`] lays frames
-//! out into packets. Each keeps nothing from one packet to the next but how much of a frame's data is still to come.
+//! Driven by `proto::extended`, where a [`Reader`] for each link takes trains of whole packets apart, and by the rim,
+//! where a [`Packer`] for each lays frames out into packets. Both keep nothing from one packet to the next but how much
+//! of a frame's data is still to come.
 
 mod error;
 mod frame;
