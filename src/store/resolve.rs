@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 
+use super::part::errno_of;
 use crate::limits;
 
 /// What becomes of symbolic links that stay beneath the root.
@@ -112,7 +113,7 @@ pub(super) fn list(
     directory: OwnedFd,
     mut visit: impl FnMut(BorrowedFd<'_>, &[u8], Option<Type>) -> ControlFlow<()>,
 ) -> nix::Result<()> {
-    let handle = directory.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    let handle = directory.try_clone().map_err(|error| errno_of(&error))?;
     for entry in Dir::from_fd(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();

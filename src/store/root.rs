@@ -249,15 +249,13 @@ impl Root {
     /// The BLAKE3 root that an object is marked with, if its marker tells.
     pub fn marked_root(&self, name: &ObjectName) -> Result<Option<Root256>, StoreError> {
         self.shared.check(name)?;
-        let marker = self.read_marker(name)?.and_then(|text| Marker::parse(&text).ok());
-        Ok(marker.and_then(|marker| marker.root))
+        Ok(self.marker(name)?.and_then(|marker| marker.root))
     }
 
     /// Reads all of an object and holds it against its marker. Blocks for as long as the disk takes.
     pub fn verify(&self, name: &ObjectName) -> Result<Verified, StoreError> {
         self.shared.check(name)?;
-        let marker = self.read_marker(name)?.and_then(|text| Marker::parse(&text).ok());
-        let Some(marker) = marker else { return Ok(Verified::Unmarked) };
+        let Some(marker) = self.marker(name)? else { return Ok(Verified::Unmarked) };
         let source = match self.open_source(name) {
             Ok(source) => source,
             Err(StoreError::NotFound { .. } | StoreError::NotRegular { .. }) => {
@@ -288,6 +286,11 @@ impl Root {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What an object's marker says, `None` where none stands that can be trusted.
+    fn marker(&self, name: &ObjectName) -> Result<Option<Marker>, StoreError> {
+        Ok(self.read_marker(name)?.and_then(|text| Marker::parse(&text).ok()))
     }
 
     /// The first bytes of an object's marker, `None` where none stands.

@@ -77,9 +77,7 @@ impl Fetcher {
     pub(super) fn is_shy(&self) -> bool {
         self.shy_delay > Duration::ZERO
     }
-}
 
-impl Fetcher {
     /// Whether what it has on order can be hoped for.
     pub(super) fn is_moving(&self, now: Time) -> bool {
         self.outstanding.is_empty() || now.since(self.moved_at) < limits::STALL_PATIENCE
