@@ -276,6 +276,25 @@ fn an_object_that_changes_while_it_comes_in_is_begun_again() {
     assert_eq!(flow.totals().bytes, ByteCount(90 * K));
 }
 
+/// The bytes of the one went on to come in for the other, which was never whole; what was here counted for two lengths.
+#[test]
+fn another_length_of_the_same_root_is_another_version_or_a_lie_where_that_root_is_here() {
+    let mut flow = fetching(&[("a", 64 * K)], &[(L1, "e1")]);
+    let range = flow.next_range(L1, Time::ZERO).expect("work");
+    arrive(&mut flow, L1, range, ms(1));
+    flow.know(entry("a", 32 * K, 1)).expect("the last word counts");
+    let range = flow.next_range(L1, ms(2)).expect("work");
+    assert_eq!(at(&range), (0, 0, 32));
+    arrive(&mut flow, L1, range, ms(3));
+    let generation = actions_generation(&mut flow);
+    flow.handle_committed(range.object, generation, ms(4));
+    assert_eq!(flow.know(entry("a", 64 * K, 1)), None, "it cannot be");
+    assert!(flow.is_complete());
+    flow.forget(&name("a"));
+    assert!(flow.want_again(&name("a"), ByteCount(32 * K)));
+    assert_eq!((flow.totals().objects, flow.totals().bytes), (0, ByteCount(0)));
+}
+
 #[test]
 fn an_object_is_in_one_kind_of_hands_at_a_time_and_left_to_whole_ones_in_the_end() {
     let mut flow = fetching(&[("a", 100 * K)], &[(L1, "e1")]);

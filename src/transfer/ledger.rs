@@ -41,6 +41,11 @@ impl Content {
         let blocks = self.size.0.div_ceil(limits::BLOCK_BYTES);
         self.block_crcs.len() as u64 == blocks && blocks <= limits::BLOCKS_PER_OBJECT_MAX && self.mode <= 0o7777
     }
+
+    /// Whether both tell of the same bytes. A peer may tell the same root of others.
+    pub(super) fn is_of_same_bytes(&self, other: &Self) -> bool {
+        (self.root, self.size, &self.block_crcs) == (other.root, other.size, &other.block_crcs)
+    }
 }
 
 /// One record of the log, as it is told to a subscriber.
