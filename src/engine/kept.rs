@@ -83,11 +83,13 @@ impl Kept {
         Some(object.bytes.slice(start..start + length.0 as usize))
     }
 
-    /// An object of which a file has to be made, for somebody who can only read that; `None` where there is one.
-    pub(super) fn spill(&mut self, key: PartKey) -> Option<Vec<u8>> {
-        let object = self.objects.get_mut(&key).filter(|object| !object.spilled)?;
-        object.spilled = true;
-        Some(object.padded())
+    /// Has `write` make a file of an object, for somebody who can only read that, where there is none yet.
+    pub(super) fn spill<E>(&mut self, key: PartKey, write: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        if let Some(object) = self.objects.get_mut(&key).filter(|object| !object.spilled) {
+            write(&object.padded())?;
+            object.spilled = true;
+        }
+        Ok(())
     }
 
     /// An attempt at an object is over.
@@ -142,9 +144,16 @@ mod tests {
     fn who_needs_a_file_makes_it_once() {
         let mut kept = Kept::default();
         assert!(kept.reserve(key(1), ByteCount(3)) && kept.fill(key(1), Offset(0), &of(b"abc")));
-        assert_eq!(kept.spill(key(1)).as_deref(), Some(b"abc".as_slice()));
-        assert_eq!(kept.spill(key(1)), None);
-        assert_eq!(kept.remove(key(1)), Some(Evicted { has_file: true }));
+        assert_eq!(kept.spill(key(1), |_| Err("full")), Err("full"));
+        let mut files = Vec::new();
+        for _ in 0..2 {
+            let made = kept.spill(key(1), |bytes| {
+                files.push(bytes.to_vec());
+                Ok::<(), ()>(())
+            });
+            assert_eq!(made, Ok(()));
+        }
+        assert_eq!((files, kept.remove(key(1))), (vec![b"abc".to_vec()], Some(Evicted { has_file: true })));
     }
 
     #[test]

@@ -293,10 +293,13 @@ impl Shared {
 
     /// Writes an object that is kept in memory to its spool, for a link that needs a file.
     fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
-        let Some(bytes) = self.kept(key.0).and_then(|mut kept| kept.spill(key)) else { return Ok(()) };
-        let part = self.stores[usize::from(key.0.0)].root().create_part(name, ByteCount(bytes.len() as u64))?;
-        part.write_vectored_at(&[IoSlice::new(&bytes)], Offset(0))?;
-        part.keep_unsynced()
+        let Some(mut kept) = self.kept(key.0) else { return Ok(()) };
+        // Held until the file stands: who else needs it waits for it, and it is not evicted before.
+        kept.spill(key, |bytes| {
+            let part = self.stores[usize::from(key.0.0)].root().create_part(name, ByteCount(bytes.len() as u64))?;
+            part.write_vectored_at(&[IoSlice::new(bytes)], Offset(0))?;
+            part.keep_unsynced()
+        })
     }
 
     // -- links -------------------------------------------------------------------------------------------------------
@@ -411,4 +414,53 @@ impl Shared {
 /// A panic elsewhere ends the process by its own thread; the data behind the lock is whole between calls.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Barrier, mpsc};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::transfer::Flow;
+
+    fn shared_of(root: Root) -> Shared {
+        let config = EngineConfig {
+            flows: Flows::new(vec![Flow::relay(ByteCount(1 << 20))]),
+            stores: vec![Store::Spool(Arc::new(root))],
+            journals: Vec::new(),
+            driver: DriverKind::Blocking,
+            or_plain: false,
+            workers: 1,
+            seed: 0,
+        };
+        let (write_jobs, commit_jobs) = (mpsc::channel().0, mpsc::channel().0);
+        Shared::new(config, 1, write_jobs, commit_jobs, Box::new(|_| {})).expect("memory")
+    }
+
+    /// The second of two links that needed the file of a small object at once found none, and the object was given up.
+    #[test]
+    fn a_small_object_has_a_file_for_all_who_need_one_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shared = shared_of(Root::create(dir.path()).expect("a root"));
+        let name = ObjectName::new(b"a").expect("valid");
+        for generation in (0..200).map(Generation) {
+            let key = (FlowId(0), ObjectId(0), generation);
+            let kept = || shared.kept(FlowId(0)).expect("a spool");
+            assert!(kept().reserve(key, ByteCount(3)) && kept().fill(key, Offset(0), &Bytes::from_static(b"abc")));
+            let barrier = Barrier::new(2);
+            let open = || {
+                barrier.wait();
+                shared.source(key, &name).map(|source| source.size())
+            };
+            let (here, there) = std::thread::scope(|scope| {
+                let there = scope.spawn(open);
+                (open(), there.join().expect("no panic"))
+            });
+            assert_eq!((here.expect("a file"), there.expect("a file")), (ByteCount(3), ByteCount(3)));
+            kept().remove(key).expect("it was kept");
+            shared.stores[0].root().remove_kept(&name).expect("removed");
+        }
+    }
 }
