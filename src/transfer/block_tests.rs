@@ -194,6 +194,26 @@ fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy
     assert_eq!(flow.health(L1, ms(1600)).expect("attached").duplicated, stolen.length);
 }
 
+/// What came for one of two orders of a link was taken for the other's, and what that was still to bring was nobody's
+/// when the link died.
+#[test]
+fn a_link_takes_no_second_copy_of_what_it_has_on_order_in_part() {
+    let mut flow = fetching(&[("a", 256 * K)], &[(L1, "e1"), (L2, "e2")]);
+    let slow = [flow.next_range(L1, Time::ZERO).expect("work"), flow.next_range(L1, Time::ZERO).expect("work")];
+    let mut now = Time::ZERO;
+    for _ in 0..6 {
+        let range = flow.next_range(L2, now).expect("work");
+        now = now + Duration::from_millis(150);
+        arrive(&mut flow, L2, range, now);
+    }
+    assert_eq!(flow.next_range(L2, ms(1500)), Some(slow[1]), "a second copy");
+    for (link, from, to, now) in [(L1, 0, 8, 1600), (L2, 0, 12, 3000), (L2, 12, 24, 3250)] {
+        let (offset, length) = (slow[1].offset + ByteCount(from * K), ByteCount((to - from) * K));
+        arrive(&mut flow, link, RangeRequest { offset, length, ..slow[1] }, ms(now));
+    }
+    assert_eq!(flow.next_range(L2, ms(3260)), Some(slow[0]));
+}
+
 #[test]
 fn equal_links_do_not_take_from_each_other() {
     let mut flow = fetching(&[("a", 128 * K)], &[(L1, "e1"), (L2, "e2")]);

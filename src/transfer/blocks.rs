@@ -621,7 +621,7 @@ impl Flow {
 
     fn may_double(&self, link: LinkId, thief: &Carrier, request: &RangeRequest, now: Time) -> bool {
         let Some(gather) = self.blocks.gathers.get(&request.object) else { return false };
-        thief.find(request.object, request.generation, request.offset).is_none()
+        !thief.has_any_of(request)
             && self.may_give(&thief.peer, request.object, gather, now)
             && self.blocks.may_carry(gather, link, request.offset, request.length, now)
     }

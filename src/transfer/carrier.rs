@@ -208,6 +208,16 @@ impl Carrier {
         self.orders.iter().position(is_it)
     }
 
+    /// Whether some of a range is on order. No two orders overlap: which of them bytes are for is told by their offset.
+    pub(super) fn has_any_of(&self, range: &RangeRequest) -> bool {
+        let overlaps = |order: &Order| {
+            let r = &order.request;
+            let is_of_attempt = r.object == range.object && r.generation == range.generation;
+            is_of_attempt && r.offset < range.end() && range.offset < r.end()
+        };
+        self.orders.iter().any(overlaps)
+    }
+
     /// In how many seconds an order made at `made` begins to come in, behind `before` bytes of others; `usual` is what
     /// links do that are not measured.
     pub(super) fn begins_in(&self, before: u64, made: Time, usual: f64, now: Time) -> f64 {
