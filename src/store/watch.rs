@@ -104,7 +104,7 @@ impl Watch {
         let mask = event.mask;
         if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             *changed = Changed { objects: true, overflow: true, ..*changed };
-            return self.add_tree(Vec::new());
+            return self.start_over();
         }
         if mask.contains(AddWatchFlags::IN_IGNORED) {
             self.directories.remove(&event.wd.as_raw());
@@ -128,6 +128,19 @@ impl Watch {
         } else if !is_marker(entry) {
             // A file that was just made is not whole before its writer closes it; one that was linked here is.
             changed.objects |= !mask.contains(AddWatchFlags::IN_CREATE) || self.is_linked(&full);
+        }
+        Ok(())
+    }
+
+    /// Watches what there is now, and nothing else.
+    fn start_over(&mut self) -> Result<(), StoreError> {
+        let before = std::mem::take(&mut self.directories);
+        self.add_tree(Vec::new())?;
+        for (number, watched) in before {
+            if !self.directories.contains_key(&number) {
+                // A directory that is gone has no watch any more.
+                let _ = self.inotify.rm_watch(watched.descriptor);
+            }
         }
         Ok(())
     }

@@ -157,9 +157,13 @@ fn a_watch_tells_of_objects_and_of_nothing_else() {
     });
 }
 
+/// What had been moved out meanwhile was watched on under the name that it had had, and what happened out there was
+/// taken for a change here; and each directory counted twice of those that a node watches at most.
 #[test]
 fn a_watch_that_lost_events_says_so_and_watches_what_it_missed() {
     let site = Site::new();
+    let (inside, outside) = (site.path.join("moves"), site.outside.path().join("moved"));
+    fs::create_dir(&inside).expect("made");
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("readable");
     let limit: usize = limit.trim().parse().expect("a number");
     if limit > 1 << 17 {
@@ -174,9 +178,12 @@ fn a_watch_that_lost_events_says_so_and_watches_what_it_missed() {
         fs::rename(&two, &one).expect("renamed");
     }
     fs::create_dir(site.path.join("late")).expect("made");
+    fs::rename(&inside, &outside).expect("moved out");
     let changed = drain(&mut watch);
     assert!(changed.objects && changed.overflow, "{changed:?}");
     assert_eq!(watch.directories(), 2);
     fs::write(site.path.join("late/file"), "x").expect("written");
     assert!(drain(&mut watch).objects);
+    fs::write(outside.join("file"), "x").expect("written");
+    assert!(!drain(&mut watch).objects);
 }
