@@ -16,9 +16,8 @@
 //! the magic. The layout is the same in every version; unknown feature bits are kept and mean nothing. `link` is 0
 //! where its number is not told.
 //!
-//! It does not fit where a request, `N:` and the block together are longer than the packet. A node whose hello does not
-//! even fit behind `R::N:` is misconfigured ([`fits`]: N = 64 takes node names of up to 27 bytes). Where only the first
-//! request is too long for it ([`fits_behind`]), that request waits for the second packet.
+//! A node whose hello does not fit behind `R::N:` is misconfigured ([`fits`]: N = 64 takes node names of up to 27
+//! bytes). Our own nodes ask for nothing in the packet that it is in.
 //!
 //! Non-goals: secrecy and authentication. A hello says who a peer claims to be.
 
@@ -74,16 +73,6 @@ impl Features {
     pub const QUEUED_REQUESTS: Self = Self(4);
     /// After one `X:` packet the frames of the [`extended`](super::extended) grammar are spoken.
     pub const EXTENDED: Self = Self(8);
-
-    /// The set with these bits, known or not.
-    pub const fn from_bits(bits: u16) -> Self {
-        Self(bits)
-    }
-
-    /// The set's bits, as on the wire.
-    pub const fn bits(self) -> u16 {
-        self.0
-    }
 
     /// What is in this set and in `other`.
     pub const fn and(self, other: Self) -> Self {
@@ -160,12 +149,7 @@ pub fn encoded_len(name: &NodeName) -> usize {
 
 /// Whether a node called `name` can say hello in packets of `packet_bytes`; a configuration where it cannot is refused.
 pub fn fits(packet_bytes: PacketLen, name: &NodeName) -> bool {
-    fits_behind(SHORTEST_HEADER_BYTES, packet_bytes, name)
-}
-
-/// Whether it fits behind a header (`[R:name:]N:`) of `header_bytes` too.
-pub fn fits_behind(header_bytes: usize, packet_bytes: PacketLen, name: &NodeName) -> bool {
-    header_bytes.saturating_add(encoded_len(name)) <= packet_bytes.bytes()
+    SHORTEST_HEADER_BYTES + encoded_len(name) <= packet_bytes.bytes()
 }
 
 impl Hello {
@@ -357,9 +341,6 @@ mod tests {
         assert!(!fits(packet_len(64), &longer));
         assert!(fits(packet_len(101), &node(&"n".repeat(64))));
         assert!(!fits(packet_len(100), &node(&"n".repeat(64))));
-        assert!(fits_behind(2, packet_len(64), &node(&"n".repeat(30))));
-        assert!(!fits_behind(6, packet_len(64), &longest));
-        assert!(!fits_behind(usize::MAX, packet_len(64), &longest));
 
         let hello = trader(&"n".repeat(28));
         let mut padding = [0x5a; 59];
@@ -370,7 +351,7 @@ mod tests {
     #[test]
     fn features_are_sets() {
         let ours = Features::FREE_RUN.or(Features::QUEUED_REQUESTS);
-        let theirs = Features::from_bits(0x8003);
+        let theirs = Features(0x8003);
         assert_eq!(ours.and(theirs), Features::FREE_RUN);
         assert!(theirs.contains(Features::FREE_RUN.or(Features::KEEPALIVE)));
         assert!(!theirs.contains(ours));
@@ -383,7 +364,7 @@ mod tests {
         (1..=u16::MAX, any::<u16>(), limits::PACKET_BYTES_MIN..=u32::MAX, any::<u16>(), role, name).prop_map(
             |(version, bits, packet_bytes_max, link, role, name)| Hello {
                 version,
-                features: Features::from_bits(bits),
+                features: Features(bits),
                 packet_bytes_max,
                 link: NonZeroU16::new(link),
                 role,
