@@ -513,6 +513,28 @@ fn a_node_runs_until_it_is_told_to_stop() {
     assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
 }
 
+/// Both started, and each wrote what it had hashed into the other's file.
+#[test]
+fn a_state_directory_is_of_one_node_and_of_none_that_is_dead() {
+    let (dir, file) = trader(|text| text);
+    let state = dir.path().join("state").display().to_string();
+    let of_first = |text: String| {
+        let lines = text
+            .lines()
+            .map(|line| if line.starts_with("state_dir") { format!("state_dir = \"{state}\"") } else { line.into() });
+        lines.map(|line| line + "\n").collect()
+    };
+    let (_dir, other) = trader(of_first);
+    let (mut node, _log, _) = node_of(&file);
+    let holder = format!("{state}: in use by process {}; ", node.id());
+    run(&["run", text(&other)]).expect(1, &[&holder, "a directory of its own"]);
+    node.kill().expect("it is ours");
+    node.wait().expect("it ends");
+    let (mut node, _log, _) = node_of(&other);
+    node.kill().expect("it is ours");
+    node.wait().expect("it ends");
+}
+
 #[test]
 fn a_node_without_a_store_runs_and_takes_its_modules_anew() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use super::problems::Subject;
 use super::site::{SECOND, Site, lock};
+use crate::config::Config;
 use crate::engine;
 use crate::limits;
-use crate::store::{HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_source};
+use crate::store::{DirectoryLock, HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_source};
 use crate::transfer::{Content, Entry};
 use crate::units::ObjectName;
 
@@ -181,12 +182,23 @@ fn remember(cache: Option<&mut HashCache>) {
     let _ = cache.map_or(Ok(()), HashCache::write);
 }
 
+/// Has the state directory for this node alone. Where it cannot be used, nothing is remembered, which is said once.
+///
+/// # Errors
+/// Another process has it.
+pub(super) fn lock_state(config: &Config) -> Result<Option<DirectoryLock>, StoreError> {
+    match DirectoryLock::take(&config.state_dir) {
+        Err(error @ StoreError::Locked { .. }) => Err(error),
+        taken => Ok(remembering(taken)),
+    }
+}
+
 fn open_cache(site: &Site) -> Option<HashCache> {
-    let directory = site.config().state_dir.clone();
-    let opened = std::fs::create_dir_all(&directory)
-        .map_err(|error| format!("{}: {error}", directory.display()))
-        .and_then(|()| HashCache::open(&directory).map_err(|error| error.to_string()));
-    opened.inspect_err(|error| tracing::warn!("hashes are not remembered: {error}")).ok()
+    site.state.as_ref().and_then(|_| remembering(HashCache::open(&site.config().state_dir)))
+}
+
+fn remembering<T>(done: Result<T, StoreError>) -> Option<T> {
+    done.inspect_err(|error| tracing::warn!("hashes are not remembered: {error}")).ok()
 }
 
 /// What an object was found to hold.

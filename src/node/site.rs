@@ -27,7 +27,7 @@ use crate::engine::{self, Engine, EngineConfig, EngineError, NewLink, Notice, St
 use crate::limits;
 use crate::proto::duplex::{self, LinkConfig};
 use crate::proto::{Protocol, extended, named};
-use crate::store::{Sample, Skipped};
+use crate::store::{DirectoryLock, Sample, Skipped};
 use crate::transfer::{Flow, FlowId, Flows};
 use crate::units::{LinkId, NodeName};
 use crate::uring::control::{self, Listener};
@@ -93,6 +93,8 @@ pub(super) struct Site {
     pub(super) resumed: Notify,
     /// What of `local/` is to be hashed, where objects are offered with their checksums.
     pub(super) hasher: Option<inventory::Queue>,
+    /// Held for as long as hashes are remembered.
+    pub(super) state: Option<DirectoryLock>,
     pub(super) checks_wanted: Notify,
     /// The config has other modules.
     pub(super) modules_changed: Notify,
@@ -196,6 +198,7 @@ impl Site {
         let workers = config.workers.map_or((cores / 2).max(1), usize::from);
         let has_store = matches!(config.role, RoleConfig::Trader(Trader { store: Some(_), .. }));
         let hasher = (config.blocks && has_store).then(inventory::Queue::default);
+        let state = if hasher.is_some() { inventory::lock_state(&config)? } else { None };
         let site = Arc::new(Self {
             config: Mutex::new(Arc::new(config)),
             file,
@@ -219,6 +222,7 @@ impl Site {
             paused: Mutex::default(),
             resumed: Notify::new(),
             hasher,
+            state,
             checks_wanted: Notify::new(),
             modules_changed: Notify::new(),
             check_waiters: Mutex::default(),

@@ -26,6 +26,7 @@ mod error;
 mod hash;
 mod hashes_cache;
 mod journal;
+mod lock;
 mod log;
 mod marker;
 mod part;
@@ -52,6 +53,7 @@ pub use hash::{
 };
 pub use hashes_cache::HashCache;
 pub use journal::{Confirmed, Journal, Pending, Resumed, Unmarked};
+pub use lock::DirectoryLock;
 pub use marker::{Marker, MarkerError};
 pub use part::Part;
 pub use resume::Left;

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, stat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, linkat, syncfs, unlinkat};
@@ -21,6 +21,7 @@ use nix::unistd::{UnlinkatFlags, fsync, linkat, syncfs, unlinkat};
 use super::error::{Lack, SourceError, StoreError, check_name};
 use super::hash::hash_source;
 use super::journal;
+use super::lock::{DirectoryLock, LOCK};
 use super::marker::Marker;
 use super::part::{Lasting, Part, PartId, PartStem, Room, errno_of};
 use super::resolve::{self, Links};
@@ -28,9 +29,7 @@ use super::source::{FileMode, Origin, Source, Stamp};
 use crate::limits;
 use crate::units::{ByteCount, ObjectName, Root256};
 
-/// What the private directory of every root has: the lock, ...
-const LOCK: &str = "lock";
-/// ... and the directory of parts.
+/// What the private directory of every root has beside its lock: the directory of parts.
 const PARTS: &str = "parts";
 
 /// A root directory. Every name is resolved beneath it; shared as `Arc<Root>`.
@@ -502,7 +501,7 @@ pub(super) struct Writer {
     sync_each: Mutex<bool>,
     leftovers: u64,
     /// Released last.
-    _lock: Flock<OwnedFd>,
+    _lock: DirectoryLock,
 }
 
 impl Writer {
@@ -512,7 +511,7 @@ impl Writer {
         let (private, lock) = loop {
             tries -= 1;
             let private = make_private(root, limits::PRIVATE_DIR).map_err(io("make the private directory"))?;
-            match take_lock(path, private.as_fd()) {
+            match DirectoryLock::take_in(path, private.as_fd()) {
                 Ok(lock) if lock_stands(root, private.as_fd(), lock.as_fd()) => break (private, lock),
                 // Who had it removed the directory in passing.
                 Ok(_) if tries > 0 => {}
@@ -633,31 +632,6 @@ fn make_private(above: BorrowedFd<'_>, entry: &str) -> nix::Result<OwnedFd> {
         Err(errno) => return Err(errno),
     }
     resolve::open_directory(above, entry.as_bytes(), Links::Refuse)
-}
-
-/// Takes the root's lock, or says who has it.
-fn take_lock(path: &Path, private: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, StoreError> {
-    let io = |errno| StoreError::io(path, None, "lock the directory", errno);
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT;
-    let file = resolve::open_beneath(private, LOCK.as_bytes(), flags, Links::Refuse).map_err(io)?;
-    let mut note = File::from(file.try_clone().map_err(|error| io(errno_of(&error)))?);
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            // The process's number is a help for people; the lock holds without it.
-            let _ = note.set_len(0).and_then(|()| writeln!(note, "{}", std::process::id()));
-            Ok(lock)
-        }
-        Err((_, Errno::EWOULDBLOCK)) => {
-            let mut text = String::new();
-            let _ = note.take(32).read_to_string(&mut text);
-            let holder = match text.trim().parse::<u32>() {
-                Ok(process) => format!("process {process}"),
-                Err(_) => "another process".to_owned(),
-            };
-            Err(StoreError::Locked { root: path.into(), holder })
-        }
-        Err((_, errno)) => Err(io(errno)),
-    }
 }
 
 /// Whether a lock that was taken is the one that others find.
