@@ -543,6 +543,8 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 pub const CONTROL_HEADER_WITHIN: Duration = Duration::from_secs(10);
 /// ... and so is one that takes nothing of its answer for this long.
 pub const CONTROL_TAKEN_WITHIN: Duration = Duration::from_secs(10);
+/// A daemon looks this often whether its control socket still has its name.
+pub const CONTROL_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// SIGTERM: answers under way on the control socket are finished within this time.
 pub const CONTROL_DRAIN_WITHIN: Duration = Duration::from_secs(1);
 /// A request that waits for the node looks at it this often.

@@ -16,39 +16,39 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::socket::Served;
 use crate::limits;
 
 /// What takes connections.
 pub(super) trait Accept {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// The next one. Nothing is lost where it is dropped before it ends.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>>;
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>>;
 }
 
-impl Accept for UnixListener {
+impl Accept for Served {
     type Stream = UnixStream;
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Ok(Self::accept(self).await?.0)
+    async fn accept(&mut self) -> io::Result<UnixStream> {
+        Self::accept(self).await
     }
 }
 
 impl Accept for TcpListener {
     type Stream = TcpStream;
-    async fn accept(&self) -> io::Result<TcpStream> {
+    async fn accept(&mut self) -> io::Result<TcpStream> {
         Ok(Self::accept(self).await?.0)
     }
 }
 
-/// Converses with all who come to the door until `shutdown` ends. `router` is given what becomes true then. The door is
-/// the listener and what stands for as long as it listens.
-pub(super) async fn converse_until<L: Accept, G>(
+/// Converses with all who come to the door until `shutdown` ends. `router` is given what becomes true then.
+pub(super) async fn converse_until(
     shutdown: impl Future<Output = ()>,
-    (listener, guard): (L, G),
+    mut door: impl Accept,
     router: impl FnOnce(watch::Receiver<bool>) -> Router,
 ) {
     let (closing, closed) = watch::channel(false);
@@ -64,7 +64,7 @@ pub(super) async fn converse_until<L: Accept, G>(
                     tracing::error!(%error, "a control request panicked");
                 }
             }
-            accepted = listener.accept(), if has_room => match accepted {
+            accepted = door.accept(), if has_room => match accepted {
                 Ok(stream) => drop(connections.spawn(converse(stream, router.clone(), closed.clone()))),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on a control socket, trying again");
@@ -74,7 +74,7 @@ pub(super) async fn converse_until<L: Accept, G>(
         }
     }
     // Those who come now shall find no door, rather than one that nobody answers.
-    drop((listener, guard));
+    drop(door);
     let _ = closing.send(true);
     let drained = timeout(limits::CONTROL_DRAIN_WITHIN, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {

@@ -27,7 +27,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -72,10 +71,7 @@ pub trait Site: Send + Sync + 'static {
 impl ControlSocket {
     /// Answers for `site` until `shutdown` ends; then the socket file goes away.
     pub async fn serve(self, site: Arc<dyn Site>, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
-        let failed = |source| self.failed("hand it to the runtime", source);
-        let listener = UnixListener::from_std(self.listener()?).map_err(failed)?;
-        let router = |closing| router(App { site, closing });
-        converse_until(shutdown, (listener, self), router).await;
+        converse_until(shutdown, self.served()?, |closing| router(App { site, closing })).await;
         Ok(())
     }
 }

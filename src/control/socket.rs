@@ -2,18 +2,22 @@
 //!
 //! A lock file beside the socket says whose it is: its lock ends with the process that holds it, however
 //! that ends, so a socket file under a free lock is a dead daemon's and is replaced. The socket appears
-//! under its name only when its mode is set and it listens: no client ever meets a half-made one.
+//! under its name only when its mode is set and it listens: no client ever meets a half-made one. Where somebody has
+//! removed it from under its daemon, it is made again ([`Served`]).
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::limits;
 
 /// Who may talk to the daemon: its own user and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -65,8 +69,10 @@ pub enum ControlError {
 pub struct ControlSocket {
     path: PathBuf,
     listener: UnixListener,
+    /// Device and inode of the file: whatever else has its name is not ours.
+    file: (u64, u64),
     /// Held for as long as the socket stands.
-    _lock: File,
+    lock: File,
 }
 
 impl ControlSocket {
@@ -105,15 +111,20 @@ impl ControlSocket {
             _ => {}
         }
         let listener = UnixListener::bind(&fresh).map_err(failed("bind"))?;
-        let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(SOCKET_MODE))
-            .map_err(failed("set its mode"))
-            .and_then(|()| listener.set_nonblocking(true).map_err(failed("make it non-blocking")))
-            .and_then(|()| fs::rename(&fresh, path).map_err(failed("put it in its place")));
-        if let Err(error) = placed {
-            let _ = fs::remove_file(&fresh);
-            return Err(error);
-        }
-        Ok(Self { path: path.to_owned(), listener, _lock: lock })
+        let place = || {
+            fs::set_permissions(&fresh, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed("set its mode"))?;
+            listener.set_nonblocking(true).map_err(failed("make it non-blocking"))?;
+            let file = identity(&fresh).map_err(failed("look at it"))?;
+            fs::rename(&fresh, path).map_err(failed("put it in its place"))?;
+            Ok(file)
+        };
+        let placed = place().inspect_err(|_| drop(fs::remove_file(&fresh)));
+        Ok(Self { file: placed?, path: path.to_owned(), listener, lock })
+    }
+
+    /// Whether its file has its name.
+    fn stands(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.file)
     }
 
     /// Where it is.
@@ -121,24 +132,78 @@ impl ControlSocket {
         &self.path
     }
 
-    /// The listening descriptor, for the runtime; the file stays this value's.
-    pub(super) fn listener(&self) -> Result<UnixListener, ControlError> {
-        self.listener.try_clone().map_err(|source| self.failed("duplicate its descriptor", source))
+    /// Its listener on the runtime of this thread.
+    fn listener(&self) -> Result<tokio::net::UnixListener, ControlError> {
+        let failed = |source| ControlError::Bind { socket: self.path.clone(), step: "hand it to the runtime", source };
+        self.listener.try_clone().and_then(tokio::net::UnixListener::from_std).map_err(failed)
     }
 
-    pub(super) fn failed(&self, step: &'static str, source: io::Error) -> ControlError {
-        ControlError::Bind { socket: self.path.clone(), step, source }
+    /// On the runtime of this thread.
+    pub(super) fn served(self) -> Result<Served, ControlError> {
+        let mut ticks = interval(limits::CONTROL_LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Served { listener: self.listener()?, socket: self, ticks, is_lost: false })
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // The lock is still held, so the file is this daemon's. The lock file stays: removing it would let
-        // two daemons hold "the" lock on two files.
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(socket = %self.path.display(), %error, "control socket was gone already");
+        // The lock file stays: removing it would let two daemons hold "the" lock on two files.
+        if self.stands() {
+            let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A control socket whose daemon looks from time to time whether it still stands.
+pub(super) struct Served {
+    socket: ControlSocket,
+    listener: tokio::net::UnixListener,
+    ticks: Interval,
+    /// It does not stand and cannot be made again, which was said.
+    is_lost: bool,
+}
+
+impl Served {
+    /// The next connection. Nothing is lost where it is dropped before it ends.
+    pub(super) async fn accept(&mut self) -> io::Result<tokio::net::UnixStream> {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => return Ok(accepted?.0),
+                _ = self.ticks.tick() => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let restored = self.restore();
+        let is_lost = restored.is_err();
+        match restored {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("{} was gone, and is there again", self.socket.path.display()),
+            Err(error) if !self.is_lost => tracing::warn!("the control socket is gone, and is tried again: {error}"),
+            Err(_) => {}
+        }
+        self.is_lost = is_lost;
+    }
+
+    /// Makes the socket again where it does not stand; whether it did so. Another daemon's in its place is left alone.
+    fn restore(&mut self) -> Result<bool, ControlError> {
+        if self.socket.stands() {
+            return Ok(false);
+        }
+        // Or it would be in the way of its own successor.
+        let _ = self.socket.lock.unlock();
+        let socket = ControlSocket::bind(&self.socket.path)?;
+        self.listener = socket.listener()?;
+        self.socket = socket;
+        Ok(true)
+    }
+}
+
+/// Device and inode of what has a name.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// `path` with `suffix` after its last component.
@@ -156,5 +221,41 @@ fn is_listened_on(path: &Path) -> io::Result<bool> {
         Ok(()) | Err(Errno::EAGAIN) => Ok(true),
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A daemon whose socket file was removed could not be told anything any more, not even to end; and one whose place
+    /// another had taken removed that one's at its end.
+    #[test]
+    fn a_socket_that_was_removed_is_made_again_where_no_other_has_its_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/control.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut served = ControlSocket::bind(&path).expect("free").served().expect("on the runtime");
+            assert!(!served.restore().expect("it stands"));
+            for gone in ["run/control.sock", "run"].map(|gone| dir.path().join(gone)) {
+                if gone.is_dir() { fs::remove_dir_all(&gone) } else { fs::remove_file(&gone) }.expect("removed");
+                assert!(served.restore().expect("there is nobody else"));
+                UnixStream::connect(&path).expect("it listens");
+                served.accept().await.expect("it came here");
+            }
+            fs::remove_dir_all(dir.path().join("run")).expect("removed");
+            let other = ControlSocket::bind(&path).expect("free");
+            for _ in 0..2 {
+                let error = served.restore().expect_err("it is another's");
+                assert!(matches!(error, ControlError::AlreadyServed { .. }), "{error}");
+            }
+            drop(served);
+            UnixStream::connect(&path).expect("the other still listens");
+            drop(other);
+            assert!(!path.exists());
+        });
     }
 }

@@ -96,15 +96,13 @@ impl HttpDoor {
                 let failed = |source| ControlError::Listen { address, source };
                 let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
                 tokio::select! {
-                    () = converse_until(shutdown, (listener, ()), |closing| router(app(closing))) => Ok(()),
+                    () = converse_until(shutdown, listener, |closing| router(app(closing))) => Ok(()),
                     never = recording => match never {},
                 }
             }
             Door::Socket(socket) => {
-                let failed = |source| socket.failed("hand it to the runtime", source);
-                let listener = tokio::net::UnixListener::from_std(socket.listener()?).map_err(failed)?;
                 tokio::select! {
-                    () = converse_until(shutdown, (listener, socket), |closing| router(app(closing))) => Ok(()),
+                    () = converse_until(shutdown, socket.served()?, |closing| router(app(closing))) => Ok(()),
                     never = recording => match never {},
                 }
             }
