@@ -537,8 +537,10 @@ pub const CONGESTION_BYTES_MAX: usize = 15;
 
 // -- control -------------------------------------------------------------------------------------------
 
-/// Connections to the control socket at a time, and as many to the page; more wait in the backlog.
+/// Connections to the control socket at a time, and as many to the page. More wait in the backlog, ...
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
+/// ... unless one of these has sent nothing for so long: it gives way.
+pub const CONTROL_SILENT_MIN: Duration = Duration::from_secs(1);
 /// A control connection that sends no whole request head for this long is closed.
 pub const CONTROL_HEADER_WITHIN: Duration = Duration::from_secs(10);
 /// ... and so is one that takes nothing of its answer for this long.

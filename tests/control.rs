@@ -154,10 +154,13 @@ fn bytes_that_are_not_http_end_their_connection_alone() {
 #[test]
 fn connections_beyond_the_bound_wait_until_one_leaves() {
     let served = Served::start(Told::new(half_way()));
-    let connect = || UnixStream::connect(served.socket()).expect("a connection");
-    let full: Vec<UnixStream> = (0..supersync::limits::CONTROL_CONNECTIONS_MAX).map(|_| connect()).collect();
-    let mut late = connect();
-    late.write_all(b"GET /v1/livez HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+    let begin = |said: &[u8]| {
+        let mut stream = UnixStream::connect(served.socket()).expect("a connection");
+        stream.write_all(said).expect("sent");
+        stream
+    };
+    let full: Vec<_> = (0..supersync::limits::CONTROL_CONNECTIONS_MAX).map(|_| begin(b"GET /v1/livez")).collect();
+    let mut late = begin(b"GET /v1/livez HTTP/1.1\r\nhost: localhost\r\n\r\n");
     // An answer would come well within this; that none comes can only be seen by waiting a little.
     late.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
     let mut answer = [0; 12];
@@ -172,6 +175,27 @@ fn connections_beyond_the_bound_wait_until_one_leaves() {
     late.set_read_timeout(None).expect("set");
     late.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+/// 64 connections on which nothing was said kept everybody else out for ten seconds at a time.
+#[test]
+fn who_has_sent_nothing_gives_way_the_longest_there_first() {
+    let served = Served::start(Told::new(half_way()));
+    let connect = || UnixStream::connect(served.socket()).expect("a connection");
+    let mut asks = connect();
+    asks.write_all(b"GET /v1/livez").expect("sent");
+    let mut silent: Vec<_> = (1..supersync::limits::CONTROL_CONNECTIONS_MAX).map(|_| connect()).collect();
+    let mut late = connect();
+    late.write_all(b"GET /v1/livez").expect("sent");
+    let mut answer = [0; 12];
+    for stream in [&mut late, &mut asks] {
+        stream.write_all(b" HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    assert_eq!(silent[0].read(&mut answer).expect("it ended well"), 0, "the first had to leave");
+    silent[1].write_all(b"GET /v1/livez HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+    silent[1].read_exact(&mut answer).expect("it may stay");
 }
 
 // -- the socket file -------------------------------------------------------------------------------------

@@ -1,13 +1,17 @@
 //! What all doors of the control plane have in common: how connections are taken, bounded and ended.
 //!
-//! There are at most [`limits::CONTROL_CONNECTIONS_MAX`] at a time at one door; beyond it they wait in its backlog. Who
-//! sends no whole request, or takes nothing of its answer, does not keep its place: [`limits::CONTROL_HEADER_WITHIN`],
+//! There are at most [`limits::CONTROL_CONNECTIONS_MAX`] at a time at one door; who comes then takes the place of the
+//! one that has been there longest and has sent nothing, or waits in the door's backlog. Who sends no whole request, or
+//! takes nothing of its answer, does not keep its place either: [`limits::CONTROL_HEADER_WITHIN`],
 //! [`limits::CONTROL_TAKEN_WITHIN`]. Shutdown answers those who wait, then ends every connection within
 //! [`limits::CONTROL_DRAIN_WITHIN`].
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,8 +22,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::socket::Served;
 use crate::limits;
@@ -54,18 +58,39 @@ pub(super) async fn converse_until(
     let (closing, closed) = watch::channel(false);
     let router = router(closed.clone());
     let mut connections = JoinSet::new();
+    let ended = |ended: Option<Result<(), JoinError>>| {
+        if let Some(Err(error)) = ended
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a control request panicked");
+        }
+    };
+    // The longest there first.
+    let mut silent = VecDeque::new();
+    let mut newcomer = None;
     let mut shutdown = pin!(shutdown);
     loop {
-        let has_room = connections.len() < limits::CONTROL_CONNECTIONS_MAX;
+        silent.retain(Silent::is_silent);
+        if connections.len() < limits::CONTROL_CONNECTIONS_MAX
+            && let Some(stream) = newcomer.take()
+        {
+            let said = Arc::<AtomicBool>::default();
+            let stream = Impatient::new(stream, Arc::clone(&said), limits::CONTROL_TAKEN_WITHIN);
+            let connection = connections.spawn(converse(stream, router.clone(), closed.clone()));
+            silent.push_back(Silent { said, leaves_at: Instant::now() + limits::CONTROL_SILENT_MIN, connection });
+        }
+        let leaves_at = silent.front().map(|longest| longest.leaves_at).filter(|_| newcomer.is_some());
         tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a control request panicked");
+            Some(one) = connections.join_next() => ended(Some(one)),
+            () = sleep_until(leaves_at.unwrap_or_else(Instant::now)), if leaves_at.is_some() => {
+                if let Some(longest) = silent.pop_front().filter(Silent::is_silent) {
+                    longest.connection.abort();
+                    ended(connections.join_next().await);
                 }
             }
-            accepted = door.accept(), if has_room => match accepted {
-                Ok(stream) => drop(connections.spawn(converse(stream, router.clone(), closed.clone()))),
+            accepted = door.accept(), if newcomer.is_none() => match accepted {
+                Ok(stream) => newcomer = Some(stream),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on a control socket, trying again");
                     sleep(limits::CONTROL_POLL_EVERY).await;
@@ -82,18 +107,29 @@ pub(super) async fn converse_until(
     }
 }
 
+/// A connection that has sent nothing yet.
+struct Silent {
+    said: Arc<AtomicBool>,
+    /// From then on it leaves where another has come and there is no room.
+    leaves_at: Instant,
+    connection: AbortHandle,
+}
+
+impl Silent {
+    fn is_silent(&self) -> bool {
+        !self.said.load(Ordering::Relaxed) && !self.connection.is_finished()
+    }
+}
+
 /// One connection, until its end or the daemon's.
-async fn converse<S>(stream: S, router: Router, mut closing: watch::Receiver<bool>)
+async fn converse<S>(stream: Impatient<S>, router: Router, mut closing: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::CONTROL_HEADER_WITHIN)
-        .serve_connection(
-            TokioIo::new(Impatient::new(stream, limits::CONTROL_TAKEN_WITHIN)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -110,14 +146,16 @@ where
 /// A stream that fails when its other end takes nothing of what is written for so long.
 struct Impatient<S> {
     stream: S,
+    /// Something came.
+    said: Arc<AtomicBool>,
     patience: Duration,
     /// Since when it takes nothing, as the time at which that is enough.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, stuck: None }
+    fn new(stream: S, said: Arc<AtomicBool>, patience: Duration) -> Self {
+        Self { stream, said, patience, stuck: None }
     }
 
     /// What came of a write, held against how long none has.
@@ -134,7 +172,12 @@ impl<S> Impatient<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let held = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > held {
+            self.said.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
@@ -178,7 +221,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (ours, _theirs) = UnixStream::pair().expect("a pair");
-            let mut stream = Impatient::new(ours, Duration::from_millis(1));
+            let mut stream = Impatient::new(ours, Arc::default(), Duration::from_millis(1));
             let error = loop {
                 if let Err(error) = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, &[0; 1 << 16])).await {
                     break error;
