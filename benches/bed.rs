@@ -288,8 +288,7 @@ fn relay(spool: &Path, driver: DriverKind) -> Engine {
 
 fn start_engine(driver: DriverKind, flows: Vec<Flow>, stores: Vec<Store>) -> Engine {
     let journals = stores.iter().map(|_| None).collect();
-    let (flows, or_plain) = (Flows::new(flows), false);
-    let config = EngineConfig { flows, stores, journals, driver, or_plain, workers: 1, seed: 1 };
+    let config = EngineConfig { flows: Flows::new(flows), stores, journals, driver, workers: 1, seed: 1 };
     Engine::start(config, |_| ()).expect("the kernel gives what the driver needs")
 }
 

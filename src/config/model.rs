@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::units::{ByteCount, NodeName, PacketLen};
-use crate::uring::{DriverKind, RingError};
+use crate::uring::{DriverKind, RingError, probe};
 
 /// Everything that one node is told. A `Config` that came out of [`parse`](super::parse) or
 /// [`load`](super::load) is valid: names fit, paths are absolute, addresses are addresses.
@@ -94,11 +94,11 @@ impl EngineChoice {
     pub fn driver(self) -> Result<(DriverKind, Option<RingError>), RingError> {
         match self {
             Self::Blocking => Ok((DriverKind::Blocking, None)),
-            Self::Auto => Ok(DriverKind::tried()),
-            Self::Uring => match DriverKind::tried() {
-                (driver, None) => Ok((driver, None)),
-                (_, Some(why)) => Err(why),
-            },
+            Self::Auto => Ok(match probe::try_rings() {
+                Ok(()) => (DriverKind::UringOrBlocking, None),
+                Err(why) => (DriverKind::Blocking, Some(why)),
+            }),
+            Self::Uring => probe::try_rings().map(|()| (DriverKind::Uring, None)),
         }
     }
 }

@@ -24,14 +24,13 @@ fn choice() -> impl TypedValueParser<Value = EngineChoice> {
 }
 
 impl Engine {
-    /// What it comes to on this host, and whether plain calls do where there turns out to be no memory for rings. That
-    /// it is not what it could be is said once, unless it is to be `quiet`.
-    pub(super) fn driver(&self, quiet: bool) -> Result<(DriverKind, bool), CtlError> {
+    /// What it comes to on this host. That it is not what it could be is said once, unless it is to be `quiet`.
+    pub(super) fn driver(&self, quiet: bool) -> Result<DriverKind, CtlError> {
         let (driver, missed) = self.choice.driver()?;
         if let Some(why) = missed.filter(|_| !quiet) {
             // Nobody may be reading; the work is done all the same.
             let _ = writeln!(io::stderr(), "supersyncctl: goes on by plain system calls, without io_uring: {why}");
         }
-        Ok((driver, self.choice == EngineChoice::Auto))
+        Ok(driver)
     }
 }

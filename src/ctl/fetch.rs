@@ -78,8 +78,8 @@ fn run(fetch: Fetch, port: u16, screen: Screen) -> Result<u8, CtlError> {
     let mut show = Show::new(mode, false, io::stdout(), io::stderr());
     let address = Host { port: Some(port), ..host.clone() }.to_string();
     let outcome = reach(&host, port, "named").and_then(|_| {
-        let (driver, or_plain) = engine.driver(quiet)?;
-        let job = FetchJob { address: address.clone(), destination, names, packet_len: packet_bytes, driver, or_plain };
+        let driver = engine.driver(quiet)?;
+        let job = FetchJob { address: address.clone(), destination, names, packet_len: packet_bytes, driver };
         let mut shown = Ok(());
         let result = fetch::fetch(job, |progress| {
             if shown.is_ok() {

@@ -307,21 +307,14 @@ fn conclude<O: Write, E: Write>(
     result
 }
 
-fn job(
-    direction: Direction,
-    remote: &Remote,
-    options: Options,
-    reached: &Reached,
-    driver: (DriverKind, bool),
-) -> SessionJob {
+fn job(direction: Direction, remote: &Remote, options: Options, reached: &Reached, driver: DriverKind) -> SessionJob {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     SessionJob {
         direction,
         address: reached.address,
         path: remote.path.clone(),
         connections: options.connections.unwrap_or_else(|| default_connections(cores, reached.rtt)),
-        driver: driver.0,
-        or_plain: driver.1,
+        driver,
         options: SessionOptions {
             delete: options.delete,
             checksum: options.checksum,
@@ -529,7 +522,7 @@ mod tests {
         let Push { paths, options } = pushed(&["a", "--delete", "b/", "h:data/x"]).expect("valid");
         let (sources, remote) = ends(paths).expect("valid");
         assert!(options.delete);
-        let job = job(Direction::Push { sources }, &remote, options, &reached(), (DriverKind::Blocking, false));
+        let job = job(Direction::Push { sources }, &remote, options, &reached(), DriverKind::Blocking);
         let Direction::Push { sources } = &job.direction else { panic!("{job:?}") };
         let bytes: Vec<&[u8]> = sources.iter().map(|source| source.as_os_str().as_bytes()).collect();
         assert_eq!(bytes, [&b"a"[..], b"b/"]);
@@ -567,7 +560,7 @@ mod tests {
         ];
         let Pull { remote, destination, options } = pulled(&args).expect("valid");
         assert!(options.quiet);
-        let job = job(Direction::Pull { destination }, &remote, options, &reached(), (DriverKind::Blocking, false));
+        let job = job(Direction::Pull { destination }, &remote, options, &reached(), DriverKind::Blocking);
         let expected = SessionOptions {
             delete: true,
             checksum: true,

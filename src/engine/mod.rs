@@ -65,8 +65,6 @@ pub struct EngineConfig {
     pub journals: Vec<Option<Journal>>,
     /// What the workers move bytes with.
     pub driver: DriverKind,
-    /// A worker that the kernel has no memory for a ring for goes by plain calls.
-    pub or_plain: bool,
     /// Worker threads; at least one.
     pub workers: usize,
     /// Where padding starts from; any number.
@@ -178,9 +176,9 @@ impl Engine {
         Ok(Self { shared, threads: Mutex::new(Some(threads)) })
     }
 
-    /// What the workers move bytes with.
+    /// What the workers move bytes with: plain calls where one of them has no ring.
     pub fn driver(&self) -> DriverKind {
-        self.shared.driver
+        if self.shared.is_plain.load(Ordering::Relaxed) { DriverKind::Blocking } else { DriverKind::Uring }
     }
 
     /// Hands a connection to the worker with the fewest links.

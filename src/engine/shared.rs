@@ -57,7 +57,8 @@ struct Ended {
 
 pub(super) struct Shared {
     pub(super) driver: DriverKind,
-    pub(super) or_plain: bool,
+    /// A worker goes by plain calls.
+    pub(super) is_plain: AtomicBool,
     flows: Mutex<Flows>,
     pub(super) stores: Vec<Store>,
     parts: Mutex<BTreeMap<PartKey, Arc<Part>>>,
@@ -107,7 +108,7 @@ impl Shared {
     ) -> std::io::Result<Self> {
         Ok(Self {
             driver: config.driver,
-            or_plain: config.or_plain,
+            is_plain: AtomicBool::new(false),
             flows: Mutex::new(config.flows),
             stores: config.stores,
             parts: Mutex::new(BTreeMap::new()),
@@ -431,7 +432,6 @@ mod tests {
             stores: vec![Store::Spool(Arc::new(root))],
             journals: Vec::new(),
             driver: DriverKind::Blocking,
-            or_plain: false,
             workers: 1,
             seed: 0,
         };

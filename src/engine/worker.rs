@@ -25,7 +25,7 @@ use crate::proto::extended::Piece;
 use crate::proto::{Link, LinkError, Received};
 use crate::transfer::pace;
 use crate::units::{ByteCount, LinkId, Rate, Time};
-use crate::uring::{Buffer, Completion, Driver, DriverKind, Gather, Outcome, Pool, RingError, Token, socket};
+use crate::uring::{Buffer, Completion, Driver, Gather, Outcome, Pool, Token, socket};
 
 /// A connection, by what is spoken over it.
 enum Spoken {
@@ -88,14 +88,11 @@ pub(super) fn spawn(index: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>,
 
 impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Result<Self, EngineError> {
-        let driver = match Driver::new(shared.driver, limits::RING_ENTRIES) {
-            // What it may have counts together with what else its user runs, and ran a moment ago.
-            Err(why @ RingError::NoMemory { .. }) if shared.or_plain => {
-                tracing::debug!("worker {index} goes by plain calls: {why}");
-                Driver::new(DriverKind::Blocking, limits::RING_ENTRIES)?
-            }
-            made => made?,
-        };
+        let (driver, missed) = Driver::new(shared.driver, limits::RING_ENTRIES)?;
+        if let Some(why) = missed {
+            tracing::warn!("worker {index} goes by plain calls: {why}");
+        }
+        shared.is_plain.fetch_or(matches!(driver, Driver::Blocking(_)), Ordering::Relaxed);
         let pool = Pool::new(limits::RECV_BUFFERS_PER_WORKER, limits::RECV_BUFFER_BYTES)?;
         let idle_pool = Pool::new(limits::IDLE_BUFFERS_PER_WORKER, limits::IDLE_BUFFER_BYTES)?;
         let waker = driver.waker();

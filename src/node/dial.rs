@@ -26,7 +26,7 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
                 return;
             }
             let began = Instant::now();
-            let reason = match dial(site.engine().driver(), &slot.address).await {
+            let reason = match dial(site.runtime, &slot.address).await {
                 Ok(_) if slot.is_retired() => return,
                 Ok(_) if site.is_slot_paused(&slot) => continue,
                 Ok((socket, address)) => {
@@ -88,7 +88,7 @@ mod tests {
     fn an_address_that_this_host_does_not_have_is_named() {
         let remote = Remote::Address("127.0.0.1:9".parse().expect("an address"));
         let address = LinkAddress { remote, bind: Some("203.0.113.77".parse().expect("an address")) };
-        let error = control::block_on(DriverKind::Blocking, dial(DriverKind::Blocking, &address)).expect("a runtime");
+        let error = control::block_on(DriverKind::Blocking, |kind| dial(kind, &address)).expect("a runtime");
         let error = error.expect_err("it is an address of documentation");
         assert_eq!(error, "this host does not have 203.0.113.77, which `bind` says; `ip address` shows what it has");
     }

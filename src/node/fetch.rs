@@ -54,8 +54,6 @@ pub struct FetchJob {
     pub packet_len: PacketLen,
     /// What the bytes are moved with.
     pub driver: DriverKind,
-    /// By plain calls where the kernel has no memory for a ring.
-    pub or_plain: bool,
 }
 
 /// How far a fetch has come.
@@ -215,15 +213,8 @@ pub fn fetch(job: FetchJob, on_progress: impl FnMut(&FetchProgress)) -> Result<F
     let stage = FetchStage::Fetching;
     let progress = FetchProgress { stage, objects: 0, fetched: 0, bytes: ByteCount(0), skipped: 0 };
     let line = Line { address: job.address, packet_len: job.packet_len, tries: 0, connections: 0, answered: false };
-    let mut run = Run {
-        line,
-        driver: (job.driver, job.or_plain),
-        failed: Vec::new(),
-        refused: 0,
-        reconnects: 0,
-        progress,
-        on_progress,
-    };
+    let mut run =
+        Run { line, driver: job.driver, failed: Vec::new(), refused: 0, reconnects: 0, progress, on_progress };
     let names = if job.names.is_empty() { run.list()? } else { job.names.into_iter().collect() };
     let wanted = run.missing(&root, names)?;
     if !wanted.is_empty() {
@@ -281,8 +272,7 @@ impl Line {
 /// A fetch under way.
 struct Run<P> {
     line: Line,
-    /// And whether plain calls do, too.
-    driver: (DriverKind, bool),
+    driver: DriverKind,
     failed: Vec<(String, String)>,
     refused: u64,
     reconnects: u64,
@@ -405,8 +395,7 @@ impl<P: FnMut(&FetchProgress)> Run<P> {
             flows: Flows::new(vec![flow, Flow::offer_only()]),
             stores: vec![Store::Remote(Arc::clone(root)), Store::Local(Arc::clone(root))],
             journals: vec![None, None],
-            driver: self.driver.0,
-            or_plain: self.driver.1,
+            driver: self.driver,
             workers: 1,
             seed: rand::rng().random(),
         };

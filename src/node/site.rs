@@ -63,6 +63,8 @@ pub(super) enum Command {
 pub(super) struct Site {
     config: Mutex<Arc<Config>>,
     pub(super) file: Option<PathBuf>,
+    /// Of which kind the runtime of the node's thread is.
+    pub(super) runtime: DriverKind,
     engine: OnceLock<Engine>,
     listening: OnceLock<Vec<SocketAddr>>,
     /// The flows' stores, in the order of the flows' ids.
@@ -122,8 +124,13 @@ pub(super) fn main(
         Ok(driver) => driver,
         Err(error) => return drop(ready.send(Err(EngineError::from(error).into()))),
     };
-    let ended = control::block_on(driver, async {
-        let (site, (socket, http)) = match Site::new(config, file, driver, commands.clone()) {
+    let ended = control::block_on(driver, async |runtime| {
+        if runtime == DriverKind::Blocking && driver != runtime {
+            tracing::warn!(
+                "the node's own thread goes by plain calls: there is no memory for its ring (LimitMEMLOCK=)"
+            );
+        }
+        let (site, (socket, http)) = match Site::new(config, file, (driver, runtime), commands.clone()) {
             Ok(made) => made,
             Err(error) => return drop(ready.send(Err(error))),
         };
@@ -178,7 +185,7 @@ impl Site {
     fn new(
         config: Config,
         file: Option<PathBuf>,
-        driver: DriverKind,
+        (driver, runtime): (DriverKind, DriverKind),
         commands: mpsc::UnboundedSender<Command>,
     ) -> Result<(Arc<Self>, Doors), NodeError> {
         // First of all, so that two nodes of one name never share a store.
@@ -202,6 +209,7 @@ impl Site {
         let site = Arc::new(Self {
             config: Mutex::new(Arc::new(config)),
             file,
+            runtime,
             engine: OnceLock::new(),
             listening: OnceLock::new(),
             stores: stores.clone(),
@@ -232,8 +240,7 @@ impl Site {
         });
         let notify = move |notice| drop(commands.send(Command::Notice(notice)));
         let seed = rand::rng().random();
-        let engine =
-            Engine::start(EngineConfig { flows, stores, journals, driver, or_plain: false, workers, seed }, notify)?;
+        let engine = Engine::start(EngineConfig { flows, stores, journals, driver, workers, seed }, notify)?;
         let _ = site.engine.set(engine);
         if let Some(http) = &http {
             tracing::info!("page, metrics and health: {http}");
@@ -261,7 +268,7 @@ impl Site {
                 looked.await.map_err(NodeError::Runtime)??;
                 let mut listeners = Vec::new();
                 for Listen { address, protocol, .. } in &trader.listen {
-                    let listener = kept.listener(self.engine().driver(), *address);
+                    let listener = kept.listener(self.runtime, *address);
                     let listener = listener.map_err(|source| NodeError::Listen { address: *address, source })?;
                     tracing::info!(address = %listener.address(), %protocol, "listening");
                     listeners.push(listener);

@@ -10,24 +10,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::libc;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::driver::DriverKind;
 
-/// Runs `task` to its end on a runtime of this thread, on which [`Listener`] and [`connect`] of the same kind work, and
-/// so do tokio's timers, signals and unix sockets.
+/// Runs `task` to its end on a runtime of this thread. It is told of which kind that is, `Uring` or `Blocking`:
+/// [`Listener`] and [`connect`] of the same kind work on it, and so do tokio's timers, signals and unix sockets.
 ///
 /// # Errors
 /// The kernel gives no ring, or no descriptors.
-pub fn block_on<F: Future>(kind: DriverKind, task: F) -> io::Result<F::Output> {
-    match kind {
-        DriverKind::Uring => Ok(tokio_uring::Runtime::new(&tokio_uring::builder())?.block_on(task)),
-        DriverKind::Blocking => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(LocalSet::new().block_on(&runtime, task))
+pub fn block_on<F: Future>(kind: DriverKind, task: impl FnOnce(DriverKind) -> F) -> io::Result<F::Output> {
+    if kind != DriverKind::Blocking {
+        match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+            Ok(runtime) => return Ok(runtime.block_on(task(DriverKind::Uring))),
+            Err(error) if kind == DriverKind::UringOrBlocking && error.raw_os_error() == Some(libc::ENOMEM) => {}
+            Err(error) => return Err(error),
         }
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(LocalSet::new().block_on(&runtime, task(DriverKind::Blocking)))
 }
 
 /// Starts a task on the runtime of this thread.
@@ -71,8 +74,8 @@ impl Listener {
         // A ring waits where tokio must not.
         socket.set_nonblocking(kind == DriverKind::Blocking)?;
         let socket = match kind {
-            DriverKind::Uring => Listening::Uring(tokio_uring::net::TcpListener::from_std(socket)),
             DriverKind::Blocking => Listening::Blocking(tokio::net::TcpListener::from_std(socket)?),
+            _ => Listening::Uring(tokio_uring::net::TcpListener::from_std(socket)),
         };
         Ok(Self { socket, address })
     }
@@ -131,7 +134,7 @@ pub fn inherited() -> io::Result<Vec<OwnedFd>> {
 /// What the system says.
 pub async fn connect(kind: DriverKind, address: SocketAddr, bind: Option<IpAddr>) -> io::Result<OwnedFd> {
     // tokio-uring cannot bind before it connects.
-    if kind == DriverKind::Uring && bind.is_none() {
+    if kind != DriverKind::Blocking && bind.is_none() {
         return share(&tokio_uring::net::TcpStream::connect(address).await?);
     }
     let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use super::buffer::Buffer;
 use super::gather::Gather;
-use super::probe;
 use super::ring::Ring;
 use super::setup::RingError;
 use super::sockets::Sockets;
@@ -24,6 +23,9 @@ pub enum DriverKind {
     Uring,
     /// [`Sockets`]: a system call for each operation, and `poll` for those that cannot be done at once.
     Blocking,
+    /// A ring where there is memory for it when it is made, else plain calls: what rings may take is counted together
+    /// with what else their user runs, and ran a moment ago.
+    UringOrBlocking,
 }
 
 /// Starts receives and sends and tells what came of them; made, used and dropped on one thread.
@@ -75,35 +77,31 @@ pub struct Rejected<T> {
     pub error: RingError,
 }
 
-impl DriverKind {
-    /// A ring where everything that the engine asks of one was tried just now and works; else plain calls, and why.
-    pub fn tried() -> (DriverKind, Option<RingError>) {
-        match probe::try_rings() {
-            Ok(()) => (DriverKind::Uring, None),
-            Err(why) => (DriverKind::Blocking, Some(why)),
-        }
-    }
-}
-
 impl fmt::Display for DriverKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DriverKind::Uring => "io_uring",
+            DriverKind::Uring | DriverKind::UringOrBlocking => "io_uring",
             DriverKind::Blocking => "blocking",
         })
     }
 }
 
 impl Driver {
-    /// For up to `operations` in flight: at most 32768, rounded up to a power of two where it is a ring.
+    /// For up to `operations` in flight: at most 32768, rounded up to a power of two where it is a ring. And why it is
+    /// none, where it was to be one.
     ///
     /// # Errors
     /// What refused, and what to do about it.
-    pub fn new(kind: DriverKind, operations: u32) -> Result<Driver, RingError> {
-        Ok(match kind {
-            DriverKind::Uring => Driver::Uring(Box::new(Ring::new(operations)?)),
-            DriverKind::Blocking => Driver::Blocking(Sockets::new(operations)?),
-        })
+    pub fn new(kind: DriverKind, operations: u32) -> Result<(Driver, Option<RingError>), RingError> {
+        let missed = match kind {
+            DriverKind::Blocking => None,
+            _ => match Ring::new(operations) {
+                Ok(ring) => return Ok((Driver::Uring(Box::new(ring)), None)),
+                Err(why @ RingError::NoMemory { .. }) if kind == DriverKind::UringOrBlocking => Some(why),
+                Err(why) => return Err(why),
+            },
+        };
+        Ok((Driver::Blocking(Sockets::new(operations)?), missed))
     }
 
     /// Receives once into the free space of `buffer`. The operation starts with the next [`Driver::wait`].

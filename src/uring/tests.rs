@@ -52,7 +52,7 @@ of_each_driver! {
 
 fn check(kind: DriverKind, operations: u32, fact: fn(Driver)) {
     match Driver::new(kind, operations) {
-        Ok(driver) => fact(driver),
+        Ok((driver, _)) => fact(driver),
         Err(RingError::Os { call, source }) => panic!("{call}: {source}"),
         Err(error) if kind == DriverKind::Uring => println!("skipped, no rings here: {error}"),
         Err(error) => panic!("{error}"),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 use std::thread;
 
@@ -14,6 +15,9 @@ use supersync::config::EngineChoice;
 
 use super::session::{Outcome, Server, assert_same, make_tree};
 use super::site::{Plan, Site, engine};
+
+/// An ordinary user.
+const NOBODY: u32 = 65_534;
 
 fn without_rings(work: impl FnOnce() + Send) {
     if engine() != EngineChoice::Auto {
@@ -76,6 +80,44 @@ fn a_node_that_must_have_rings_does_not_start_without_and_says_what_to_change() 
         assert_says(&supersyncd(&["run", file]), 1, &advice);
         assert_says(&supersyncd(&["check", file]), 1, &advice);
     });
+}
+
+/// It found one ring to try, and then none to work with; it did not start, though nobody had asked for rings.
+#[test]
+fn a_node_that_has_too_little_memory_for_its_rings_runs_without_and_says_so() {
+    if engine() != EngineChoice::Auto {
+        return println!("skipped: SUPERSYNC_E2E_ENGINE leaves nothing to choose");
+    }
+    let mut site = Site::new(Plan { segments: 1, exchanges: 0, ..Plan::default() });
+    let file = site.config("t1");
+    let text = fs::read_to_string(&file).expect("there");
+    fs::write(&file, format!("workers = 2\n{text}")).expect("written");
+    let is_root = nix::unistd::geteuid().is_root();
+    for path in [site.dir().to_owned(), site.path("t1"), site.path("t1").join("remote")].iter().filter(|_| is_root) {
+        std::os::unix::fs::chown(path, Some(NOBODY), None).expect("ours");
+    }
+    // Enough for the ring that is tried, for the first of a worker's, and for all.
+    for kibibytes in (1_200..=4_800).step_by(400) {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -l {kibibytes} && exec \"$@\"")).arg("sh");
+        command.arg(env!("CARGO_BIN_EXE_supersyncd")).arg("run").arg(&file);
+        if is_root {
+            // Of root nothing is counted.
+            command.uid(NOBODY);
+        }
+        let said = site.log("t1").len();
+        site.run_as("t1", command);
+        site.until("it answers or ends", |site| site.status("t1").is_some() || !site.is_running("t1"));
+        if !site.is_running("t1") && matches!(site.reap("t1").code(), Some(126 | 127)) {
+            return println!("skipped: an ordinary user cannot run it: {}", site.log("t1"));
+        }
+        let engine = site.tells("t1", "/engine");
+        let log = site.log("t1").split_off(said);
+        let warned = ["worker 0 goes by plain calls", "worker 1 goes by plain calls", "the engine is blocking"];
+        let warned = warned.iter().any(|text| log.contains(text));
+        assert_eq!(engine, if warned { "blocking" } else { "io_uring" }, "{kibibytes} KiB: {log}");
+        site.kill("t1");
+    }
 }
 
 #[test]

@@ -78,14 +78,7 @@ fn job(address: SocketAddr, destination: &Path, names: &[&str]) -> FetchJob {
     let names = names.iter().map(|text| ObjectName::new(text.as_bytes()).expect("valid")).collect();
     let packet_len = PacketLen::new(N as u32).expect("in bounds");
     let (driver, _) = engine().driver().expect("what is asked for can be had");
-    FetchJob {
-        address: address.to_string(),
-        destination: destination.into(),
-        names,
-        packet_len,
-        driver,
-        or_plain: false,
-    }
+    FetchJob { address: address.to_string(), destination: destination.into(), names, packet_len, driver }
 }
 
 fn fetched(address: SocketAddr, destination: &Path, names: &[&str]) -> FetchSummary {

@@ -31,7 +31,6 @@ pub fn start(job: SessionJob, first: TcpStream) -> Result<SessionHandle, Session
         stores: Vec::new(),
         journals: Vec::new(),
         driver: job.driver,
-        or_plain: job.or_plain,
         workers: job.connections.min(workers()),
         seed: rand::random(),
     };

@@ -34,8 +34,6 @@ pub struct SessionJob {
     pub connections: usize,
     /// What this side moves the bytes with.
     pub driver: DriverKind,
-    /// By plain calls where the kernel has no memory for rings.
-    pub or_plain: bool,
     /// How.
     pub options: Options,
 }
