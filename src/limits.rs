@@ -113,14 +113,11 @@ pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
 pub const WAITING_RANGE_COST: usize = 256;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
-/// Links of one node, those to clients of the named protocol among them, ...
+/// Links of one node, those to clients of the named protocol among them; half of them with one
+/// address.
 pub const LINKS_MAX: usize = 1024;
-/// ... and those that one address has made: the others are for others.
-pub const LINKS_EACH_MAX: usize = LINKS_MAX / 2;
-/// Connections of sessions that others have with one node, beside its links, ...
+/// Connections of sessions that others have with one node, beside its links; half of them with one address.
 pub const SESSION_LINKS_MAX: usize = 1024;
-/// ... and that one address has of them.
-pub const SESSION_LINKS_EACH_MAX: usize = SESSION_LINKS_MAX / 2;
 /// Entries of one worker's ring, a send, a receive and a cancel for each link or connection of a session, and its
 /// wake-up; operations of its twin.
 pub const RING_ENTRIES: u32 = 8192;
@@ -220,10 +217,8 @@ pub const SESSION_RULES_MAX: usize = 1024;
 /// Longest name of an extended attribute, bytes: XATTR_NAME_MAX (xattr(7)).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 
-/// Connections that wait for their first message: more are not taken, ...
+/// Connections that wait for their first message: more are not taken, and half of them from one address.
 pub const SESSION_CALLERS_MAX: usize = LINKS_MAX / 2;
-/// ... and of these from one address.
-pub const SESSION_CALLERS_EACH_MAX: usize = SESSION_CALLERS_MAX / 2;
 /// A server waits this long for a connection's first message (seed 002).
 pub const COMMAND_WITHIN: Duration = Duration::from_secs(3);
 /// A connection of a session that has sent nothing for so long says that it is there.
@@ -249,10 +244,8 @@ pub const SESSION_LOCAL_RTT: Duration = Duration::from_millis(2);
 pub const SESSION_LOCAL_UNREAD_BYTES: usize = 256 << 10;
 /// Bytes that a connection of a session leaves unsent in its socket.
 pub const SESSION_UNSENT_BYTES: u32 = 256 << 10;
-/// Sessions that a node serves at once, ...
+/// Sessions that a node serves at once; half of them for one address.
 pub const SESSIONS_MAX: usize = 256;
-/// ... and of these for one address.
-pub const SESSIONS_EACH_MAX: usize = SESSIONS_MAX / 2;
 /// Entries that a sender announces at once: few first, so that bytes flow soon, ...
 pub const BATCH_ENTRIES_FIRST: usize = 1024;
 /// ... and more later, so that few round trips pass between batches.
@@ -627,7 +620,7 @@ const _: () = {
     assert!(TRAIN_BYTES_MAX >= PACKET_BYTES_MAX as usize);
     assert!(TRAIN_BYTES_MIN <= TRAIN_BYTES_MAX);
     assert!(RING_ENTRIES as usize > 3 * (LINKS_MAX + SESSION_LINKS_MAX + SESSION_CALLERS_MAX));
-    assert!(SESSION_CONNECTIONS_MAX <= SESSION_LINKS_EACH_MAX);
+    assert!(SESSION_CONNECTIONS_MAX <= SESSION_LINKS_MAX / 2);
     assert!(LISTENERS_MAX <= LINKS_MAX);
     assert!(DEMO_EXCHANGES_MAX as usize * DEMO_LINKS_MAX as usize <= LINKS_MAX);
     assert!(2 * DEMO_LINKS_MAX as usize <= LINKS_MAX);

@@ -24,6 +24,7 @@ mod flusher;
 mod frames;
 mod inbox;
 mod kept;
+mod places;
 mod recent;
 pub mod session;
 mod shared;
@@ -42,6 +43,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use connection::{LinkView, Traffic};
+pub use places::Places;
 pub use shared::Store;
 
 use crate::limits;

@@ -1,6 +1,6 @@
 //! A trader's listeners: who may connect, and what a connection becomes.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use sd_notify::NotifyState;
 use super::flaps::Change;
 use super::site::Site;
 use crate::config::{Config, Protocol, RoleConfig};
+use crate::engine::Places;
 use crate::limits;
 use crate::uring::DriverKind;
 use crate::uring::control::{self, Listener};
@@ -124,7 +125,7 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
     }
     // The engine counts what sessions have.
     if listen.protocol != Protocol::Session
-        && let Some(why) = too_many(site, address.ip())
+        && let Some(why) = Places::LINKS.refusal(site.engine().link_count(), site.engine().link_count_of(address.ip()))
     {
         return refuse(why);
     }
@@ -145,13 +146,4 @@ fn take(site: &Arc<Site>, socket: OwnedFd, address: SocketAddr, index: usize) {
             }
         }
     }
-}
-
-/// Why there is to be no further link with `address`.
-fn too_many(site: &Site, address: IpAddr) -> Option<String> {
-    if site.engine().link_count() >= limits::LINKS_MAX {
-        return Some(format!("there are {} links already", limits::LINKS_MAX));
-    }
-    let is_full = site.engine().link_count_of(address) >= limits::LINKS_EACH_MAX;
-    is_full.then(|| format!("{} links are all that one address has", limits::LINKS_EACH_MAX))
 }

@@ -14,6 +14,7 @@ use super::connection::{NewConnection, Role};
 use super::ends::{landing_options, receive, rules, send, walk_options};
 use super::modules::Modules;
 use super::running::Running;
+use crate::engine::Places;
 use crate::engine::shared::{Shared, lock};
 use crate::limits;
 use crate::proto::session::Side;
@@ -52,36 +53,23 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// One more of at most `max`, and of at most `each` from one address; also, why it is one too many, of `what`.
-    fn take(
-        seats: &Arc<Mutex<Seats>>,
-        from: IpAddr,
-        (max, each): (usize, usize),
-        what: &str,
-    ) -> (Self, Option<String>) {
+    /// One more; also, why it is one too many.
+    fn take(seats: &Arc<Mutex<Seats>>, from: IpAddr, places: Places) -> (Self, Option<String>) {
         let mut held = lock(seats);
-        held.taken += 1;
         let taken = held.taken;
+        held.taken += 1;
         let from_there = held.by_address.entry(from).or_default();
+        let refusal = places.refusal(taken, *from_there);
         *from_there += 1;
-        let refusal = if taken > max {
-            Some(format!("{max} {what} are all that this node takes"))
-        } else if *from_there > each {
-            Some(format!("{each} {what} are all that one address has"))
-        } else {
-            None
-        };
         (Self { seats: Arc::clone(seats), from }, refusal)
     }
 
     fn take_link(seats: &Arc<Mutex<Seats>>, from: IpAddr) -> (Self, Option<String>) {
-        let most = (limits::SESSION_LINKS_MAX, limits::SESSION_LINKS_EACH_MAX);
-        Self::take(seats, from, most, "connections of sessions")
+        Self::take(seats, from, Places::SESSION_LINKS)
     }
 
     fn take_caller(seats: &Arc<Mutex<Seats>>, from: IpAddr) -> (Self, Option<String>) {
-        let most = (limits::SESSION_CALLERS_MAX, limits::SESSION_CALLERS_EACH_MAX);
-        Self::take(seats, from, most, "connections that have not said yet what they are for")
+        Self::take(seats, from, Places::SESSION_CALLERS)
     }
 }
 
@@ -193,11 +181,8 @@ impl Sessions {
     fn refusal(&self, from: IpAddr) -> Option<String> {
         let mut served = lock(&self.served);
         served.retain(|_, served| served.session.strong_count() > 0);
-        if served.len() >= limits::SESSIONS_MAX {
-            return Some(format!("there are {} sessions already", limits::SESSIONS_MAX));
-        }
-        let has_all = served.values().filter(|served| served.from == from).count() >= limits::SESSIONS_EACH_MAX;
-        has_all.then(|| format!("{} sessions are all that one address has", limits::SESSIONS_EACH_MAX))
+        let from_there = served.values().filter(|served| served.from == from).count();
+        Places::SESSIONS.refusal(served.len(), from_there)
     }
 
     /// Those that have not ended.
@@ -421,7 +406,7 @@ mod tests {
         let seats = Arc::default();
         let from = |last| IpAddr::from([127, 0, 0, last]);
         let take = |last| Seat::take_link(&seats, from(last));
-        let mut held: Vec<_> = (0..limits::SESSION_LINKS_EACH_MAX).map(|_| take(1)).collect();
+        let mut held: Vec<_> = (0..limits::SESSION_LINKS_MAX / 2).map(|_| take(1)).collect();
         assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
         assert!(take(1).1.expect("too many").contains("one address"));
         held.pop();
@@ -440,8 +425,7 @@ mod tests {
     fn one_address_leaves_places_to_wait_to_others() {
         let callers = Arc::default();
         let from = |last| IpAddr::from([127, 0, 0, last]);
-        let held: Vec<_> =
-            (0..limits::SESSION_CALLERS_EACH_MAX).map(|_| Seat::take_caller(&callers, from(1))).collect();
+        let held: Vec<_> = (0..limits::SESSION_CALLERS_MAX / 2).map(|_| Seat::take_caller(&callers, from(1))).collect();
         assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
         assert!(Seat::take_caller(&callers, from(1)).1.expect("too many").contains("one address"));
         assert_eq!(Seat::take_caller(&callers, from(2)).1, None);
