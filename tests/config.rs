@@ -599,6 +599,18 @@ fn a_file_in_place_of_a_directory_is_an_error() {
     assert!(errors.iter().all(|error| error.contains("local is not a directory")), "{errors:?}");
 }
 
+/// `check` found nothing, and the node did not start.
+#[test]
+fn what_stands_in_place_of_a_socket_is_an_error() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(dir.path().join("local")).expect("made");
+    let mut config = below(dir.path(), TRADER);
+    config.control.socket = dir.path().join("local");
+    let errors = errors(&config);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("control.socket") && errors[0].contains("is not a socket"), "{errors:?}");
+}
+
 #[test]
 fn a_directory_that_may_not_be_written_is_an_error() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -72,17 +73,11 @@ pub fn check_environment(config: &Config) -> Vec<Finding> {
         findings.add(Severity::Info, what, "");
     }
     findings.directory("state_dir", &config.state_dir, Access::Write);
-    if let Some(parent) = config.control.socket.parent() {
-        findings.directory("the directory of control.socket", parent, Access::Write);
-    }
+    findings.socket("control.socket", &config.control.socket);
     match &config.control.http {
         Some(HttpAddress::Loopback(address)) => findings.address("control.http", *address, running),
-        Some(HttpAddress::Socket(path)) if path.parent() != config.control.socket.parent() => {
-            if let Some(parent) = path.parent() {
-                findings.directory("the directory of control.http", parent, Access::Write);
-            }
-        }
-        Some(HttpAddress::Socket(_)) | None => {}
+        Some(HttpAddress::Socket(path)) => findings.socket("control.http", path),
+        None => {}
     }
     match &config.role {
         RoleConfig::Trader(trader) => findings.trader(trader, running),
@@ -182,6 +177,17 @@ impl Findings {
             return self.add(Severity::Error, what, "make it, mount it, or write the path of another directory");
         }
         self.directory(key, path, access);
+    }
+
+    /// A path that is to be a unix socket's.
+    fn socket(&mut self, key: &str, path: &Path) {
+        if let Some(parent) = path.parent() {
+            self.directory(&format!("the directory of {key}"), parent, Access::Write);
+        }
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+            let what = format!("{key}: {} is there, and is not a socket", path.display());
+            self.add(Severity::Error, what, "remove it, or write another path");
+        }
     }
 
     /// An address that the node is to listen on; `running`: a node of this config runs.
