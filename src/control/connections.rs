@@ -68,6 +68,8 @@ pub(super) async fn converse_until(
     // The longest there first.
     let mut silent = VecDeque::new();
     let mut newcomer = None;
+    // That nobody can come in.
+    let mut is_told = false;
     let mut shutdown = pin!(shutdown);
     loop {
         silent.retain(Silent::is_silent);
@@ -90,9 +92,11 @@ pub(super) async fn converse_until(
                 }
             }
             accepted = door.accept(), if newcomer.is_none() => match accepted {
-                Ok(stream) => newcomer = Some(stream),
+                Ok(stream) => (newcomer, is_told) = (Some(stream), false),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept on a control socket, trying again");
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%error, "cannot accept on a control socket, trying again");
+                    }
                     sleep(limits::CONTROL_POLL_EVERY).await;
                 }
             },
@@ -212,8 +216,44 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::{Read, Seek};
+
+    use tokio::sync::oneshot;
 
     use super::*;
+
+    /// At the limit of open files.
+    struct Full {
+        tries: usize,
+        over: Option<oneshot::Sender<()>>,
+    }
+
+    impl Accept for Full {
+        type Stream = UnixStream;
+        async fn accept(&mut self) -> io::Result<UnixStream> {
+            self.tries += 1;
+            if self.tries == 3 {
+                drop(self.over.take());
+            }
+            Err(nix::errno::Errno::EMFILE.into())
+        }
+    }
+
+    /// Ten lines a second filled the log.
+    #[test]
+    fn that_nobody_can_come_in_is_said_once() {
+        let mut log = tempfile::tempfile().expect("a file");
+        let writer = log.try_clone().expect("a descriptor");
+        tracing::subscriber::with_default(tracing_subscriber::fmt().with_writer(writer).finish(), || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let (over, shutdown) = oneshot::channel();
+            let door = Full { tries: 0, over: Some(over) };
+            runtime.block_on(converse_until(async { drop(shutdown.await) }, door, |_| Router::new()));
+        });
+        let mut text = String::new();
+        log.rewind().and_then(|()| log.read_to_string(&mut text)).expect("text");
+        assert_eq!(text.matches("cannot accept").count(), 1, "{text}");
+    }
 
     /// 64 clients that asked for events and never read kept everybody else out.
     #[test]

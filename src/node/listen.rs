@@ -102,11 +102,17 @@ fn bind(kind: DriverKind, address: SocketAddr) -> std::io::Result<Listener> {
 pub(super) fn start(site: Arc<Site>, listener: Listener, index: usize) {
     let listener = Rc::new(listener);
     control::spawn(async move {
+        let mut is_told = false;
         loop {
             match listener.accept().await {
-                Ok((socket, address)) => take(&site, socket, address, index),
+                Ok((socket, address)) => {
+                    is_told = false;
+                    take(&site, socket, address, index);
+                }
                 Err(error) => {
-                    tracing::warn!(listener = %listener.address(), "cannot accept: {error}");
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(listener = %listener.address(), "cannot accept: {error}");
+                    }
                     tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                 }
             }
