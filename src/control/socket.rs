@@ -214,7 +214,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Whether a connection to `path` is accepted. Never blocks: a full backlog (EAGAIN) has a listener too.
-fn is_listened_on(path: &Path) -> io::Result<bool> {
+///
+/// # Errors
+/// It is no socket, or may not be used.
+pub fn is_listened_on(path: &Path) -> io::Result<bool> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::ConfigError;
-use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status, schema};
+use crate::control::{Client, ClientError, ObjectFilter, RUN_DIR, SOCKET_NAME, Status, is_listened_on, schema};
 use crate::engine::session::SessionError;
 use crate::node::fetch::FetchError;
 use crate::store::StoreError;
@@ -380,6 +380,10 @@ fn only_socket(run_dir: &Path) -> Result<PathBuf, CtlError> {
             _ => names.push(name),
         }
     }
+    if names.len() > 1 {
+        // One that was killed has left its socket.
+        names.retain(|name| is_listened_on(&run_dir.join(name).join(SOCKET_NAME)).unwrap_or(true));
+    }
     names.sort();
     match names.as_slice() {
         [] => Err(CtlError::NoDaemon(run_dir.to_owned())),
@@ -550,10 +554,12 @@ mod tests {
         let socket = run_dir.join("trader1").join(SOCKET_NAME);
         let _living = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
         assert_eq!(only_socket(&run_dir).expect("one"), socket);
-        let _second =
+        let second =
             std::os::unix::net::UnixListener::bind(run_dir.join("exchange1").join(SOCKET_NAME)).expect("a socket");
         let error = only_socket(&run_dir).expect_err("two");
         assert_eq!(error.to_string(), "several daemons run here: exchange1, trader1. Choose one with -i NAME");
+        drop(second);
+        assert_eq!(only_socket(&run_dir).expect("the other one is dead"), socket);
         assert_eq!(error.exit_status(), exit::USAGE);
     }
 
