@@ -26,7 +26,7 @@ pub use answers::{
 pub use client::{Answer, Cause, Client, ClientError, Process, RUN_DIR, SOCKET_NAME};
 pub use figures::{Figures, LinkFigures, StoreFigures};
 pub use server::Site;
-pub use socket::{ControlError, ControlSocket, is_listened_on};
+pub use socket::{ControlError, ControlSocket, is_listened_on, listen_hint};
 pub use status::{
     ClientStatus, ConfigState, HeldBy, LinkState, LinkStatus, PeerState, PeerStatus, Role, SpoolStatus, State, Status,
     Totals,

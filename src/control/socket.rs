@@ -52,9 +52,8 @@ pub enum ControlError {
     },
     /// The address of the page cannot be had.
     #[error(
-        "cannot listen on {address} (control.http): {source}; `ss -ltnp` shows who has port {port}: stop that one, or give \
-         this node another address in [control]",
-        port = address.port()
+        "cannot listen on {address} (control.http): {source}; {}, or give this node another address in [control]",
+        listen_hint(.source)
     )]
     Listen {
         /// The address of the config.
@@ -198,6 +197,16 @@ impl Served {
         self.listener = socket.listener()?;
         self.socket = socket;
         Ok(true)
+    }
+}
+
+/// What a person can do where an address cannot be listened on.
+pub fn listen_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "`ss -ltnp` shows who has the port: stop that one",
+        io::ErrorKind::AddrNotAvailable => "`ip address` shows what this host has: write one of these",
+        io::ErrorKind::PermissionDenied => "choose a port from 1024 on",
+        _ => "choose another address",
     }
 }
 

@@ -231,10 +231,28 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::control::ControlError;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Who might not have a port was asked whether another process had it.
+    #[test]
+    fn what_cannot_be_listened_on_says_what_to_do_about_that() {
+        let address = "127.0.0.1:80".parse().expect("an address");
+        for (kind, hint) in [
+            (ErrorKind::AddrInUse, "ss -ltnp"),
+            (ErrorKind::AddrNotAvailable, "ip address"),
+            (ErrorKind::PermissionDenied, "from 1024 on"),
+        ] {
+            let listen = NodeError::Listen { address, source: kind.into() }.to_string();
+            let http = ControlError::Listen { address, source: kind.into() }.to_string();
+            for error in [listen, http] {
+                assert!(error.contains("127.0.0.1:80") && error.contains(hint), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, ConfigError};
-use crate::control::{ControlError, Status};
+use crate::control::{ControlError, Status, listen_hint};
 use crate::engine::EngineError;
 use crate::limits;
 use crate::store::{PatternError, StoreError};
@@ -64,7 +64,7 @@ pub enum NodeError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; is another process there? (ss -ltnp)")]
+    #[error("cannot listen on {address}: {source}; {}", listen_hint(.source))]
     Listen {
         /// The address of the config.
         address: std::net::SocketAddr,
