@@ -239,11 +239,14 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// `text` with control characters escaped, so that it can neither steer a terminal nor break a line.
+/// `text` with control characters escaped, so that it can neither steer a terminal nor break a line; and those that
+/// turn the direction of what follows (UAX 9).
 pub(super) fn clean(text: &str) -> String {
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if c.is_control() || turns(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -324,7 +327,7 @@ pub(super) fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part.clamp(0.0, 1.0))
 }
 
-fn count(objects: u64) -> String {
+pub(super) fn count(objects: u64) -> String {
     if objects == 1 { "1 object".to_owned() } else { format!("{objects} objects") }
 }
 
@@ -367,5 +370,7 @@ mod tests {
     #[test]
     fn a_name_cannot_steer_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\nc\u{9b}d é"), "a\\u{1b}[2Jb\\nc\\u{9b}d é");
+        // On a screen this was "gpj.exe" for all that followed.
+        assert_eq!(clean("\u{202e}exe.jpg"), "\\u{202e}exe.jpg");
     }
 }

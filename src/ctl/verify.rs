@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Args;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{CtlError, Screen, render};
@@ -119,7 +119,9 @@ pub(super) async fn run(
     let root = Root::open(&directory)?;
     let began = Instant::now();
     let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} read, {bytes_per_sec}, {elapsed}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{spinner} {decimal_bytes} read, {decimal_bytes_per_sec}, {elapsed}")
+    {
         bar.set_style(style);
     }
     let report = Report {
@@ -307,8 +309,8 @@ impl Tally<'_> {
 fn summary(report: &Report) -> String {
     let Report { objects, bytes, seconds, without_root, counts, .. } = report;
     let directory = render::clean(&report.directory.display().to_string());
-    let total = HumanBytes(*bytes);
-    let mut text = format!("{directory}: {objects} objects, {total} read in {seconds:.1} s and as they were committed");
+    let (objects, total) = (render::count(*objects), render::size(*bytes));
+    let mut text = format!("{directory}: {objects}, {total} read in {seconds:.1} s and as they were committed");
     if *without_root > 0 {
         text += &format!("; {without_root} not verified: their markers have no BLAKE3 to hold them against");
     }

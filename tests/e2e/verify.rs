@@ -48,6 +48,11 @@ fn a_store_is_verified_without_a_daemon_and_damage_is_named_and_repaired() {
         assert_eq!((status, &report["objects"], &report["counts"]), (0, &json!(4), &json!({})), "{place:?}");
         assert_eq!(report["bytes"], json!(4 * site.segment_bytes()));
     }
+    // It counted in MiB what all other commands count in MB.
+    let said =
+        Command::new(env!("CARGO_BIN_EXE_supersyncctl")).args(["verify", text(&remote)]).output().expect("started");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains(": 4 objects, 480.0 kB read in"), "{said}");
     site.kill("t1");
     let mut bytes = fs::read(site.remote("t1", 2)).expect("there");
     bytes[70_000] ^= 1;
