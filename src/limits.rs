@@ -490,6 +490,8 @@ pub const WATCHDOG_EVERY_MAX: Duration = Duration::from_secs(5);
 pub const RATE_EVERY: Duration = Duration::from_millis(500);
 /// Problems of one kind that status shows and the log tells at once.
 pub const PROBLEMS_SHOWN_MAX: usize = 20;
+/// Of the objects that cannot be fetched the log tells so many once in this time.
+pub const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// SIGTERM: links finish their packet and files are committed within this time.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 

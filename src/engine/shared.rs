@@ -1,5 +1,6 @@
 //! What all threads of an engine share: the flows, the parts that are arriving, who to tell what.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ use super::writer::{CommitJob, WriteJob};
 use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
-use crate::transfer::{Action, Event, FlowId, Flows};
+use crate::transfer::{Action, Event, FlowId, Flows, Problem};
 use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
 use crate::uring::{DriverKind, Pool};
 use crate::wire::padding::Padding;
@@ -79,6 +80,8 @@ pub(super) struct Shared {
     over_at: AtomicU64,
     /// Writer and committer have ended, and the flusher is to.
     pub(super) ending: AtomicBool,
+    /// How many objects have failed since when, of those that the log tells as warnings.
+    failed: Mutex<(Time, usize)>,
     /// Small objects of spools.
     kept: Mutex<Kept>,
     /// The last ranges that came into spools.
@@ -124,6 +127,7 @@ impl Shared {
             committed_at: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             over_at: AtomicU64::new(u64::MAX),
+            failed: Mutex::default(),
             kept: Mutex::default(),
             recent: Mutex::default(),
             spaces: Pool::new(limits::RANGES_POOLED_MAX, limits::BLOCK_BYTES as usize)?,
@@ -206,14 +210,27 @@ impl Shared {
                 self.committed_at.store(now.as_millis() as u64, Ordering::Relaxed);
                 tracing::debug!(object = %name, size = size.0, "complete");
             }
-            Event::Failed { name, problem } => {
-                tracing::warn!(object = %name, "cannot be fetched: {problem}; it is tried again")
-            }
+            Event::Failed { name, problem } => self.tell_failed(&name, &problem),
             Event::Forgotten { name } => tracing::debug!(object = %name, "gone at the peer"),
             Event::SourceFailed { name, reason } => {
                 tracing::warn!(object = %name, "not sent whole: {reason}; it is served again once it is stable");
                 (self.notify)(Notice::SourceFailed { flow, name });
             }
+        }
+    }
+
+    /// All that is under way meets a full disk at once.
+    fn tell_failed(&self, name: &ObjectName, problem: &Problem) {
+        let now = self.now();
+        let mut failed = lock(&self.failed);
+        if now.since(failed.0) >= limits::FAILURES_TOLD_EVERY {
+            *failed = (now, 0);
+        }
+        failed.1 += 1;
+        match failed.1.cmp(&(limits::PROBLEMS_SHOWN_MAX + 1)) {
+            Less => tracing::warn!(object = %name, "cannot be fetched: {problem}; it is tried again"),
+            Equal => tracing::warn!("more cannot be fetched: `supersyncctl objects --failed` names it all"),
+            Greater => tracing::debug!(object = %name, "cannot be fetched: {problem}; it is tried again"),
         }
     }
 
