@@ -10,7 +10,7 @@
 //! wait for one another, hard links for the end of their batch, attributes of directories for the end of all. A landing
 //! that is dropped leaves what it finished and what can be gone on with.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
@@ -108,6 +108,8 @@ pub struct Landing {
     pub(super) unruled: BTreeSet<TreePath>,
     /// Digests of the paths of all entries, where others are to be deleted.
     seen: HashSet<u64>,
+    /// Files with several names that entries were found to be already: device, inode, and a digest of the attributes.
+    kept: HashMap<(u64, u64), u64>,
     digest: RandomState,
     pub(super) deleted: Vec<TreePath>,
     unjournaled: u64,
@@ -167,6 +169,7 @@ impl Landing {
             listed_bytes: 0,
             unruled: BTreeSet::new(),
             seen: HashSet::new(),
+            kept: HashMap::new(),
             digest: RandomState::new(),
             deleted: Vec::new(),
             unjournaled: 0,
@@ -386,7 +389,7 @@ impl Landing {
         let change = match stat {
             None => Change::New,
             Some(stat) => match kind_of(stat) {
-                SFlag::S_IFREG if self.is_same_content(&path, &entry, stat)? => {
+                SFlag::S_IFREG if self.is_same_content(&path, &entry, stat)? && self.may_keep(&entry, stat) => {
                     let _ = self.tree.discard_left(&path);
                     return self.correct(&path, &entry, stat);
                 }
@@ -460,6 +463,27 @@ impl Landing {
             // It was cut short meanwhile.
             Err(Errno::ENODATA) => Ok(false),
             Err(errno) => Err(self.fail(path, "read", errno)),
+        }
+    }
+
+    /// Whether the file that stands for an entry can be given its attributes. It cannot where it stands for another
+    /// one as well, which the sender has apart from this one and with other attributes: each would take them from the
+    /// other.
+    fn may_keep(&mut self, entry: &Entry, stat: &FileStat) -> bool {
+        if stat.st_nlink < 2 {
+            return true;
+        }
+        let owner = entry.owner.as_ref().filter(|_| self.options.owner);
+        let attributes = self.digest.hash_one((entry.mode, entry.mtime, owner, &entry.xattrs));
+        let has_room = self.kept.len() < limits::OBJECTS_MAX;
+        match self.kept.entry((stat.st_dev, stat.st_ino)) {
+            hash_map::Entry::Occupied(other) => *other.get() == attributes,
+            hash_map::Entry::Vacant(vacant) => {
+                if has_room {
+                    vacant.insert(attributes);
+                }
+                true
+            }
         }
     }
 

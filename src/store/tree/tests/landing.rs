@@ -241,6 +241,38 @@ fn nothing_is_linked_to_what_a_file_that_failed_was_to_replace() {
     assert!(matches!(landing.examine(1, link("other")), Err(TreeError::NoLinkTarget { .. })));
 }
 
+/// Two files that are alike but for their modes took the one file that they were at the receiver from each other, in
+/// each run again.
+#[test]
+fn what_is_one_file_here_and_two_unlike_ones_there_becomes_two() {
+    let site = Site::new();
+    let modes = [("a", 0o644), ("b", 0o600), ("c", 0o644)];
+    for (name, mode) in modes {
+        let path = site.write(name, b"alike");
+        set_mtime(&path, 1_000_000_000, 5);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+    fs::create_dir(site.to()).expect("made");
+    fs::copy(site.from().join("a"), site.to().join("a")).expect("copied");
+    set_mtime(&site.to().join("a"), 1_000_000_000, 5);
+    ["b", "c"].iter().for_each(|name| fs::hard_link(site.to().join("a"), site.to().join(name)).expect("linked"));
+    let mut dry = site.landing(LandingOptions { dry_run: true, ..owning() });
+    let found = all(&mut site.walk(&[], WalkOptions::default()), 9);
+    let mut examine = |found: &Found| dry.examine(0, found.entry.clone()).expect("examined");
+    let told = found.iter().filter(|found| examine(found) != Examined::Same).map(|found| found.entry.path.to_string());
+    let told: Vec<_> = told.collect();
+    drop(dry);
+    let (changes, ended) = site.send(&[], &owning());
+    assert!(ended.failed.is_empty(), "{ended:?}");
+    assert_eq!(told.len(), changes.len(), "{told:?} {changes:?}");
+    let stat = |name: &str| fs::metadata(site.to().join(name)).expect("stands");
+    for (name, mode) in modes {
+        assert_eq!(stat(name).mode() & 0o7777, mode, "{name}");
+    }
+    assert_eq!(stat("a").ino(), stat("c").ino(), "nothing speaks against it");
+    assert_eq!(site.send(&[], &owning()).0, BTreeMap::new());
+}
+
 #[test]
 fn a_file_gets_no_name_before_it_is_whole() {
     let site = Site::new();
