@@ -230,14 +230,19 @@ impl Writer {
     }
 
     /// Looks at an entry; where another session is bringing the same file in, waits for that to end: it may be an
-    /// earlier run whose client is gone, which takes a moment to show. Not longer for many files than for one.
+    /// earlier run whose client is gone, which takes a moment to show, and what it has need not come again. Not longer
+    /// for many files than for one; then both bring it in, and it is the last one's that stands.
     fn examine_when_free(&mut self, file: FileId, entry: Entry) -> Result<Examined, TreeError> {
         loop {
             let outcome = self.landing.examine(file.0, entry.clone());
             let Err(TreeError::Busy { .. }) = outcome else { return outcome };
             let by = *self.busy_until.get_or_insert_with(|| Instant::now() + limits::SESSION_BUSY_WITHIN);
-            if Instant::now() >= by || self.session.has_ended() {
+            if self.session.has_ended() {
                 return outcome;
+            }
+            if Instant::now() >= by {
+                self.landing.wait_no_more();
+                continue;
             }
             std::thread::sleep(limits::SESSION_LOOK_EVERY);
         }

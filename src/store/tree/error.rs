@@ -151,7 +151,7 @@ pub enum TreeError {
         /// The entry.
         path: TreePath,
     },
-    /// Another session brings the same file in.
+    /// Another session brings the same file in, and has some of it.
     #[error("{root}: another session is receiving '{path}'; try again when that is over")]
     Busy {
         /// The directory that the path is relative to.

@@ -113,6 +113,8 @@ pub struct Landing {
     digest: RandomState,
     pub(super) deleted: Vec<TreePath>,
     unjournaled: u64,
+    /// Whether a file that another session is bringing in is left to it for now.
+    waits: bool,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) dresser: Dresser,
     pub(super) directories: Directories,
@@ -173,6 +175,7 @@ impl Landing {
             digest: RandomState::new(),
             deleted: Vec::new(),
             unjournaled: 0,
+            waits: true,
             stop: Arc::default(),
             tree,
         }
@@ -181,6 +184,12 @@ impl Landing {
     /// Once this is true nobody waits for more than what is here: what takes long ends early.
     pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
         self.stop = stop;
+    }
+
+    /// Files that other sessions are bringing in are brought in beside them from now on: until then examining one whose
+    /// beginning is here is [`TreeError::Busy`], and can be tried again when the other session is over.
+    pub fn wait_no_more(&mut self) {
+        self.waits = false;
     }
 
     /// Whether what comes may land at the base: nothing stands there, or a directory.
@@ -426,7 +435,10 @@ impl Landing {
         if left()?.is_none() {
             return Ok((RangeSet::new(), State::Waiting));
         }
-        let claim = self.claim(version, path)?;
+        let Some(claim) = self.tree.claim(version) else {
+            let busy = TreeError::Busy { root: self.tree.path().to_path_buf(), path: path.clone() };
+            return if self.waits { Err(busy) } else { Ok((RangeSet::new(), State::Waiting)) };
+        };
         // Until now another session may have thrown it away.
         let Some(left) = left()? else { return Ok((RangeSet::new(), State::Waiting)) };
         if self.options.resume {
@@ -434,11 +446,6 @@ impl Landing {
         }
         self.tree.discard(&claim, entry.size).map_err(of_store)?;
         Ok((RangeSet::new(), State::Waiting))
-    }
-
-    fn claim(&self, version: Version, path: &TreePath) -> Result<Claim, TreeError> {
-        let busy = || TreeError::Busy { root: self.tree.path().to_path_buf(), path: path.clone() };
-        self.tree.claim(version).ok_or_else(busy)
     }
 
     /// Whether a regular file has the entry's bytes, as far as it is looked.
@@ -556,7 +563,7 @@ impl Landing {
             return Ok(());
         }
         let claimed = match wanted.state {
-            State::Waiting => Some(self.claim(Version::of(&wanted.path, &wanted.entry), &wanted.path)?),
+            State::Waiting => Some(self.tree.claim_beside(Version::of(&wanted.path, &wanted.entry))),
             _ => None,
         };
         let wanted = self.wanted.get_mut(&id).ok_or(TreeError::UnknownFile(id))?;

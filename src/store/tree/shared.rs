@@ -148,6 +148,12 @@ impl Tree {
         claimed.then(|| Claim { tree: Arc::clone(self), version })
     }
 
+    /// The same, where another session may have it: then what comes is written beside that, and nobody goes on with it.
+    pub(super) fn claim_beside(self: &Arc<Self>, version: Version) -> Claim {
+        let mut versions = (0..).map(|twin| version.twin(twin));
+        versions.find_map(|version| self.claim(version)).expect("they do not end")
+    }
+
     /// What an earlier run left of a version.
     pub(super) fn left(&self, version: Version, size: ByteCount) -> Result<Option<RangeSet>, StoreError> {
         let mut journal = self.lock_journal();
@@ -265,6 +271,16 @@ impl Version {
         hasher.update(&entry.ctime.0.to_le_bytes()).update(entry.hash.as_ref().map_or(&[], |hash| &hash.0[..]));
         let path = digest_of(path);
         Self { path, content: Root256(*hasher.finalize().as_bytes()) }
+    }
+
+    /// The same version, to be told from that of another session; 0 is this one.
+    fn twin(self, number: u64) -> Self {
+        if number == 0 {
+            return self;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.content.0).update(&number.to_le_bytes());
+        Self { content: Root256(*hasher.finalize().as_bytes()), ..self }
     }
 
     /// What its part is called: any byte may be in a path, and few in an object's name.

@@ -147,21 +147,34 @@ fn a_file_that_the_disk_did_not_take_is_not_gone_on_with() {
     }
 }
 
+/// Of two that pushed the same new file at the same time one was told that it failed.
 #[test]
-fn no_two_sessions_write_one_file() {
+fn two_sessions_that_bring_the_same_file_in_do_not_disturb_each_other() {
     let site = Site::new();
     let found = big(&site);
     let tree = Tree::open(&site.to()).expect("opened");
     let landing = || Landing::new(std::sync::Arc::clone(&tree), TreePath::top(), resuming());
-    let (mut first, mut second) = (landing(), landing());
+    let (mut first, mut second, mut third) = (landing(), landing(), landing());
     first.examine(0, found.entry.clone()).expect("examined");
     second.examine(0, found.entry.clone()).expect("examined");
     put(&mut first, &found, 0, 60_000);
-    let error = second.write(0, Offset(0), &[IoSlice::new(b"x")]).expect_err("the other one has it");
+    put(&mut second, &found, 0, 50_000);
+    // One that comes later does not have what is there brought again, if that is over soon.
+    let error = third.examine(0, found.entry.clone()).expect_err("the first one has it");
     assert!(matches!(error, TreeError::Busy { .. }), "{error}");
-    drop(first);
-    put(&mut second, &found, 0, 10);
-    second.give_up(0);
+    third.wait_no_more();
+    third.examine(0, found.entry.clone()).expect("examined");
+    put(&mut third, &found, 0, 10);
+    for (landing, from) in [(&mut first, 60_000), (&mut second, 50_000)] {
+        put(landing, &found, from, 100_000);
+        landing.finish(0).expect("whole");
+        let stands = site.to().join(OsStr::from_bytes(found.entry.path.as_bytes()));
+        assert_eq!(fs::read(&stands).expect("there"), bytes(100_000, 1));
+        fs::remove_file(stands).expect("removed");
+    }
+    third.give_up(0);
+    drop((first, second, third, tree));
+    assert!(!site.to().join(".supersync").exists(), "nothing is left of any");
 }
 
 #[test]
