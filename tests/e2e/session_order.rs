@@ -5,7 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
 use supersync::units::{BlockSeq, ByteCount, Entry, FileId, Kind, SessionId, TreePath};
-use supersync::wire::session::{Again, ErrorCode, FileInfo, Message, MessageKind, MessageNumber, Read, encode, read};
+use supersync::wire::session::{
+    Again, Command, ErrorCode, FileInfo, Message, MessageKind, MessageNumber, Options, Read, encode, read,
+};
 
 use super::session::{Outcome, Server};
 use super::site::{PATIENCE, fresh_address};
@@ -102,4 +104,42 @@ fn a_session_that_is_over_at_the_server_is_to_be_run_again() {
     thread.join().expect("the client keeps to the protocol");
     assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
     assert!(outcome.errors.contains("no such session"), "{}", outcome.errors);
+}
+
+/// A client whose only connection brought what has no place was hung up on, and what was wrong never reached it.
+#[test]
+fn whoever_does_not_keep_to_the_protocol_is_told_why() {
+    let server = Server::start();
+    let mut stream = TcpStream::connect(server.address).expect("connected");
+    let options = Options::default().encode().expect("valid");
+    let mut bytes = Vec::new();
+    encode(&Message::Push(Command { options: &options, path: b"open" }), &mut bytes).expect("fits");
+    encode(&Message::Ready, &mut bytes).expect("fits");
+    // What it sends behind that does not have the answer thrown away.
+    let flood = encoded(&Message::KeepAlive).repeat(1 << 18);
+    stream.write_all(&[bytes, flood].concat()).expect("nobody hangs up");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut answer = vec![0; 4096];
+    let mut length = 0;
+    let told = loop {
+        length += stream.read(&mut answer[length..]).expect("answered");
+        let after = encoded(&Message::Session(SessionId(0))).len();
+        if length > after
+            && let Ok(Some((Read::Message(Message::Error { code, text }), _))) = read(&answer[after..length])
+        {
+            break (code, text.to_owned());
+        }
+        assert!(length < answer.len(), "{:?}", answer.escape_ascii());
+    };
+    assert_eq!(told.0, ErrorCode::PROTOCOL);
+    assert!(told.1.contains("READY") && server.log().contains(&told.1), "{}", told.1);
+    drop(stream);
+    fs::write(server.path("file"), "others are served").expect("written");
+    server.push(&server.path("file"), "open", &[]).ok();
+}
+
+fn encoded(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(message, &mut bytes).expect("fits");
+    bytes
 }

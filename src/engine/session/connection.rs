@@ -53,6 +53,8 @@ pub(in crate::engine) struct Connection {
     began: Time,
     /// It was added to the session, and the server has said nothing yet.
     is_unheard: bool,
+    /// Since when the peer does not keep to the protocol: what it says counts no more, and it is told why.
+    deaf: Option<Time>,
     /// What goes out first.
     greeting: Vec<u8>,
     /// The file that was read last.
@@ -61,7 +63,7 @@ pub(in crate::engine) struct Connection {
     runs: Vec<Run>,
     /// Bytes that came and were taken in.
     taken: usize,
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
 }
 
 impl std::fmt::Debug for NewConnection {
@@ -88,12 +90,13 @@ impl Connection {
             state,
             began: now,
             is_unheard,
+            deaf: None,
             greeting,
             opened: None,
             out: Vec::new(),
             runs: Vec::new(),
             taken: 0,
-            _seat: new.seat,
+            seat: new.seat,
         }
     }
 
@@ -108,6 +111,11 @@ impl Connection {
         now: Time,
     ) -> Result<(), String> {
         self.flight.busy = bytes >= limits::IDLE_BUFFER_BYTES / 2;
+        if self.deaf.is_some() {
+            buffer.clear();
+            self.flight.keep_partial(buffer);
+            return self.check_deaf(now);
+        }
         let mut at = 0;
         if !matches!(self.state, State::Joined(_)) {
             at = self.meet(shared, buffer.filled(), now)?;
@@ -142,12 +150,16 @@ impl Connection {
                     }
                 }
                 Err(error) => {
-                    if error.ends_session() {
-                        session.fail(&mut core, Ending::of(&error));
-                    }
                     // What came before it counts as here: it is to be written.
                     session.follow(Some(buffer), received);
-                    result = Err(error.to_string());
+                    if error.ends_session() {
+                        let ending = Ending::of(&error);
+                        self.deaf = matches!(ending, Ending::Protocol(_)).then_some(now);
+                        session.fail(&mut core, ending);
+                    }
+                    if self.deaf.is_none() {
+                        result = Err(error.to_string());
+                    }
                 }
             }
             session.drain(core, Some(self.id));
@@ -288,6 +300,9 @@ impl Connection {
     pub(in crate::engine) fn poll_leave(&self) -> Option<String> {
         match &self.state {
             State::Leaves(reason) if self.greeting.is_empty() => Some(reason.clone()),
+            // What it still sends would have a socket that is closed throw away what it is told: it hangs up when it
+            // has read that.
+            State::Joined(_) if self.deaf.is_some() && self.seat.is_some() => None,
             State::Joined(session) if session.may_leave() => Some("the session is over".into()),
             _ => None,
         }
@@ -302,11 +317,22 @@ impl Connection {
             State::Asks(_) | State::Leaves(_) => Some(self.began + limits::SESSION_SILENCE_MAX),
             State::Joined(session) => session.lock().protocol.poll_timeout(self.id, self.flight.train.is_some()),
         };
-        self.flight.deadline = deadline.unwrap_or(now + limits::SESSION_KEEPALIVE_EVERY);
+        let deaf_until = self.deaf.map(|since| since + limits::SESSION_SILENCE_MAX);
+        let deadline = deadline.unwrap_or(now + limits::SESSION_KEEPALIVE_EVERY);
+        self.flight.deadline = deaf_until.map_or(deadline, |until| until.min(deadline));
+    }
+
+    /// A peer that does not hang up is not waited for for ever, whatever it sends.
+    fn check_deaf(&self, now: Time) -> Result<(), String> {
+        match self.deaf.filter(|since| now.since(*since) >= limits::SESSION_SILENCE_MAX) {
+            Some(_) => Err("the session is over, and the peer does not hang up".into()),
+            None => Ok(()),
+        }
     }
 
     /// The time is there. An error says why the connection ends.
     pub(in crate::engine) fn handle_timeout(&mut self, now: Time) -> Result<(), String> {
+        self.check_deaf(now)?;
         let overdue = |within| now.since(self.began) >= within;
         match &self.state {
             State::Called(_) if !self.flight.receiving => {
