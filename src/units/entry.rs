@@ -195,6 +195,8 @@ pub struct Entry {
     pub hash: Option<Root256>,
     /// Whether a regular file takes less room than its length: it has holes.
     pub is_sparse: bool,
+    /// In a dry run: why a regular file's content could not be sent.
+    pub unreadable: Option<Box<str>>,
 }
 
 impl Entry {
@@ -212,6 +214,7 @@ impl Entry {
             xattrs: Vec::new(),
             hash: None,
             is_sparse: false,
+            unreadable: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -339,4 +340,28 @@ fn however_much_is_skipped_nothing_that_could_not_be_listed_is_deleted() {
     assert!(server.path("open/there/odd/precious").exists() && server.path("open/there/odd/a").exists());
     assert_eq!(outcome.of_kind("summary")[0]["skipped"], pipes);
     assert!(outcome.paths("failed").contains(&"odd"), "{:?}", outcome.of_kind("failed"));
+}
+
+/// A dry run told of a file as new that the real one could not read.
+#[test]
+fn a_dry_run_tells_of_what_cannot_be_read_as_the_real_one_does() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("open", b"sent"), ("closed", b"not"), ("empty", b"")]);
+    fs::set_permissions(source.join("closed"), fs::Permissions::from_mode(0o000)).expect("set");
+    fs::set_permissions(source.join("empty"), fs::Permissions::from_mode(0o000)).expect("set");
+    let is_root = nix::unistd::geteuid().is_root();
+    let push = |options: &[&str]| {
+        let mut command = server.push_to(server.address, &contents(&source), "open", options);
+        if is_root {
+            // It may read everything: somebody else is to.
+            fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o755)).expect("set");
+            command.uid(65_534).gid(65_534);
+        }
+        Outcome::of(&server, command)
+    };
+    let (dry, real) = (push(&["--dry-run"]), push(&[]));
+    assert_eq!((dry.status, real.status), (Some(3), Some(3)), "{}{}", dry.errors, real.errors);
+    assert_eq!(real.paths("failed"), ["closed"]);
+    assert_eq!(dry.of_kind("failed"), real.of_kind("failed"));
+    assert_eq!(dry.paths("change"), real.paths("change"));
 }

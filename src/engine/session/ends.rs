@@ -63,6 +63,7 @@ pub(super) fn walk_options(options: &Options) -> WalkOptions {
         user_names: is_privileged && !options.numeric_ids,
         xattrs: options.xattrs,
         hash: options.checksum,
+        tries: options.dry_run,
     }
 }
 

@@ -177,7 +177,8 @@ impl Receiving {
         if info.file != file {
             return Err(SessionError::OutOfPlace { what: "FILE_INFO", why: "entries are numbered in their order" });
         }
-        let entry = info.to_entry().map_err(SessionError::Entry)?;
+        let mut entry = info.to_entry().map_err(SessionError::Entry)?;
+        entry.unreadable = entry.unreadable.map(|text| words(&text).into());
         self.info_bytes += bytes_of(&entry);
         if self.info_bytes > limits::BATCH_INFO_BYTES_MAX {
             return Err(SessionError::OutOfPlace { what: "FILE_INFO", why: "the batch is too long to be remembered" });

@@ -151,6 +151,12 @@ pub enum TreeError {
         /// The entry.
         path: TreePath,
     },
+    /// Its sender could not send it, in its own words.
+    #[error("{reason}")]
+    Unsent {
+        /// Why.
+        reason: Box<str>,
+    },
     /// Another session brings the same file in, and has some of it.
     #[error("{root}: another session is receiving '{path}'; try again when that is over")]
     Busy {

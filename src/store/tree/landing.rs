@@ -415,6 +415,9 @@ impl Landing {
             return Err(self.fail(&path, "put in place", Errno::EXDEV));
         }
         if self.options.dry_run {
+            if let Some(reason) = entry.unreadable {
+                return Err(TreeError::Unsent { reason });
+            }
             return Ok(Examined::Wanted { change, have: RangeSet::new() });
         }
         let (here, state) = self.left(&path, &entry)?;

@@ -59,6 +59,8 @@ pub struct WalkOptions {
     pub xattrs: bool,
     /// BLAKE3 of each file; all of it is read for that.
     pub hash: bool,
+    /// Whether a file's content could be read: each is opened for that. For a dry run.
+    pub tries: bool,
 }
 
 /// An entry that is not sent, and why.
@@ -425,6 +427,9 @@ impl Walk {
                     return Ok(None);
                 }
             }
+        }
+        if self.options.tries && found.entry.kind == Kind::File && found.entry.size.0 > 0 {
+            found.entry.unreadable = found.open().err().map(|error| error.to_string().into());
         }
         self.note_sent(&found.entry.path, is_dir);
         Ok(Some(found))

@@ -91,6 +91,7 @@ impl<'a> FileInfo<'a> {
             group: owner.and_then(|owner| owner.group.as_deref()),
             hash: entry.hash,
             is_sparse: entry.is_sparse,
+            unreadable: entry.unreadable.as_deref(),
             xattrs: Xattrs::new(&entry.xattrs),
             ..Self::empty()
         };
@@ -142,6 +143,7 @@ impl<'a> FileInfo<'a> {
             xattrs: xattrs.collect(),
             hash: self.hash,
             is_sparse: self.is_sparse,
+            unreadable: self.unreadable.map(Into::into),
         })
     }
 

@@ -16,6 +16,7 @@
 //! | `uid` `gid` `user` `group` | who owns it |
 //! | `hash` | BLAKE3 of its content, 64 hexadecimal digits |
 //! | `sparse` | 1: it has regions that take no room on disk |
+//! | `unreadable` | in a dry run: why its content could not be sent |
 //! | `x.NAME` | an extended attribute; in NAME and value, NUL, `%` and `=` are written `%XX` |
 //!
 //! Attributes that say nothing (a time of whole seconds, a file without holes) are left out, unknown ones are passed
@@ -67,6 +68,8 @@ pub struct FileInfo<'a> {
     pub hash: Option<Root256>,
     /// Whether it has holes.
     pub is_sparse: bool,
+    /// In a dry run: why its content could not be sent.
+    pub unreadable: Option<&'a str>,
     /// Its extended attributes.
     pub xattrs: Xattrs<'a>,
 }
@@ -90,6 +93,7 @@ impl<'a> FileInfo<'a> {
             group: None,
             hash: None,
             is_sparse: false,
+            unreadable: None,
             xattrs: Xattrs::NONE,
         }
     }
@@ -169,6 +173,7 @@ impl<'a> FileInfo<'a> {
             b"group" => self.group = Some(owner_name()?),
             b"hash" => self.hash = Some(Root256::from_hex(value).ok_or(Expected::Hash)?),
             b"sparse" => self.is_sparse = parse_flag(value).ok_or(Expected::Flag)?,
+            b"unreadable" => self.unreadable = Some(std::str::from_utf8(value).map_err(|_| Expected::Text)?),
             _ => {}
         }
         Ok(())
@@ -219,6 +224,7 @@ impl<'a> FileInfo<'a> {
             put_key(out, "sparse");
             out.push(b'1');
         }
+        put_bytes(out, "unreadable", self.unreadable.map(|text| super::cut(text).as_bytes()))?;
         for (name, value) in self.xattrs.iter() {
             out.push(0);
             out.extend_from_slice(XATTR_PREFIX);

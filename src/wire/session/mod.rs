@@ -244,6 +244,10 @@ impl Message<'_> {
 
 /// What stands at the start of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives while one message is looked at, and nothing is allocated for it"
+)]
 pub enum Read<'a> {
     /// A message as it was sent.
     Message(Message<'a>),

@@ -126,6 +126,7 @@ fn attributes_are_these_bytes() {
     assert!(hash.is_some());
     check(FileInfo { hash, ..INFO }, &digits);
     check(FileInfo { is_sparse: true, ..INFO }, b"a/b\0sparse=1");
+    check(FileInfo { unreadable: Some("n\u{f6}"), ..INFO }, b"a/b\0unreadable=n\xc3\xb6");
     let xattrs = [xattr(b"user.a=%\n", b"\0v=%41\xff"), xattr(b"user.b", b"")];
     let xattrs = Xattrs::new(&xattrs);
     check(FileInfo { xattrs, ..INFO }, b"a/b\0x.user.a%3D%25\n=%00v%3D%2541\xff\0x.user.b=");
@@ -571,11 +572,12 @@ fn entries() -> impl Strategy<Value = Entry> {
     let xattr = (prop::collection::vec(1_u8.., 1..20), value).prop_map(|(name, value)| xattr(&name, &value));
     let xattrs = prop::collection::vec(xattr, 0..3);
     let hash = prop::option::of(any::<[u8; 32]>().prop_map(Root256));
-    let rest = (0..0o10000_u16, 0..1_u64 << 48, times, owner, xattrs, hash, any::<bool>());
+    let unreadable = prop::option::of("[^\0]{0,8}").prop_map(|text| text.map(String::into_boxed_str));
+    let rest = (0..0o10000_u16, 0..1_u64 << 48, times, owner, xattrs, hash, any::<bool>(), unreadable);
     (paths(), kind, rest).prop_map(
-        |(path, kind, (mode, size, [mtime, atime, ctime], owner, xattrs, hash, is_sparse))| {
+        |(path, kind, (mode, size, [mtime, atime, ctime], owner, xattrs, hash, is_sparse, unreadable))| {
             let size = ByteCount(if kind == Kind::File { size } else { 0 });
-            Entry { path, kind, mode, size, mtime, atime, ctime, owner, xattrs, hash, is_sparse }
+            Entry { path, kind, mode, size, mtime, atime, ctime, owner, xattrs, hash, is_sparse, unreadable }
         },
     )
 }

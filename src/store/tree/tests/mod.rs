@@ -62,7 +62,8 @@ impl Site {
 
     /// Sends everything, as two hosts would; what was changed at the receiver, and how it ended.
     fn send(&self, rules: &[&str], options: &LandingOptions) -> (BTreeMap<String, Change>, Ended) {
-        let walked = WalkOptions { owner: true, xattrs: options.xattrs, hash: options.checksum, user_names: true };
+        let (xattrs, hash, tries) = (options.xattrs, options.checksum, options.dry_run);
+        let walked = WalkOptions { owner: true, xattrs, hash, user_names: true, tries };
         let mut walk = self.walk(rules, walked);
         let mut landing = self.landing(options.clone());
         let changes = land(&mut walk, &mut landing, 7);
