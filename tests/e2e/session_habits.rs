@@ -342,6 +342,27 @@ fn however_much_is_skipped_nothing_that_could_not_be_listed_is_deleted() {
     assert!(outcome.paths("failed").contains(&"odd"), "{:?}", outcome.of_kind("failed"));
 }
 
+/// In a pull nobody learned what the server had passed over, nor which of its entries it could not send.
+#[test]
+fn a_pull_tells_of_what_is_left_out_as_a_push_does() {
+    let server = Server::start();
+    let source = tree(&server, "tree", &[("file", b"sent"), ("sub/.supersyncignore", b"[z-a\n"), ("sub/x", b"too")]);
+    mkfifo(&source.join("sub/pipe"), Mode::S_IRWXU).expect("made");
+    let pushed = server.push(&contents(&source), "open/tree", &[]);
+    mkfifo(&server.path("open/tree/sub/pipe"), Mode::S_IRWXU).expect("made");
+    let pulled = server.pull("open/tree/", &server.path("pulled"), &[]);
+    assert_eq!((pushed.status, pulled.status), (Some(3), Some(3)), "{}{}", pushed.errors, pulled.errors);
+    for (kind, paths) in [("skipped", ["sub/pipe"]), ("failed", ["sub"])] {
+        for outcome in [&pushed, &pulled] {
+            assert_eq!(outcome.paths(kind), paths, "{:?}", outcome.of_kind(kind));
+        }
+        assert_eq!(pushed.of_kind(kind), pulled.of_kind(kind));
+    }
+    fs::remove_file(server.path("open/tree/sub/.supersyncignore")).expect("removed");
+    let pulled = server.pull("open/tree/", &server.path("pulled"), &[]);
+    assert_eq!(pulled.ok()["skipped"], 1);
+}
+
 /// A dry run told of a file as new that the real one could not read.
 #[test]
 fn a_dry_run_tells_of_what_cannot_be_read_as_the_real_one_does() {

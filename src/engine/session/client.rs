@@ -17,7 +17,7 @@ use crate::proto::session::Side;
 use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
 use crate::transfer::Flows;
 use crate::units::{SessionId, TreePath};
-use crate::wire::session::{Command, Message, encode};
+use crate::wire::session::{Command, Message, Options, encode};
 
 /// Begins the session over a connection to the job's address, and makes further ones. What becomes of it, the handle
 /// tells; that the server refuses it, too.
@@ -57,7 +57,10 @@ fn begin(shared: &Arc<Shared>, job: &SessionJob, feed: SessionFeed) -> Result<(A
     let peer = job.address.to_string();
     let rules = rules(options).map_err(SessionError::Options)?;
     let thread = |error: std::io::Error| SessionError::Engine(error.to_string());
-    let told = options.encode().map_err(|error| SessionError::Options(error.to_string()))?;
+    // Who is asked for a tree tells here what a walk of our own would.
+    let left_out = matches!(job.direction, Direction::Pull { .. });
+    let told =
+        Options { left_out, ..options.clone() }.encode().map_err(|error| SessionError::Options(error.to_string()))?;
     let asked = Command { options: &told, path: &job.path };
     let message = match &job.direction {
         Direction::Push { .. } => Message::Push(asked),

@@ -27,8 +27,8 @@ pub(super) fn send(
     let protocol = Session::sender(side, options.block, limit);
     let session = Running::new(Arc::clone(shared), peer, protocol, None, feed);
     walk.stop_when(Arc::clone(&session.is_over));
-    let (scanned, block) = (Arc::clone(&session), options.block);
-    let thread = spawn("ss-scanner", move || source::scan(&scanned, walk, block))?;
+    let (scanned, block, tells) = (Arc::clone(&session), options.block, options.left_out);
+    let thread = spawn("ss-scanner", move || source::scan(&scanned, walk, block, tells))?;
     shared.sessions.keep(thread);
     Ok(session)
 }

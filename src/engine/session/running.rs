@@ -365,6 +365,8 @@ impl Running {
             Event::Finished => self.finish(core),
             Event::Changed(change) => self.handle_changed(core, change),
             Event::Deleted { path } => self.handle_deleted(path),
+            Event::LeftOut { path, reason, is_failure: true } => self.handle_failed(path, reason),
+            Event::LeftOut { path, reason, is_failure: false } => self.handle_skipped(path, reason),
             Event::Failed { file, reason } => {
                 let path = core.path_of(file);
                 self.uncount(core, file);

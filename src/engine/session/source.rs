@@ -20,11 +20,12 @@ pub(super) struct Opened {
 
 /// Walks the tree on a thread of its own, one batch ahead of what is being sent, until all is announced or the session
 /// has ended.
-pub(super) fn scan(session: &Arc<Running>, mut walk: Walk, block_bytes: u32) {
+/// A receiver that wants to know is told of each entry that is left out; others, of those that should not have been.
+pub(super) fn scan(session: &Arc<Running>, mut walk: Walk, block_bytes: u32, tells: bool) {
     let mut most = limits::BATCH_ENTRIES_FIRST;
     let mut carried = Vec::new();
     loop {
-        let batch = match next_batch(session, &mut walk, &mut carried, most, block_bytes) {
+        let batch = match next_batch(session, &mut walk, &mut carried, (most, tells), block_bytes) {
             Ok(batch) => batch,
             Err(error) => {
                 let mut core = session.lock();
@@ -49,11 +50,18 @@ pub(super) fn scan(session: &Arc<Running>, mut walk: Walk, block_bytes: u32) {
             return;
         }
         core.batch = Arc::new(batch.found);
-        for reason in batch.notices {
-            core.protocol.note(&reason);
+        for LeftOut { path, reason, is_failure } in batch.left_out {
+            match tells {
+                true => core.protocol.leave_out(&path, &reason, is_failure),
+                false => core.protocol.note(&format!("{path}: {reason}")),
+            }
         }
         if batch.unnamed > 0 {
             core.protocol.note(&format!("{} more entries are left out", batch.unnamed));
+        }
+        if batch.unnamed_skipped > 0 {
+            let reason = format!("{} more entries are skipped", batch.unnamed_skipped);
+            core.protocol.leave_out(&TreePath::top(), &reason, false);
         }
         core.protocol.announce(batch.announcement);
         session.drain(core, None);
@@ -67,15 +75,24 @@ pub(super) fn scan(session: &Arc<Running>, mut walk: Walk, block_bytes: u32) {
 struct Prepared {
     found: Vec<Found>,
     announcement: Announcement,
-    /// What the walk could not look at, so that the receiver knows that it does not know all.
-    notices: Vec<String>,
+    /// What the walk could not look at, so that the receiver knows that it does not know all; and what else is not
+    /// sent, where it is to be told.
+    left_out: Vec<LeftOut>,
     /// How much more there is of that.
     unnamed: u64,
+    unnamed_skipped: u64,
+}
+
+struct LeftOut {
+    path: TreePath,
+    reason: String,
+    /// It should have been sent.
+    is_failure: bool,
 }
 
 impl Prepared {
     /// Tells of what the walk has skipped; whether that was anything.
-    fn tell_skipped(&mut self, session: &Running, walk: &mut Walk) -> bool {
+    fn tell_skipped(&mut self, session: &Running, walk: &mut Walk, tells: bool) -> bool {
         let skipped = walk.take_skipped();
         let is_any = !skipped.is_empty();
         for skipped in skipped {
@@ -83,6 +100,12 @@ impl Prepared {
             if skipped.reason.is_failure() {
                 self.leave_out(session, skipped.path, reason);
             } else {
+                if tells && self.left_out.len() < limits::SKIPPED_MAX {
+                    let (path, reason) = (skipped.path.clone(), reason.clone());
+                    self.left_out.push(LeftOut { path, reason, is_failure: false });
+                } else if tells {
+                    self.unnamed_skipped += 1;
+                }
                 session.handle_skipped(skipped.path, reason);
             }
         }
@@ -94,20 +117,20 @@ impl Prepared {
 
     /// What stands at `path` is not announced, which both ends are told.
     fn leave_out(&mut self, session: &Running, path: TreePath, reason: String) {
-        match self.notices.len() < limits::SKIPPED_MAX {
-            true => self.notices.push(format!("{path}: {reason}")),
+        match self.left_out.len() < limits::SKIPPED_MAX {
+            true => self.left_out.push(LeftOut { path: path.clone(), reason: reason.clone(), is_failure: true }),
             false => self.unnamed += 1,
         }
         session.handle_failed(path, reason);
     }
 }
 
-/// The next entries, and how they are announced. `carried` is what did not fit the batch before.
+/// The next entries, `most` of them, and how they are announced. `carried` is what did not fit the batch before.
 fn next_batch(
     session: &Running,
     walk: &mut Walk,
     carried: &mut Vec<Found>,
-    most: usize,
+    (most, tells): (usize, bool),
     block_bytes: u32,
 ) -> Result<Prepared, TreeError> {
     let mut prepared = Prepared::default();
@@ -116,7 +139,7 @@ fn next_batch(
     loop {
         let more =
             if carried.is_empty() { walk.next_batch(most - prepared.found.len())? } else { std::mem::take(carried) };
-        let has_skipped = prepared.tell_skipped(session, walk);
+        let has_skipped = prepared.tell_skipped(session, walk, tells);
         let ended = more.is_empty() && !has_skipped;
         let mut more = more.into_iter();
         for found in more.by_ref() {

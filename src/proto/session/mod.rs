@@ -163,6 +163,15 @@ pub enum Event {
         /// What.
         path: TreePath,
     },
+    /// The sender has something that it does not announce.
+    LeftOut {
+        /// What.
+        path: TreePath,
+        /// Why.
+        reason: String,
+        /// It should have been announced.
+        is_failure: bool,
+    },
     /// The peer cannot send or write an entry.
     Failed {
         /// Which entry of the batch.
@@ -429,6 +438,11 @@ impl Session {
     /// There is something that cannot be announced, and why: what the receiver has of it is to stay.
     pub fn note(&mut self, reason: &str) {
         self.channel.push(&Message::Failed { file: NO_ENTRY, text: reason });
+    }
+
+    /// The same, or that something is left out as it should be, to a receiver that has asked to be told of each.
+    pub fn leave_out(&mut self, path: &TreePath, reason: &str, is_failure: bool) {
+        self.channel.push(&Message::LeftOut { is_failure, path: path.as_bytes(), text: reason });
     }
 
     /// A file of the batch cannot be sent: it is gone, changed, or cannot be read.

@@ -147,10 +147,15 @@ impl Receiving {
                 self.phase = Phase::Listing(*count);
             }
             (Message::FileInfo(info), Phase::Listing(left)) => self.handle_info(info, left, received)?,
-            (Message::Failed { file, text }, _) if *file == NO_ENTRY => {
-                if !std::mem::replace(&mut self.is_incomplete, true) {
-                    received.push(Received::Incomplete);
+            (Message::LeftOut { is_failure, path, text }, _) => {
+                let (path, is_failure) = (TreePath::new(path).map_err(SessionError::Path)?, *is_failure);
+                if is_failure {
+                    self.note_incomplete(received);
                 }
+                events.push_back(Event::LeftOut { path, reason: words(text), is_failure });
+            }
+            (Message::Failed { file, text }, _) if *file == NO_ENTRY => {
+                self.note_incomplete(received);
                 events.push_back(Event::Failed { file: *file, reason: words(text) });
             }
             (Message::Failed { file, text }, Phase::Listing(_) | Phase::Examining | Phase::Fetching) => {
@@ -165,6 +170,13 @@ impl Receiving {
             _ => return Err(SessionError::unexpected(message.kind(), AT_RECEIVER)),
         }
         Ok(())
+    }
+
+    /// The sender does not know all that there is.
+    fn note_incomplete(&mut self, received: &mut Vec<Received>) {
+        if !std::mem::replace(&mut self.is_incomplete, true) {
+            received.push(Received::Incomplete);
+        }
     }
 
     fn handle_info(

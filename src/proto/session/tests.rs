@@ -228,6 +228,7 @@ impl World {
             match event {
                 Event::Finished => self.finished = true,
                 Event::Deleted { path } => self.deleted.push(path),
+                Event::LeftOut { path, .. } => panic!("{path} is not left out"),
                 Event::Failed { file, reason } => self.failed.push((file, reason)),
                 Event::Asked { .. } | Event::BatchDone | Event::Changed(_) => {}
             }

@@ -11,7 +11,7 @@ use crate::wire::Excerpt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// No message begins with this byte, so nobody knows where the next one does.
-    #[error("malformed message at byte {position}: expected a type of 0x01 to 0x{last:02x}, found 0x{found:02x}", last = MessageKind::Deleted.code())]
+    #[error("malformed message at byte {position}: expected a type of 0x01 to 0x{last:02x}, found 0x{found:02x}", last = MessageKind::LeftOut.code())]
     UnknownType {
         /// Where.
         position: usize,
@@ -77,6 +77,8 @@ pub enum Expected {
     Hash,
     /// 0 or 1.
     Flag,
+    /// Whether it failed, the length of a path, and so many bytes.
+    Path,
     /// The name of an extended attribute.
     XattrName,
     /// What `%` announces.
@@ -101,6 +103,7 @@ impl fmt::Display for Expected {
             Self::OwnerName => f.write_str("a name in UTF-8"),
             Self::Hash => f.write_str("64 hexadecimal digits"),
             Self::Flag => f.write_str("0 or 1"),
+            Self::Path => f.write_str("0 or 1, path_len and so many bytes of a path"),
             Self::XattrName => {
                 write!(f, "the name of an extended attribute, 1 to {} bytes without NUL", limits::XATTR_NAME_BYTES_MAX)
             }

@@ -46,6 +46,8 @@ pub enum MessageKind {
     Change = 0x13,
     /// `DELETED`.
     Deleted = 0x14,
+    /// `LEFT_OUT`.
+    LeftOut = 0x15,
 }
 
 /// How the length of a message is told.
@@ -59,7 +61,7 @@ pub enum Form {
 
 impl MessageKind {
     /// All there are, in the order of their codes, which start at 1.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Pull,
         Self::Push,
         Self::Retransmit,
@@ -80,6 +82,7 @@ impl MessageKind {
         Self::KeepAlive,
         Self::Change,
         Self::Deleted,
+        Self::LeftOut,
     ];
 
     /// The first byte of such messages.
@@ -143,6 +146,7 @@ impl MessageKind {
             Self::KeepAlive => "KEEP_ALIVE",
             Self::Change => "CHANGE",
             Self::Deleted => "DELETED",
+            Self::LeftOut => "LEFT_OUT",
         }
     }
 }

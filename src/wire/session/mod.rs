@@ -38,6 +38,7 @@
 //! 12 KEEP_ALIVE  0
 //! 13 CHANGE      v { file_id 2 | what 1 }                            1 new, 2 content, 3 attributes only
 //! 14 DELETED     v | path |
+//! 15 LEFT_OUT    v | is_failure 1 | path_len 2 | path | text |
 //!                ^ bytes of payload, v: variable
 //! ```
 //!
@@ -212,6 +213,15 @@ pub enum Message<'a> {
         /// Relative to the top of the transfer.
         path: &'a [u8],
     },
+    /// Sender: this is not announced. Only to a receiver that has asked to be told ([`Options::left_out`]).
+    LeftOut {
+        /// It should have been: what the receiver has of it is to stay.
+        is_failure: bool,
+        /// Relative to the top of the transfer.
+        path: &'a [u8],
+        /// Why. What is longer than [`limits::SESSION_TEXT_BYTES_MAX`] is cut when it is encoded.
+        text: &'a str,
+    },
 }
 
 impl Message<'_> {
@@ -238,6 +248,7 @@ impl Message<'_> {
             Self::KeepAlive => MessageKind::KeepAlive,
             Self::Change(_) => MessageKind::Change,
             Self::Deleted { .. } => MessageKind::Deleted,
+            Self::LeftOut { .. } => MessageKind::LeftOut,
         }
     }
 }
@@ -403,6 +414,15 @@ fn put_payload(message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), EncodeErr
         }
         Message::Change(changes) => out.extend_from_slice(changes.as_bytes()),
         Message::Deleted { path } => out.extend_from_slice(path),
+        Message::LeftOut { is_failure, path, text } => {
+            let too_long =
+                EncodeError::TooLong { kind: message.kind(), bytes: path.len(), max: limits::NAME_BYTES_MAX };
+            let length = u16::try_from(path.len()).map_err(|_| too_long)?;
+            out.push((*is_failure).into());
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(path);
+            out.extend_from_slice(cut(text).as_bytes());
+        }
     }
     Ok(())
 }
@@ -518,7 +538,17 @@ fn parse<'a>(kind: MessageKind, mut payload: Payload<'a>) -> Result<Message<'a>,
         MessageKind::KeepAlive => Message::KeepAlive,
         MessageKind::Change => Message::Change(payload.list(Expected::Changes)?),
         MessageKind::Deleted => Message::Deleted { path: payload.rest() },
+        MessageKind::LeftOut => parse_left_out(payload)?,
     })
+}
+
+fn parse_left_out(mut payload: Payload<'_>) -> Result<Message<'_>, WireError> {
+    let whole = payload;
+    let is_failure = payload.u8().filter(|flag| *flag <= 1).map(|flag| flag == 1);
+    let path = payload.u16().and_then(|length| payload.rest().get(..length.into()));
+    let (is_failure, path) = is_failure.zip(path).ok_or_else(|| whole.unexpected(Expected::Path))?;
+    payload.at += path.len();
+    Ok(Message::LeftOut { is_failure, path, text: payload.text()? })
 }
 
 fn parse_command(mut payload: Payload<'_>) -> Result<Command<'_>, WireError> {

@@ -14,6 +14,7 @@
 //! | `resume` | 0: what an interrupted transfer left is not used | 1 |
 //! | `bwlimit` | bytes a second, at least 1 | no limit |
 //! | `fsync` | 1: everything is on disk before it is verified | 0 |
+//! | `left_out` | 1: a receiver is told, by `LEFT_OUT`, what its sender leaves out | 0 |
 //! | `rule` | a line of a gitignore; repeated, in order | |
 
 use super::file_info::{parse_decimal, parse_flag};
@@ -45,6 +46,8 @@ pub struct Options {
     pub bwlimit: Option<ByteCount>,
     /// Have everything on disk before it is verified.
     pub fsync: bool,
+    /// The sender tells of each entry that it leaves out, but for the rules.
+    pub left_out: bool,
     /// What is left out, and what is not: lines of a gitignore, in order, without NUL. At most
     /// [`limits::SESSION_RULES_MAX`].
     pub rules: Vec<Box<[u8]>>,
@@ -63,6 +66,7 @@ impl Default for Options {
             resume: true,
             bwlimit: None,
             fsync: false,
+            left_out: false,
             rules: Vec::new(),
         }
     }
@@ -108,6 +112,7 @@ const NUMERIC_IDS: &str = "numeric_ids";
 const RESUME: &str = "resume";
 const BWLIMIT: &str = "bwlimit";
 const FSYNC: &str = "fsync";
+const LEFT_OUT: &str = "left_out";
 const RULE: &str = "rule";
 
 impl Options {
@@ -149,6 +154,7 @@ impl Options {
                 self.bwlimit = Some(ByteCount(bytes.ok_or_else(|| wrong(BWLIMIT, value))?));
             }
             FSYNC => self.fsync = flag(FSYNC, value)?,
+            LEFT_OUT => self.left_out = flag(LEFT_OUT, value)?,
             RULE => {
                 if self.rules.len() == limits::SESSION_RULES_MAX {
                     return Err(OptionsError::Rules);
@@ -179,6 +185,7 @@ impl Options {
             (XATTRS, self.xattrs),
             (NUMERIC_IDS, self.numeric_ids),
             (FSYNC, self.fsync),
+            (LEFT_OUT, self.left_out),
         ];
         for (key, _) in flags.into_iter().filter(|(_, is_set)| *is_set) {
             put_number(&mut out, key, 1);

@@ -90,6 +90,9 @@ fn messages_are_these_bytes() {
     let changes = list(&[change(0, What::New), change(1, What::Content), change(0x0203, What::Attributes)]);
     check(Message::Change(changes.as_list()), MessageKind::Change, b"\0\0\x01\0\x01\x02\x02\x03\x03");
     check(Message::Deleted { path: b"a\xff" }, MessageKind::Deleted, b"a\xff");
+    let left_out = Message::LeftOut { is_failure: true, path: b"a\xff", text: "n\u{f6}" };
+    check(left_out, MessageKind::LeftOut, b"\x01\0\x02a\xffn\xc3\xb6");
+    check(Message::LeftOut { is_failure: false, path: b"", text: "" }, MessageKind::LeftOut, b"\0\0\0");
 }
 
 #[test]
@@ -160,9 +163,13 @@ fn what_its_sender_made_wrong_is_refused_where_it_goes_wrong() {
         check(kind, b"\0", 0, Expected::Options);
         check(kind, b"\0\x03ab", 0, Expected::Options);
     }
-    for cmd in [0, 0x15, 0xff] {
+    for cmd in [0, 0x16, 0xff] {
         check(MessageKind::Retransmit, &[cmd, 0, 0, 0, 0], 0, Expected::Kind);
     }
+    for payload in [&b""[..], b"\x01\0", b"\x02\0\0", b"\0\0\x02a"] {
+        check(MessageKind::LeftOut, payload, 0, Expected::Path);
+    }
+    check(MessageKind::LeftOut, b"\0\0\x01a\xff", 4, Expected::Text);
     check(MessageKind::Data, b"", 0, Expected::Head);
     check(MessageKind::Data, b"\0\0\0\0\0", 0, Expected::Head);
     check(MessageKind::Data, b"\0\0\0\0\0\0", 6, Expected::Data);
@@ -242,12 +249,12 @@ fn a_time_too_late_for_a_file_is_refused() {
 
 #[test]
 fn bytes_that_are_no_type_end_the_connection() {
-    for code in (0..=u8::MAX).filter(|code| *code == 0 || *code > 0x14) {
+    for code in (0..=u8::MAX).filter(|code| *code == 0 || *code > 0x15) {
         assert_eq!(read(&[code]), Err(WireError::UnknownType { position: 0, found: code }));
         assert_eq!(MessageKind::from_code(code), None);
     }
     let error = read(b"GET / HTTP/1.1").expect_err("no message");
-    assert_eq!(error.to_string(), "malformed message at byte 0: expected a type of 0x01 to 0x14, found 0x47");
+    assert_eq!(error.to_string(), "malformed message at byte 0: expected a type of 0x01 to 0x15, found 0x47");
     for (code, kind) in (1..).zip(MessageKind::ALL) {
         assert_eq!((MessageKind::from_code(code), kind.code()), (Some(kind), code));
     }
@@ -293,6 +300,7 @@ fn no_flipped_bit_makes_another_message() {
         Message::Resent { number: MessageNumber(1), message: &ready },
         Message::KeepAlive,
         Message::Deleted { path: b"" },
+        Message::LeftOut { is_failure: true, path: b"p", text: "why" },
     ];
     // What follows in the stream must not help.
     let next = encoded(&Message::Data { file: FileId(0), seq: BlockSeq(0), data: &[0; 64] });
@@ -473,11 +481,12 @@ fn options_are_these_bytes() {
         resume: false,
         bwlimit: Some(ByteCount(u64::MAX)),
         fsync: true,
+        left_out: true,
         rules: vec![Box::from(&b"*.o"[..]), Box::from(&b"!a=b\xff"[..]), Box::from(&b""[..])],
     };
     check(
         all,
-        b"version=2\0block=512\0delete=1\0checksum=1\0dry_run=1\0xattrs=1\0numeric_ids=1\0fsync=1\0resume=0\
+        b"version=2\0block=512\0delete=1\0checksum=1\0dry_run=1\0xattrs=1\0numeric_ids=1\0fsync=1\0left_out=1\0resume=0\
         \0bwlimit=18446744073709551615\0rule=*.o\0rule=!a=b\xff\0rule=",
     );
 }
@@ -502,7 +511,7 @@ fn malformed_options_are_refused_by_name() {
     check(b"block=", "option block: expected 512 to 65529 bytes, found the end of the packet");
     check(b"bwlimit=0", r#"option bwlimit: expected bytes a second, at least 1, found "0""#);
     check(b"bwlimit=1MB", r#"option bwlimit: expected bytes a second, at least 1, found "1MB""#);
-    for key in ["delete", "checksum", "dry_run", "xattrs", "numeric_ids", "resume", "fsync"] {
+    for key in ["delete", "checksum", "dry_run", "xattrs", "numeric_ids", "resume", "fsync", "left_out"] {
         let expected = format!("option {key}: expected 0 or 1, found \"yes\"");
         check(format!("{key}=yes").as_bytes(), &expected);
     }
@@ -585,10 +594,11 @@ fn entries() -> impl Strategy<Value = Entry> {
 fn options() -> impl Strategy<Value = Options> {
     let rules = prop::collection::vec(prop::collection::vec(1_u8.., 0..20).prop_map(Into::into), 0..5);
     let bwlimit = prop::option::of((1_u64..).prop_map(ByteCount));
-    (1_u16.., 512_u32..=65_529, any::<[bool; 7]>(), bwlimit, rules).prop_map(
+    (1_u16.., 512_u32..=65_529, any::<[bool; 8]>(), bwlimit, rules).prop_map(
         |(version, block, flags, bwlimit, rules)| {
-            let [delete, checksum, dry_run, xattrs, numeric_ids, resume, fsync] = flags;
-            Options { version, block, delete, checksum, dry_run, xattrs, numeric_ids, resume, bwlimit, fsync, rules }
+            let [delete, checksum, dry_run, xattrs, numeric_ids, resume, fsync, left_out] = flags;
+            let sizes = Options { version, block, bwlimit, rules, ..Options::default() };
+            Options { delete, checksum, dry_run, xattrs, numeric_ids, resume, fsync, left_out, ..sizes }
         },
     )
 }
