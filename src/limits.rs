@@ -300,6 +300,8 @@ pub const XATTR_BYTES_MAX: usize = 56 << 10;
 pub const ARRIVING_OPEN_MAX: usize = 128;
 /// Directories of a session that are remembered until its end, bytes of their paths and extended attributes.
 pub const LISTED_BYTES_MAX: usize = 1 << 30;
+/// All sessions of a node that write remember so much of entries, bytes: the directories of each, and its batch.
+pub const SESSIONS_BYTES_MAX: usize = 2 << 30;
 /// Directories of a session that are held open.
 pub const DIRECTORIES_OPEN_MAX: usize = 32;
 /// One read of a file that is hashed, bytes.
@@ -590,6 +592,8 @@ pub const DEMO_STALL_MAX: Duration = Duration::from_secs(60);
 
 const _: () = {
     assert!(SESSION_STOP_WITHIN.as_millis() < SESSION_LEFT_WITHIN.as_millis());
+    // One session alone does not have all of it.
+    assert!(LISTED_BYTES_MAX + 2 * BATCH_INFO_BYTES_MAX < SESSIONS_BYTES_MAX);
     assert!(SESSION_SILENCE_MAX.as_millis() < SESSION_BUSY_WITHIN.as_millis());
     // What says that a connection is there has 5 bytes.
     assert!(SESSION_SILENCE_MAX.as_millis() / SESSION_KEEPALIVE_EVERY.as_millis() * 10 < SESSION_TRICKLE_BYTES as u128);

@@ -217,6 +217,18 @@ impl Entry {
             unreadable: None,
         }
     }
+
+    /// What it takes to remember it, roughly, in bytes.
+    pub fn weight(&self) -> usize {
+        let other = match &self.kind {
+            Kind::Symlink(target) => target.len(),
+            Kind::HardLink(path) => path.as_bytes().len(),
+            Kind::File | Kind::Directory => 0,
+        };
+        let xattrs = self.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES);
+        let unreadable = self.unreadable.as_ref().map_or(0, |reason| reason.len());
+        limits::ENTRY_BYTES + self.path.as_bytes().len() + other + xattrs.sum::<usize>() + unreadable
+    }
 }
 
 fn check_component(component: &[u8]) -> Result<(), PathError> {

@@ -30,7 +30,12 @@ impl Job {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Follow { buffer, received } => {
-                buffer.as_ref().map_or(0, |buffer| buffer.filled().len()) + size_of_val(&received[..])
+                let entries = received.iter().map(|received| match received {
+                    Received::Entry { entry, .. } => entry.weight(),
+                    _ => 0,
+                });
+                let bytes = buffer.as_ref().map_or(0, |buffer| buffer.filled().len());
+                bytes + size_of_val(&received[..]) + entries.sum::<usize>()
             }
             Self::Stop => 0,
         }
@@ -222,7 +227,8 @@ impl Writer {
             }
             Err(error) => {
                 // It is not among those that are known to be there.
-                self.is_complete &= !matches!(error, TreeError::TooMany { .. } | TreeError::Refused { .. });
+                self.is_complete &=
+                    !matches!(error, TreeError::TooMany { .. } | TreeError::Crowded { .. } | TreeError::Refused { .. });
                 self.session.lock().paths.clone_from(&self.paths);
                 self.give_up(file, &error.to_string());
             }

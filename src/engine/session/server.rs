@@ -18,7 +18,7 @@ use crate::engine::Places;
 use crate::engine::shared::{Shared, lock};
 use crate::limits;
 use crate::proto::session::Side;
-use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
+use crate::store::tree::{Landing, Memory, Tree, TreeError, Walk, WalkSource};
 use crate::units::{LinkId, PathError, SessionId, TreePath};
 use crate::wire::session::{Command, ErrorCode, Message, MessageKind, Options, encode};
 
@@ -31,6 +31,8 @@ pub(in crate::engine) struct Sessions {
     served: Mutex<BTreeMap<SessionId, Served>>,
     /// Trees that are written to, shared by the sessions that write to them.
     trees: Mutex<BTreeMap<PathBuf, Arc<Slot>>>,
+    /// What those that write remember of entries.
+    memory: Arc<Memory>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_link: AtomicU64,
     /// Those that have not said what for: [`limits::SESSION_CALLERS_MAX`].
@@ -135,6 +137,7 @@ impl Default for Sessions {
         Self {
             served: Mutex::default(),
             trees: Mutex::default(),
+            memory: Arc::new(Memory::new(limits::SESSIONS_BYTES_MAX)),
             threads: Mutex::default(),
             next_link: AtomicU64::new(FIRST_LINK),
             callers: Arc::default(),
@@ -370,6 +373,7 @@ impl Caller {
                 false => shared.sessions.tree(&module.path).map(|(tree, share)| (tree, Some(share)))?,
             };
             let mut landing = Landing::new(tree, path, landing_options(&options, rules));
+            landing.share_memory(Arc::clone(&shared.sessions.memory));
             landing.check_base()?;
             receive(shared, peer, Side::Server, &options, (landing, share), None)
         } else {

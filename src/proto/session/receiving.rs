@@ -191,7 +191,7 @@ impl Receiving {
         }
         let mut entry = info.to_entry().map_err(SessionError::Entry)?;
         entry.unreadable = entry.unreadable.map(|text| words(&text).into());
-        self.info_bytes += bytes_of(&entry);
+        self.info_bytes += entry.weight();
         if self.info_bytes > limits::BATCH_INFO_BYTES_MAX {
             return Err(SessionError::OutOfPlace { what: "FILE_INFO", why: "the batch is too long to be remembered" });
         }
@@ -422,17 +422,6 @@ impl Receiving {
         channel.push(&Message::Verify);
         self.phase = Phase::Over;
     }
-}
-
-/// What it takes to remember an entry, roughly.
-fn bytes_of(entry: &Entry) -> usize {
-    let other = match &entry.kind {
-        EntryKind::Symlink(target) => target.len(),
-        EntryKind::HardLink(path) => path.as_bytes().len(),
-        EntryKind::File | EntryKind::Directory => 0,
-    };
-    let xattrs = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES);
-    limits::ENTRY_BYTES + entry.path.as_bytes().len() + other + xattrs.sum::<usize>()
 }
 
 /// Blocks as messages hold them.

@@ -178,6 +178,14 @@ pub enum TreeError {
         /// Of what.
         what: &'static str,
     },
+    /// More than all sessions' tables hold.
+    #[error("{root}: the sessions of this node remember {max} bytes of entries; try again when others have ended")]
+    Crowded {
+        /// The tree's directory.
+        root: PathBuf,
+        /// The bound.
+        max: usize,
+    },
     /// A line among the rules is not a pattern.
     #[error("the rule '{line}' is not a pattern: {reason}")]
     Rule {

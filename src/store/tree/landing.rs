@@ -29,11 +29,15 @@ use super::attributes::Dresser;
 use super::directories::Directories;
 use super::error::{RefusedPath, TreeError};
 use super::found::{hash_file, open_to_read};
+use super::memory::{Held, Memory};
 use super::rules::Rules;
 use super::shared::{Claim, Tree, Version};
 use super::walk::{kind_name, kind_of};
 use crate::limits;
 use crate::units::{ByteCount, Entry, Kind, Offset, RangeSet, Root256, TreePath};
+
+/// Tables of digests are taken to grow by so many bytes at a time.
+const TABLES_STEP_BYTES: usize = 64 << 10;
 
 /// How a tree lands.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +108,11 @@ pub struct Landing {
     pub(super) listed: BTreeMap<TreePath, Entry>,
     /// What these take, roughly.
     pub(super) listed_bytes: usize,
+    pub(super) listed_held: Held,
+    /// What the entries of the batch take ...
+    batch_held: Held,
+    /// ... and the tables of digests.
+    tables_held: Held,
     /// In a dry run, directories whose rules for what is left out would be others by the time of deleting.
     pub(super) unruled: BTreeSet<TreePath>,
     /// Digests of the paths of all entries, where others are to be deleted.
@@ -156,6 +165,7 @@ pub(super) enum State {
 impl Landing {
     /// Begins to land entries below `base`, which is made with the first of them where it is missing.
     pub fn new(tree: Arc<Tree>, base: TreePath, options: LandingOptions) -> Self {
+        let held = Held::new(Arc::new(Memory::new(limits::SESSIONS_BYTES_MAX)));
         Self {
             dresser: Dresser::new(options.owner, options.numeric_ids, options.xattrs, tree.made()),
             directories: Directories::new(Arc::clone(&tree)),
@@ -169,6 +179,9 @@ impl Landing {
             unlanded: HashMap::new(),
             listed: BTreeMap::new(),
             listed_bytes: 0,
+            listed_held: held.another(),
+            batch_held: held.another(),
+            tables_held: held,
             unruled: BTreeSet::new(),
             seen: HashSet::new(),
             kept: HashMap::new(),
@@ -184,6 +197,12 @@ impl Landing {
     /// Once this is true nobody waits for more than what is here: what takes long ends early.
     pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
         self.stop = stop;
+    }
+
+    /// It remembers no more than all who share this do together. Before the first entry.
+    pub fn share_memory(&mut self, memory: Arc<Memory>) {
+        let held = || Held::new(Arc::clone(&memory));
+        (self.listed_held, self.batch_held, self.tables_held) = (held(), held(), held());
     }
 
     /// Files that other sessions are bringing in are brought in beside them from now on: until then examining one whose
@@ -220,6 +239,10 @@ impl Landing {
             entry.xattrs = Vec::new();
         }
         let path = self.place_of(&entry)?;
+        let tables = 16 * self.seen.len() + 24 * self.unlanded.len() + 32 * self.kept.len();
+        if !self.batch_held.take(entry.weight()) || !self.tables_held.set(tables.next_multiple_of(TABLES_STEP_BYTES)) {
+            return Err(self.crowded());
+        }
         if self.options.delete {
             if self.seen.len() >= limits::OBJECTS_MAX {
                 return Err(self.too_many(limits::OBJECTS_MAX, "entries"));
@@ -620,6 +643,7 @@ impl Landing {
     pub(super) fn clear_batch(&mut self) {
         self.wanted.clear();
         self.open.clear();
+        self.batch_held.clear();
         self.directories.close();
     }
 
@@ -643,6 +667,10 @@ impl Landing {
 
     pub(super) fn too_many(&self, max: usize, what: &'static str) -> TreeError {
         TreeError::TooMany { root: self.tree.path().to_path_buf(), max, what }
+    }
+
+    pub(super) fn crowded(&self) -> TreeError {
+        TreeError::Crowded { root: self.tree.path().to_path_buf(), max: limits::SESSIONS_BYTES_MAX }
     }
 
     /// What an operation on `path` below the tree came to.

@@ -266,22 +266,27 @@ impl Landing {
                 outcome => outcome,
             })?;
         }
-        self.remember(path, entry);
+        self.remember(path, entry)?;
         Ok(examined)
     }
 
     /// Remembers a directory for the end of the session, as far as there is something to do then.
-    fn remember(&mut self, path: TreePath, mut entry: Entry) {
+    fn remember(&mut self, path: TreePath, mut entry: Entry) -> Result<(), TreeError> {
         if self.options.dry_run {
             if !self.options.delete {
-                return;
+                return Ok(());
             }
             entry.xattrs = Vec::new();
         }
         let xattrs: usize =
             entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES).sum();
-        self.listed_bytes += limits::ENTRY_BYTES + 2 * path.as_bytes().len() + xattrs;
+        let bytes = limits::ENTRY_BYTES + 2 * path.as_bytes().len() + xattrs;
+        if !self.listed_held.take(bytes) {
+            return Err(self.crowded());
+        }
+        self.listed_bytes += bytes;
         self.listed.insert(path, entry);
+        Ok(())
     }
 
     pub(super) fn examine_symlink(

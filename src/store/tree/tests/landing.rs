@@ -504,6 +504,38 @@ fn directories_that_take_too_much_memory_are_refused() {
     assert!(matches!(error, TreeError::TooMany { max: limits::LISTED_BYTES_MAX, .. }), "{error}");
 }
 
+/// What one session remembered was bounded, and what all of them did was not.
+#[test]
+fn sessions_share_what_they_may_remember() {
+    let site = Site::new();
+    let tree = Tree::open(&site.to()).expect("opened");
+    let memory = Arc::new(Memory::new(100_000));
+    let landing = || {
+        let mut landing = Landing::new(Arc::clone(&tree), TreePath::top(), owning());
+        landing.share_memory(Arc::clone(&memory));
+        landing
+    };
+    let (mut first, mut second) = (landing(), landing());
+    let long = path(&"d".repeat(200));
+    let file = |at: usize| Entry::new(long.join(at.to_string().as_bytes()).expect("valid"), Kind::File);
+    first.examine(0, Entry::new(long.clone(), Kind::Directory)).expect("there is room for one");
+    let examined = (1..).map(|at| first.examine(at as u16, file(at))).take_while(Result::is_ok).count();
+    assert!((100..1_000).contains(&examined), "{examined}");
+    let error = second.examine(0, file(5)).expect_err("the other one has all");
+    assert!(matches!(error, TreeError::Crowded { .. }), "{error}");
+    // Of a batch that is over only directories are remembered.
+    assert!(first.end_batch().is_empty());
+    let fits = |landing: &mut Landing| {
+        let examined = (1..).map(|at| landing.examine(at as u16, file(at))).take_while(Result::is_ok).count();
+        landing.end_batch();
+        examined
+    };
+    let beside = fits(&mut second);
+    assert!((examined..examined + 5).contains(&beside), "{beside} {examined}");
+    drop(first);
+    assert!(fits(&mut second) > beside, "it has given all back");
+}
+
 #[test]
 fn who_waits_for_the_end_does_not_wait_for_a_file_that_is_hashed() {
     let site = Site::new();
