@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(in crate::engine) struct Sessions {
     /// What those that write remember of entries.
     memory: Arc<Memory>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// No more sessions begin.
+    is_over: AtomicBool,
     next_link: AtomicU64,
     /// Those that have not said what for: [`limits::SESSION_CALLERS_MAX`].
     callers: Arc<Mutex<Seats>>,
@@ -139,6 +141,7 @@ impl Default for Sessions {
             trees: Mutex::default(),
             memory: Arc::new(Memory::new(limits::SESSIONS_BYTES_MAX)),
             threads: Mutex::default(),
+            is_over: AtomicBool::new(false),
             next_link: AtomicU64::new(FIRST_LINK),
             callers: Arc::default(),
             seats: Arc::default(),
@@ -158,11 +161,24 @@ impl Sessions {
         threads.push(thread);
     }
 
-    /// Ends what is left of sessions, whose connections are gone, and waits for their threads.
-    pub(in crate::engine) fn join(&self) {
+    /// Ends the sessions of others, who are told so while their connections last.
+    pub(in crate::engine) fn stop(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
         let sessions: Vec<_> = lock(&self.served).values().filter_map(|served| served.session.upgrade()).collect();
         sessions.iter().for_each(|session| session.stop());
-        crate::engine::join(std::mem::take(&mut *lock(&self.threads)));
+    }
+
+    /// Ends what is left of sessions, whose connections are gone, and waits for their threads.
+    pub(in crate::engine) fn join(&self) {
+        self.stop();
+        loop {
+            // Without the lock while they are waited for: one that opens a session has others kept.
+            let threads = std::mem::take(&mut *lock(&self.threads));
+            if threads.is_empty() {
+                return;
+            }
+            crate::engine::join(threads);
+        }
     }
 
     /// The tree at `path`, which all sessions that write to it share. May wait for the disk.
@@ -217,7 +233,9 @@ impl Sessions {
             }
         };
         served.insert(id, Served { session: Arc::downgrade(session), from, is_push, path });
-        Ok(id)
+        drop(served);
+        // Who ends all of them may have looked before.
+        if self.is_over.load(Ordering::SeqCst) { Err("this node stops".to_owned()) } else { Ok(id) }
     }
 
     /// The session of this id, for a further connection from the same peer.
@@ -433,6 +451,24 @@ mod tests {
         assert!(held.iter().all(|(_, refusal)| refusal.is_none()));
         assert!(Seat::take_caller(&callers, from(1)).1.expect("too many").contains("one address"));
         assert_eq!(Seat::take_caller(&callers, from(2)).1, None);
+    }
+
+    /// A node that was told to stop while it opened a session never did: each waited for the other.
+    #[test]
+    fn threads_that_are_waited_for_may_begin_others() {
+        let sessions = Arc::new(Sessions::default());
+        let (here, (done, ended)) = (Arc::clone(&sessions), std::sync::mpsc::channel());
+        sessions.keep(std::thread::spawn(move || {
+            while !here.is_over.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            (0..200).for_each(|_| here.keep(std::thread::spawn(|| ())));
+        }));
+        std::thread::spawn(move || {
+            sessions.join();
+            let _ = done.send(lock(&sessions.threads).len());
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(0));
     }
 
     #[test]
