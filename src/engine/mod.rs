@@ -277,6 +277,7 @@ impl Engine {
 
     /// Ends in good order: every link finishes its packet, what is whole is committed. Takes at most about `within`.
     pub fn drain(&self, within: Duration) {
+        self.shared.sessions.stop();
         self.stop(within);
     }
 

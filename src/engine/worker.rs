@@ -347,8 +347,9 @@ impl Worker {
 
     fn pump(&mut self, id: LinkId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let has_words = matches!(connection, Spoken::Session(connection) if connection.has_last_words());
         let flight = connection.flight();
-        if flight.closing.is_none() && self.drain_by.is_some() && flight.train.is_some() {
+        if flight.closing.is_none() && self.drain_by.is_some() && flight.train.is_some() && !has_words {
             self.close(id, "the node stops".into());
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };

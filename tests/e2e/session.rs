@@ -140,7 +140,7 @@ impl Outcome {
         Self::wait(server, child)
     }
 
-    fn wait(server: &Server, child: Child) -> Self {
+    pub(super) fn wait(server: &Server, child: Child) -> Self {
         let output = child.wait_with_output().expect("it ends");
         let text = String::from_utf8(output.stdout).expect("JSON is text");
         let events: Vec<Value> =

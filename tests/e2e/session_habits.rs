@@ -386,3 +386,30 @@ fn a_dry_run_tells_of_what_cannot_be_read_as_the_real_one_does() {
     assert_eq!(dry.of_kind("failed"), real.of_kind("failed"));
     assert_eq!(dry.paths("change"), real.paths("change"));
 }
+
+/// Whose server was stopped learned only that a connection was closed.
+#[test]
+fn a_server_that_is_stopped_says_so() {
+    let mut server = Server::start();
+    let source = tree(&server, "tree", &[("large", &random_bytes(4 << 20))]);
+    let mut command = server.push_to(server.address, &source, "open", &["--bwlimit", "1MB"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let by = Instant::now() + PATIENCE;
+    let has_some = || {
+        let mut parts = fs::read_dir(server.path("open/.supersync/parts")).into_iter().flatten().flatten();
+        parts.any(|part| part.metadata().is_ok_and(|found| found.len() > 0))
+    };
+    while !has_some() {
+        assert!(Instant::now() < by, "nothing comes: {}", server.log());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut daemon = server.daemon.take().expect("it runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM)
+        .expect("it is ours");
+    let outcome = Outcome::wait(&server, child);
+    assert!(daemon.wait().expect("ended").success());
+    assert_eq!(outcome.status, Some(3), "{}", outcome.errors);
+    for part in ["stopped by its operator", "Run the same command again"] {
+        assert!(outcome.errors.contains(part), "{}", outcome.errors);
+    }
+}

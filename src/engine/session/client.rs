@@ -17,7 +17,7 @@ use crate::proto::session::Side;
 use crate::store::tree::{Landing, Tree, TreeError, Walk, WalkSource};
 use crate::transfer::Flows;
 use crate::units::{SessionId, TreePath};
-use crate::wire::session::{Command, Message, Options, encode};
+use crate::wire::session::{Command, ErrorCode, Message, Options, encode};
 
 /// Begins the session over a connection to the job's address, and makes further ones. What becomes of it, the handle
 /// tells; that the server refuses it, too.
@@ -149,6 +149,10 @@ fn attend(engine: &Engine, session: &Arc<Running>, job: &SessionJob, command: &[
     }
     feed.set_summary(session.summary(&core));
     let result = match core.ended.clone() {
+        // Not what was asked for is what stands in the way.
+        Some(ending @ Ending::Refused { code: ErrorCode::STOPPED, .. }) => {
+            Err(SessionError::Lost { address: job.address, reason: ending.to_string() })
+        }
         Some(Ending::Refused { code, text }) => Err(SessionError::Refused { address: job.address, code: code.0, text }),
         Some(Ending::Lost(reason)) => Err(SessionError::Lost { address: job.address, reason }),
         Some(Ending::NoSession(reason)) => Err(SessionError::NoSession { address: job.address, reason }),

@@ -308,6 +308,11 @@ impl Connection {
         }
     }
 
+    /// Whether the peer has yet to be told that its session is over.
+    pub(in crate::engine) fn has_last_words(&self) -> bool {
+        matches!(&self.state, State::Joined(session) if session.has_last_words(self.id))
+    }
+
     // -- time and end ------------------------------------------------------------------------------------------------
 
     pub(in crate::engine) fn update_deadline(&mut self, now: Time) {

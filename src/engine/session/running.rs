@@ -303,6 +303,11 @@ impl Running {
         }
     }
 
+    /// It has ended, and the peer is to be told so over this connection.
+    pub(super) fn has_last_words(&self, link: LinkId) -> bool {
+        self.has_ended() && self.lock().protocol.has_words(link)
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }

@@ -374,6 +374,11 @@ impl Channel {
         }
     }
 
+    /// Whether control messages are still to go out over this connection.
+    pub(super) fn has_words(&self, link: LinkId) -> bool {
+        self.carrier == Some(link) && self.is_settled && self.next < self.count()
+    }
+
     /// Everything that was to be sent has been handed to the connections.
     pub(super) fn is_flushed(&self) -> bool {
         let all = self.next == self.count() || self.connections.is_empty();

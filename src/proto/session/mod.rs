@@ -403,6 +403,11 @@ impl Session {
         over && self.channel.is_flushed()
     }
 
+    /// Whether control messages, such as why it ends, are still to go out over a connection.
+    pub fn has_words(&self, link: LinkId) -> bool {
+        self.channel.has_words(link)
+    }
+
     /// Tells the peer that the session ends, and why.
     pub fn refuse(&mut self, code: ErrorCode, text: &str) {
         self.channel.push(&Message::Error { code, text });
