@@ -215,3 +215,44 @@ fn workers() -> usize {
 fn local(path: &Path, error: TreeError) -> SessionError {
     SessionError::Local { path: path.to_owned(), source: std::io::Error::other(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::Connection;
+    use super::*;
+    use crate::units::{LinkId, Time};
+    use crate::uring::DriverKind;
+
+    /// Who interrupted a transfer that no server had answered waited for the answer all the same.
+    #[test]
+    fn nobody_waits_for_the_answer_to_what_is_over() {
+        let dir = tempfile::tempdir().expect("made");
+        let job = SessionJob {
+            direction: Direction::Pull { destination: dir.path().join("there") },
+            address: "127.0.0.1:7402".parse().expect("an address"),
+            path: b"any".to_vec(),
+            connections: 1,
+            driver: DriverKind::Blocking,
+            options: Options::default(),
+        };
+        let config = EngineConfig {
+            flows: Flows::new(Vec::new()),
+            stores: Vec::new(),
+            journals: Vec::new(),
+            driver: job.driver,
+            workers: 1,
+            seed: 0,
+        };
+        let engine = Engine::start(config, |_| {}).expect("started");
+        let (_handle, feed) = SessionHandle::new();
+        let (session, command) = begin(&engine.shared, &job, feed).expect("begun");
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("made");
+        let role = Role::Asks { session: Arc::clone(&session), command };
+        let (id, socket, address) = (LinkId(1), OwnedFd::from(ours), job.address.to_string());
+        let connection = Connection::new(NewConnection { id, socket, address, role, seat: None }, Time::default());
+        assert_eq!(connection.poll_leave(), None);
+        session.stop();
+        assert!(connection.poll_leave().is_some());
+        engine.kill();
+    }
+}

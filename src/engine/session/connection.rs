@@ -304,6 +304,7 @@ impl Connection {
             // has read that.
             State::Joined(_) if self.deaf.is_some() && self.seat.is_some() => None,
             State::Joined(session) if session.may_leave() => Some("the session is over".into()),
+            State::Asks(session) if session.has_ended() => Some("nobody waits for the answer any more".into()),
             _ => None,
         }
     }
