@@ -239,6 +239,12 @@ pub(super) async fn pull(pull: Pull, screen: Screen) -> Result<u8, CtlError> {
             return Err(local(&remote, &destination, io::ErrorKind::NotADirectory.into()));
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(local(&remote, &destination, error)),
+        // Hardly anybody means a directory that is called so.
+        Err(_) if Remote::parse(destination.as_os_str()).is_ok() => {
+            let name = destination.display();
+            let text = format!("{name}: what is pulled comes to this host; a directory of that name is ./{name}");
+            return Err(CtlError::Usage(text));
+        }
         _ => {}
     }
     transfer(Direction::Pull { destination }, remote, options, screen).await

@@ -27,6 +27,16 @@ fn a_server_that_closes_every_connection_may_be_another_one() {
     assert!(outcome.errors.contains("that of a [[listen]]"), "{}", outcome.errors);
 }
 
+/// A pull whose destination was on another host as well made a directory here that was called like it.
+#[test]
+fn what_is_pulled_goes_to_no_other_host() {
+    let server = Server::start();
+    let outcome = server.pull("open", Path::new("backup.invalid:data/x"), &[]);
+    assert_eq!(outcome.status, Some(2), "{}", outcome.errors);
+    assert!(outcome.errors.contains("./backup.invalid:data/x"), "{}", outcome.errors);
+    assert!(!Path::new("backup.invalid:data").exists());
+}
+
 #[test]
 fn a_server_that_speaks_something_else_is_named_so_at_once() {
     let server = Server::start();
