@@ -527,7 +527,7 @@ fn a_state_directory_is_of_one_node_and_of_none_that_is_dead() {
     let (_dir, other) = trader(of_first);
     let (mut node, _log, _) = node_of(&file);
     let holder = format!("{state}: in use by process {}; ", node.id());
-    run(&["run", text(&other)]).expect(1, &[&holder, "a directory of its own"]);
+    run(&["run", text(&other)]).expect(1, &[&holder, "name another directory"]);
     node.kill().expect("it is ours");
     node.wait().expect("it ends");
     let (mut node, _log, _) = node_of(&other);

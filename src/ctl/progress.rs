@@ -14,7 +14,7 @@
 //! | `progress` | `entries_found`, `entries_done`, `bytes_total`, `bytes_done`, `bytes_skipped`, `connections`, `scanning`, `bytes_per_second`, `eta_seconds`; null where it cannot be told |
 //! | `change` | path, `what`: `new`, `content` or `attributes`; once it stands, with others that were found together with it |
 //! | `deleted` | path |
-//! | `failed`, `skipped` | path, `reason`; the path is empty where it is the server of a push that could not delete something, which the reason names |
+//! | `failed`, `skipped` | path, `reason`; the path is empty where all of the transfer is meant, and where the server of a push could not delete something, which the reason names |
 //! | `summary` | the last one, where command line and local paths were right: `result` (`ok`, `incomplete` or `failed`), `exit_status`, `error` (text or null), `dry_run`, `entries`, `new`, `changed`, `attributes`, `deleted`, `failed`, `skipped`, `bytes_data`, `bytes_wanted` (of a dry run: of files that would be sent, with what an interrupted run left of them; else null), `bytes_sent` and `bytes_received` (null where they are not counted), `damaged` (messages that came damaged here, and came again), `seconds` |
 //!
 //! A path is told under the key `path` where it is UTF-8. Where it is not, the key is `path_percent` instead, and every

@@ -70,7 +70,7 @@ pub enum StoreError {
         root: PathBuf,
     },
     /// Another process writes this root.
-    #[error("{root}: in use by {holder}; stop it, or give this node a directory of its own")]
+    #[error("{root}: in use by {holder}; stop it, or name another directory")]
     Locked {
         /// The root.
         root: PathBuf,
@@ -331,8 +331,11 @@ fn of_object(object: &Option<ObjectName>) -> String {
 /// What a person can do about it, for the causes that have an answer.
 pub(super) fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EACCES | Errno::EPERM) => {
-            "; give the service's user access to it, and see that no sandbox forbids openat2"
+        Some(Errno::EACCES) => {
+            "; give the user that this runs as access to it, and see that no sandbox forbids openat2"
+        }
+        Some(Errno::EPERM) => {
+            "; it belongs to another user, is immutable or append-only (lsattr), or a sandbox forbids it"
         }
         Some(Errno::EROFS) => {
             "; it is mounted read-only, or the service's unit does not grant it: supersyncd config dropin FILE"
@@ -380,9 +383,12 @@ mod tests {
         let error = StoreError::io(Path::new("/srv/x"), Some(&name), "open", Errno::EACCES);
         assert_eq!(
             error.to_string(),
-            "/srv/x: cannot open 'a/b': Permission denied (os error 13); give the service's user access to it, \
+            "/srv/x: cannot open 'a/b': Permission denied (os error 13); give the user that this runs as access to it, \
              and see that no sandbox forbids openat2"
         );
+        // Nobody's access is too narrow there.
+        let error = StoreError::io(Path::new("/srv/x"), Some(&name), "put in place", Errno::EPERM);
+        assert!(error.to_string().contains("immutable or append-only (lsattr)"), "{error}");
         let check = |lack: Lack, expected: &str| {
             let full = StoreError::Full { root: "/srv/x".into(), object: name.clone(), lack };
             assert!(full.is_full());
