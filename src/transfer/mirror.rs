@@ -434,14 +434,21 @@ impl Flow {
             gone.retain(|&id| {
                 let is_here = matches!(self.at(id).state(), ObjectState::Present { .. });
                 if is_here {
-                    self.set_kept(id);
+                    self.keep_untold(id);
                 }
                 !is_here
             });
         }
         self.asks.kept_back = (kept > 0).then(|| (peer.clone(), kept));
-        spared.into_iter().for_each(|id| self.set_kept(id));
+        spared.into_iter().for_each(|id| self.keep_untold(id));
         gone.into_iter().for_each(|id| self.remove(id, is_mirror));
+    }
+
+    /// What is here of an object stays, and its origin is not taken to have it any more.
+    fn keep_untold(&mut self, id: ObjectId) {
+        let name = self.at(id).name.clone();
+        self.set_kept(id);
+        self.forget(&name);
     }
 
     fn remove(&mut self, id: ObjectId, is_mirror: bool) {

@@ -357,6 +357,24 @@ fn peers_none_of_which_answers_are_told_of() {
     assert_eq!(silent(&flow), [""; 0]);
 }
 
+/// What its origin had no more after a restart went on being known from before, and `verify --deep` found it there.
+#[test]
+fn what_is_kept_is_not_taken_to_be_at_its_origin_any_more() {
+    for is_mirror in [true, false] {
+        let mut flow = mirroring(&["a", "b"]);
+        flow.set_mirror(is_mirror);
+        let answer = |flow: &mut Flow, epoch, texts: &[&str]| {
+            ask(flow, L1, "e1");
+            tell(flow, L1, "e1", epoch, texts);
+            flow.handle_whole(L1, &peer("e1"), epoch, texts.len() as u64, HERE);
+            (flow.known().count(), flow.totals().objects, flow.is_complete())
+        };
+        assert_eq!(answer(&mut flow, 7, &["a", "b"]), (2, 2, true));
+        assert_eq!(answer(&mut flow, 8, &[]), (0, 2, true));
+        assert_eq!(answer(&mut flow, 9, &["a", "b"]), (2, 2, true), "and is not fetched when it comes back");
+    }
+}
+
 /// What was moved out of `local/` and back was fetched again in full.
 #[test]
 fn what_is_kept_and_told_of_again_is_here_unless_it_is_another_version() {
