@@ -551,6 +551,17 @@ fn a_relay_fetches_what_is_asked_for_once_and_oldest_first_by_turns() {
     assert_eq!(std::iter::from_fn(|| flow.poll_wake()).collect::<Vec<_>>(), [LinkId(8), READER]);
 }
 
+/// What was on order of it to the last byte was asked for again, of the shorter version, beyond its end and for good.
+#[test]
+fn a_relay_asks_for_nothing_beyond_the_end_of_a_version_that_is_shorter() {
+    let mut flow = relay(&[("a", 64 * K)]);
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(64 * K), Time::ZERO);
+    assert!((0..2).all(|_| flow.next_range(L1, Time::ZERO).is_some()), "it is all on order");
+    flow.know(entry("a", 8 * K, 2)).expect("room");
+    flow.demand_range(READER, ObjectId(0), Offset(0), ByteCount(8 * K), Time::ZERO);
+    assert_eq!(orders(&mut flow, L1, Time::ZERO).iter().map(at).collect::<Vec<_>>(), [(0, 0, 8)]);
+}
+
 /// It was a problem for good, though its reader had it over another exchange.
 #[test]
 fn what_is_too_long_for_a_spool_is_a_problem_while_somebody_wants_it() {

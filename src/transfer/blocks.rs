@@ -445,6 +445,10 @@ impl Flow {
             let Demand { object: id, offset, length, .. } = demand;
             let is_wanted = !self.at(id).readers.is_empty() && self.may_start(id);
             let Some(gather) = self.blocks.gathers.get_mut(&id) else { continue };
+            // It was all on order when a longer version made room for this one.
+            if offset.0 + length.0 > gather.size.0 {
+                continue;
+            }
             if !is_wanted || gather.taken.contains(offset, length) {
                 gather.demanded.remove(offset, length);
                 continue;
