@@ -93,8 +93,12 @@ impl Flows {
 #[cfg(test)]
 mod block_tests;
 #[cfg(test)]
+mod books;
+#[cfg(test)]
 mod interest_tests;
 #[cfg(test)]
 mod mirror_tests;
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;
