@@ -291,8 +291,9 @@ fn write(shared: &Shared, flow: FlowId, buffer: Buffer, writes: &[Write]) {
 
 /// Nobody goes on with a part.
 fn throw_away(shared: &Shared, flow: FlowId, part: &Part) {
-    forget(shared, flow, part);
+    // In this order: nothing is recorded of what is abandoned, and what was recorded before is forgotten.
     part.abandon();
+    forget(shared, flow, part);
 }
 
 /// The store does not have what it should of a part: that goes, and is fetched again.
