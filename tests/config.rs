@@ -396,7 +396,7 @@ fn bad_exchanges_are_refused() {
             pieces,
         )
     };
-    bind("[\"10.1.1.6\", \"10.1.1.7\"]", &["has 2 addresses for 1 links"]);
+    bind("[\"10.1.1.6\", \"10.1.1.7\"]", &["has 2 where `links` has 1"]);
     bind("[\"fd00::6\"]", &["different families"]);
     bind("[\"eth0\"]", &["`peer[0].bind[0]`: \"eth0\" is not an address"]);
     check(EXCHANGE, "[spool]", "[store]\nlocal = \"/a\"\n[spool]", 3, &["`store` is for the role trader"]);

@@ -528,7 +528,7 @@ fn links(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<PlacedLin
     };
     let (remotes, binds) = (remotes?, binds?);
     if remotes.len() != binds.len() {
-        let what = format!("`{bind_name}` has {} addresses for {} links", binds.len(), remotes.len());
+        let what = format!("`{bind_name}` has {} where `links` has {}", binds.len(), remotes.len());
         report.add(Some(span), what, "write one for each link; \"0.0.0.0\" or \"::\" lets the kernel choose");
         return None;
     }

@@ -269,10 +269,10 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Refusal> {
 /// An integer that is not negative.
 pub(super) fn integer(value: &DeValue<'_>) -> Result<u64, Refusal> {
     let DeValue::Integer(digits) = value else { return Err(unexpected("an integer", value)) };
-    let fix = || format!("write a number from 0 to {}", i64::MAX);
     let number = i64::from_str_radix(digits.as_str(), digits.radix());
-    let number = number.map_err(|_| Refusal::new(format!("{digits} does not fit into 64 bits"), fix()))?;
-    u64::try_from(number).map_err(|_| Refusal::new(format!("{number} is negative"), fix()))
+    let number =
+        number.map_err(|_| Refusal::new(format!("{digits} does not fit into 64 bits"), "write a smaller number"))?;
+    u64::try_from(number).map_err(|_| Refusal::new(format!("{number} is negative"), "write a positive number"))
 }
 
 /// A text from the document as it may be printed: without control characters, and not endless.

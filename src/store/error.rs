@@ -84,7 +84,9 @@ pub enum StoreError {
         root: PathBuf,
     },
     /// The disk (or a quota on it) has no room for the object.
-    #[error("{root}: no room for '{object}': {lack}; free space there and it goes on by itself")]
+    #[error(
+        "{root}: no room for '{object}': {lack}; free space there: a node goes on by itself, a command when run again"
+    )]
     Full {
         /// The root.
         root: PathBuf,
