@@ -264,10 +264,30 @@ fn a_fetch_tells_where_files_land_and_who_does_not_answer() {
     assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "nothing was made");
 }
 
+/// A node that runs, and is killed when the test is over, however that ends.
+struct Running(Child);
+
+impl Running {
+    fn terminate(&self) {
+        kill(Pid::from_raw(self.0.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    }
+
+    fn status(&mut self) -> i32 {
+        status(self.0.wait().expect("it ends"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A node that runs and listens, the log that it goes on to write, and the line of it that says where.
-fn node_of(file: &Path) -> (Child, BufReader<ChildStderr>, String) {
-    let mut node = command(&["run", text(file)]).stderr(Stdio::piped()).spawn().expect("it runs");
-    let mut log = BufReader::new(node.stderr.take().expect("piped"));
+fn node_of(file: &Path) -> (Running, BufReader<ChildStderr>, String) {
+    let mut node = Running(command(&["run", text(file)]).stderr(Stdio::piped()).spawn().expect("it runs"));
+    let mut log = BufReader::new(node.0.stderr.take().expect("piped"));
     let mut line = String::new();
     while !line.contains("listening") {
         line.clear();
@@ -293,9 +313,9 @@ fn a_fetch_brings_what_a_trader_has_and_skips_it_the_second_time() {
     assert!(there.join("remote/a/b.success").exists());
     ctl(&["fetch", address, text(&there)]).expect(0, &["1 entry: 0 new"]);
     ctl(&["fetch", address, text(&there), "c"]).expect(1, &["failed: c: ", "does not have 1 of 1 objects"]);
-    kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    node.terminate();
     let rest = reader.join().expect("it reads to the end");
-    assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+    assert_eq!(node.status(), 0, "{rest:#?}");
 }
 
 #[test]
@@ -507,10 +527,10 @@ fn a_node_runs_until_it_is_told_to_stop() {
     let check = run(&["check", text(&file)]).expect(0, &["a node answers on control.socket"]);
     assert!(check.out.contains(": ok"), "{check:#?}");
     run(&["run", text(&file)]).expect(1, &[text(&dir.path().join("control.sock")), "running supersyncd"]);
-    kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    node.terminate();
     // Whoever reads a log reads it to its end.
     let rest: Vec<String> = log.lines().map(|line| line.expect("text")).collect();
-    assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+    assert_eq!(node.status(), 0, "{rest:#?}");
 }
 
 /// Both started, and each wrote what it had hashed into the other's file.
@@ -525,14 +545,11 @@ fn a_state_directory_is_of_one_node_and_of_none_that_is_dead() {
         lines.map(|line| line + "\n").collect()
     };
     let (_dir, other) = trader(of_first);
-    let (mut node, _log, _) = node_of(&file);
-    let holder = format!("{state}: in use by process {}; ", node.id());
+    let (node, _log, _) = node_of(&file);
+    let holder = format!("{state}: in use by process {}; ", node.0.id());
     run(&["run", text(&other)]).expect(1, &[&holder, "name another directory"]);
-    node.kill().expect("it is ours");
-    node.wait().expect("it ends");
-    let (mut node, _log, _) = node_of(&other);
-    node.kill().expect("it is ours");
-    node.wait().expect("it ends");
+    drop(node);
+    node_of(&other);
 }
 
 #[test]
@@ -566,9 +583,9 @@ fn a_node_without_a_store_runs_and_takes_its_modules_anew() {
     ctl(&["verify", "--config", text(&file)]).expect(2, &["the config has no [store]"]);
     fs::write(&file, config(false)).expect("written");
     ctl(&["reload"]).expect(0, &["applied: module[pub].read_only: true -> false"]);
-    kill(Pid::from_raw(node.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it is ours");
+    node.terminate();
     let rest: Vec<String> = log.lines().map(|line| line.expect("text")).collect();
-    assert_eq!(status(node.wait().expect("it ends")), 0, "{rest:#?}");
+    assert_eq!(node.status(), 0, "{rest:#?}");
     assert!(!rest.iter().any(|line| line.contains("ERROR") || line.contains("panicked")), "{rest:#?}");
 }
 
