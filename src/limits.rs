@@ -113,8 +113,7 @@ pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
 pub const WAITING_RANGE_COST: usize = 256;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.
 pub const JUDGED_AT_ONCE_MAX: usize = 64;
-/// Links of one node, those to clients of the named protocol among them; half of them with one
-/// address.
+/// Links of one node, those to clients of the named protocol among them; half of them with one address.
 pub const LINKS_MAX: usize = 1024;
 /// Connections of sessions that others have with one node, beside its links; half of them with one address.
 pub const SESSION_LINKS_MAX: usize = 1024;
