@@ -172,8 +172,8 @@ fn the_only_link_is_never_put_aside() {
     }
 }
 
-#[test]
-fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy_wins() {
+/// A flow of which one link has brought all but the two ranges that the other one has on order and nothing of.
+fn stalled() -> (Flow, [RangeRequest; 2]) {
     let mut flow = fetching(&[("a", 256 * K)], &[(L1, "e1"), (L2, "e2")]);
     let slow = [flow.next_range(L1, Time::ZERO).expect("work"), flow.next_range(L1, Time::ZERO).expect("work")];
     let mut now = Time::ZERO;
@@ -182,6 +182,12 @@ fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy
         now = now + Duration::from_millis(150);
         arrive(&mut flow, L2, range, now);
     }
+    (flow, slow)
+}
+
+#[test]
+fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy_wins() {
+    let (mut flow, slow) = stalled();
     let stolen = flow.next_range(L2, ms(1500)).expect("a second copy");
     assert_eq!(stolen, slow[1], "of what it would deliver last");
     arrive(&mut flow, L2, stolen, ms(1550));
@@ -198,14 +204,7 @@ fn an_idle_link_takes_a_second_copy_of_what_a_stalled_one_has_and_the_first_copy
 /// when the link died.
 #[test]
 fn a_link_takes_no_second_copy_of_what_it_has_on_order_in_part() {
-    let mut flow = fetching(&[("a", 256 * K)], &[(L1, "e1"), (L2, "e2")]);
-    let slow = [flow.next_range(L1, Time::ZERO).expect("work"), flow.next_range(L1, Time::ZERO).expect("work")];
-    let mut now = Time::ZERO;
-    for _ in 0..6 {
-        let range = flow.next_range(L2, now).expect("work");
-        now = now + Duration::from_millis(150);
-        arrive(&mut flow, L2, range, now);
-    }
+    let (mut flow, slow) = stalled();
     assert_eq!(flow.next_range(L2, ms(1500)), Some(slow[1]), "a second copy");
     for (link, from, to, now) in [(L1, 0, 8, 1600), (L2, 0, 12, 3000), (L2, 12, 24, 3250)] {
         let (offset, length) = (slow[1].offset + ByteCount(from * K), ByteCount((to - from) * K));
