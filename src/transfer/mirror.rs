@@ -402,10 +402,9 @@ impl Flow {
             // Who told what is not known of all of them.
             return;
         }
-        let others = self.ledger.cursors.values().filter(|cursor| cursor.origin != Some(origin));
-        let others = others.fold(0, |masks, cursor| masks | cursor.mask);
-        let equals = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some() && !cursor.late);
-        let equals = equals.fold(0, |masks, cursor| masks | cursor.mask);
+        let cursors = || self.ledger.cursors.values();
+        let others = masks_of(cursors().filter(|cursor| cursor.origin != Some(origin)));
+        let equals = masks_of(cursors().filter(|cursor| cursor.reader.is_some() && !cursor.late));
         let is_mirror = self.asks.mirror && self.kind == Kind::Fetch;
         let (mut gone, mut spared, mut kept, mut stay, mut here) = (Vec::new(), Vec::new(), 0, 0, 0);
         for id in (0..self.objects.len() as u32).map(ObjectId) {
@@ -465,6 +464,11 @@ impl Flow {
             }
         }
     }
+}
+
+/// The masks of some peers, as one.
+fn masks_of<'c>(cursors: impl Iterator<Item = &'c Cursor>) -> u32 {
+    cursors.fold(0, |masks, cursor| masks | cursor.mask)
 }
 
 /// What news of this length hold of the room that all links have in common.

@@ -225,9 +225,13 @@ impl Entry {
             Kind::HardLink(path) => path.as_bytes().len(),
             Kind::File | Kind::Directory => 0,
         };
-        let xattrs = self.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES);
         let unreadable = self.unreadable.as_ref().map_or(0, |reason| reason.len());
-        limits::ENTRY_BYTES + self.path.as_bytes().len() + other + xattrs.sum::<usize>() + unreadable
+        limits::ENTRY_BYTES + self.path.as_bytes().len() + other + self.xattrs_weight() + unreadable
+    }
+
+    /// The same of its extended attributes alone.
+    pub fn xattrs_weight(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES).sum()
     }
 }
 

@@ -278,9 +278,7 @@ impl Landing {
             }
             entry.xattrs = Vec::new();
         }
-        let xattrs: usize =
-            entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + limits::XATTR_BYTES).sum();
-        let bytes = limits::ENTRY_BYTES + 2 * path.as_bytes().len() + xattrs;
+        let bytes = limits::ENTRY_BYTES + 2 * path.as_bytes().len() + entry.xattrs_weight();
         if !self.listed_held.take(bytes) {
             return Err(self.crowded());
         }
