@@ -99,11 +99,14 @@ impl Site {
                 });
                 present.collect()
             });
+            let mut glance = root.glance();
             for (name, size) in present {
                 if self.is_ending() {
                     return;
                 }
-                self.check_present(root, &name, size);
+                if !glance.stands(&name, size) {
+                    self.check_present(root, &name, size);
+                }
             }
         }
     }

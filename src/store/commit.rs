@@ -233,7 +233,7 @@ impl Entry {
 
 /// The directory that one step was last taken in: most objects of a batch share it.
 #[derive(Default)]
-struct LastDirectory(Option<(Vec<u8>, OwnedFd)>);
+pub(super) struct LastDirectory(Option<(Vec<u8>, OwnedFd)>);
 
 impl LastDirectory {
     /// Opens the directory of an object, making it as needed, and the object's name in it.
@@ -254,7 +254,11 @@ impl LastDirectory {
     }
 
     /// The same where it stands.
-    fn open<'n>(&mut self, shared: &Shared, name: &'n ObjectName) -> nix::Result<(BorrowedFd<'_>, &'n [u8])> {
+    pub(super) fn open<'n>(
+        &mut self,
+        shared: &Shared,
+        name: &'n ObjectName,
+    ) -> nix::Result<(BorrowedFd<'_>, &'n [u8])> {
         let (parent, entry) = resolve::split(name.as_bytes());
         if !self.is(parent) {
             self.0 = Some((parent.to_vec(), resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow)?));

@@ -75,6 +75,13 @@ impl Marker {
         Ok(marker)
     }
 
+    /// Whether the text of a marker of an object of `size` bytes may be so long, with a root or without.
+    pub(super) fn is_length(size: ByteCount, length: u64) -> bool {
+        let digits = size.0.checked_ilog10().map_or(1, |log| u64::from(log) + 1);
+        let without = ("size \n".len() + "committed 2026-01-31T12:00:00Z\n".len()) as u64 + digits;
+        length == without || length == without + ("root \n".len() + 64) as u64
+    }
+
     /// The text that stands in the file.
     pub fn to_text(self) -> String {
         let mut text = String::new();
@@ -148,5 +155,10 @@ mod tests {
         assert_eq!(lines.next(), Some(format!("root {root}").as_str()));
         let committed = lines.next().and_then(|line| line.strip_prefix("committed ")).expect("the third line");
         assert_eq!(committed.len(), "2026-01-31T12:00:00Z".len(), "{committed}");
+        for (size, root) in [(0, None), (9, Some(root)), (10, None), (24_000_000, Some(root)), (u64::MAX, Some(root))] {
+            let length = Marker::now(ByteCount(size), root).to_text().len() as u64;
+            let is_length = |length| Marker::is_length(ByteCount(size), length);
+            assert!(is_length(length) && !is_length(length - 1) && !is_length(length + 1), "{size} {length}");
+        }
     }
 }

@@ -23,6 +23,7 @@
 
 mod commit;
 mod error;
+mod glance;
 mod hash;
 mod hashes_cache;
 mod journal;
@@ -47,6 +48,7 @@ mod tests;
 
 pub use commit::Committer;
 pub use error::{Lack, Refusal, SourceError, StoreError};
+pub use glance::Glance;
 pub use hash::{
     BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_part, hash_source, hash_source_unless,
     root_of, unseen_blocks,

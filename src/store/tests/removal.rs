@@ -70,6 +70,27 @@ fn a_whole_root_is_held_against_its_markers() {
     assert_eq!(reading.is_done(&name("d/cut")).expect("readable"), Done::MarkerMissing);
 }
 
+/// What is not as it was marked is never passed over.
+#[test]
+fn a_glance_sees_what_is_missing_cut_or_strange() {
+    let site = Site::new();
+    let names = ["whole", "d/whole", "d/cut", "d/gone", "e/unmarked", "e/emptied", "e/link", "e/other"];
+    for text in names {
+        site.commit(text, b"bytes").expect("room");
+    }
+    site.write("d/cut", b"byt");
+    fs::remove_file(site.path.join("d/gone")).expect("removed");
+    fs::remove_file(site.path.join("e/unmarked.success")).expect("removed");
+    site.write("e/emptied.success", b"");
+    fs::remove_file(site.path.join("e/link")).expect("removed");
+    std::os::unix::fs::symlink("other", site.path.join("e/link")).expect("made");
+    let mut glance = site.root.glance();
+    let standing: Vec<_> = names.into_iter().filter(|text| glance.stands(&name(text), ByteCount(5))).collect();
+    assert_eq!(standing, ["whole", "d/whole", "e/other"]);
+    fs::rename(site.path.join("e"), site.path.join("f")).expect("renamed");
+    assert!(!site.root.glance().stands(&name("e/other"), ByteCount(5)));
+}
+
 fn root_of_bytes(bytes: &[u8]) -> crate::units::Root256 {
     crate::units::Root256(*blake3::hash(bytes).as_bytes())
 }
