@@ -262,8 +262,10 @@ scenario_small() {
   # What was written goes to disk before the clock runs, and stays in memory.
   sync -f "$SITE_DIR"
   site_start "${SITE_HOSTS[@]}"
-  # Counting that many markers takes its time of the processors, so it is done rarely; the last one tells when it was made.
-  site_wait "$count" 900 1
+  # Counting that many markers takes its time of the processors, so it begins when all has come; the last one tells when
+  # it was made.
+  scenario_wait_payload t2 $((count * 4096)) 900
+  site_wait "$count" 60 1
   seconds=$(find "$SITE_DIR/t2/remote" -name '*.success' -printf '%C@\n' | sort -n | tail -n 1 |
     awk -v start="$SITE_STARTED" '{ printf "%.2f", $1 - start }')
   site_stop
@@ -275,6 +277,16 @@ scenario_small() {
     "rsync -a $rsync_seconds s, $(scenario_each "$count" "$rsync_seconds") files/s, its connection carried by socat on e1;" \
     "$(site_ratio "$seconds" "$rsync_seconds") x rsync's time; identical"
   site_figure "$(site_ratio "$seconds" "$rsync_seconds")" "x rsync's time"
+}
+
+# scenario_wait_payload HOST BYTES SECONDS: until so much has come.
+scenario_wait_payload() {
+  local deadline=$((SECONDS + $3))
+  # The daemons have to open their control sockets first.
+  while (($(site_counter payload_received "$1" 2>/dev/null) < $2)); do
+    ((SECONDS < deadline)) || { site_fail "$(site_counter payload_received "$1") of $2 bytes after $(site_seconds) s"; return 1; }
+    sleep 1
+  done
 }
 
 scenario_each() { awk -v count="$1" -v seconds="$2" 'BEGIN { printf "%d", count / seconds }'; }
