@@ -39,6 +39,9 @@ const LARGE: u32 = 65_536;
 const TIMES: u64 = 1000;
 /// The object that goes over a link.
 const OBJECT_BYTES: u64 = 16 << 20;
+/// Those that go through a site.
+const SMALL_BYTES: u64 = 4096;
+const SITE_OBJECTS: u64 = 4000;
 
 #[rustfmt::skip]
 pub(crate) const CASES: &[Case] = &[
@@ -62,6 +65,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "link/extended/out/65536", unit: "packet", run: || link(LARGE, extended::FEATURES, Way::Out) },
     Case { name: "link/extended/in/1400", unit: "packet", run: || link(SMALL, extended::FEATURES, Way::In) },
     Case { name: "link/extended/in/65536", unit: "packet", run: || link(LARGE, extended::FEATURES, Way::In) },
+    Case { name: "site/4KiB/source", unit: "object", run: || site(Node::Source) },
+    Case { name: "site/4KiB/exchange", unit: "object", run: || site(Node::Exchange) },
+    Case { name: "site/4KiB/destination", unit: "object", run: || site(Node::Destination) },
     Case { name: "session/write_data", unit: "message", run: session_write_data },
     Case { name: "session/read_data", unit: "message", run: session_read_data },
     Case { name: "session/write_entry", unit: "message", run: session_write_entry },
@@ -256,46 +262,112 @@ enum Way {
     In,
 }
 
-/// One node at its end of the link.
-struct End {
-    link: Link,
-    fetch: Flow,
-    serve: Flow,
-    packer: Packer,
-    /// Its way that is counted.
-    counts: Option<Way>,
-}
-
 /// An object goes over a link.
 fn link(packet_bytes: u32, features: Features, way: Way) -> Done {
-    let mut server = End::new(Role::Trader, packet_bytes, features, (way == Way::Out).then_some(way));
-    let mut client = End::new(Role::Exchange, packet_bytes, features, (way == Way::In).then_some(way));
-    server.serve.offer(name(), ByteCount(OBJECT_BYTES));
-    server.serve.know(Entry { name: name(), content: content() }).expect("room for one");
-    client.fetch.want(name(), Some(ByteCount(OBJECT_BYTES)), false);
-    client.fetch.share_out(Time::ZERO);
+    let mut server = End::new("server", packet_bytes, features, Counts { sent: way == Way::Out, ..Counts::default() });
+    let mut client =
+        End::new("client", packet_bytes, features, Counts { received: way == Way::In, ..Counts::default() });
+    let (mut offer, mut want) = (Flow::offer_only(), Flow::fetch());
+    let (mut nothing, mut nobody) = (Flow::fetch(), Flow::offer_only());
+    offer.offer(name(), ByteCount(OBJECT_BYTES));
+    offer.know(Entry { name: name(), content: content(OBJECT_BYTES) }).expect("room for one");
+    want.want(name(), Some(ByteCount(OBJECT_BYTES)), false);
+    want.share_out(Time::ZERO);
     let mut ms = 0;
-    while !client.fetch.is_complete() {
+    while !want.is_complete() {
         ms += 1;
         assert!(ms < 10_000, "the object does not come");
         let now = Time(Duration::from_millis(ms));
-        let asked = client.sends(now);
-        server.receives(&asked, now);
-        let answered = server.sends(now);
-        client.receives(&answered, now);
+        let asked = client.sends(now, &mut want, &mut nobody);
+        server.receives(&asked, now, &mut nothing, &mut offer);
+        let answered = server.sends(now, &mut nothing, &mut offer);
+        client.receives(&answered, now, &mut want, &mut nobody);
     }
     Done { units: client.link.counters().packets_in, bytes: OBJECT_BYTES }
 }
 
-fn content() -> Content {
-    let crc = crc32c(&vec![0; BLOCK_BYTES as usize]);
-    let block_crcs = (0..OBJECT_BYTES / BLOCK_BYTES).map(|_| crc).collect();
-    Content { size: ByteCount(OBJECT_BYTES), mtime_ns: 1_234_567, mode: 0o640, root: Root256([7; 32]), block_crcs }
+/// Who of a site is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Source,
+    Exchange,
+    Destination,
+}
+
+/// Small objects go from one trader to another through an exchange.
+fn site(of: Node) -> Done {
+    let counts = |node| Counts { sent: node == of, received: node == of, stored: node == of };
+    let new = |node: &str, counts| End::new(node, LARGE, extended::FEATURES, counts);
+    let (mut source, mut destination) =
+        (new("source", counts(Node::Source)), new("destination", counts(Node::Destination)));
+    let (mut to_source, mut to_destination) =
+        (new("exchange", counts(Node::Exchange)), new("exchange", counts(Node::Exchange)));
+    let (mut offer, mut relay, mut want) =
+        (Flow::offer_only(), Flow::relay(ByteCount(SITE_OBJECTS * SMALL_BYTES)), Flow::fetch());
+    // What goes the other way: nothing.
+    let (mut nothing, mut nobody) = (Flow::fetch(), Flow::offer_only());
+    offer.start_epoch(1);
+    relay.start_epoch(2);
+    for at in 0..SITE_OBJECTS {
+        let name = ObjectName::new(format!("{}/{:03}", at / 1000, at % 1000).as_bytes()).expect("valid");
+        offer.offer(name.clone(), ByteCount(SMALL_BYTES));
+        offer.know(Entry { name, content: content(SMALL_BYTES) }).expect("room for all");
+    }
+    offer.set_told_all(true);
+    want.fetch_listed_only(false);
+    let mut ms = 0;
+    while want.totals().present < SITE_OBJECTS {
+        ms += 1;
+        assert!(ms < 10_000, "the objects do not come: {:?}", want.totals());
+        let now = Time(Duration::from_millis(ms));
+        let asked = destination.sends(now, &mut want, &mut nobody);
+        to_destination.receives(&asked, now, &mut nothing, &mut relay);
+        let asked = to_source.sends(now, &mut relay, &mut nobody);
+        source.receives(&asked, now, &mut nothing, &mut offer);
+        let answered = source.sends(now, &mut nothing, &mut offer);
+        to_source.receives(&answered, now, &mut relay, &mut nobody);
+        let answered = to_destination.sends(now, &mut nothing, &mut relay);
+        destination.receives(&answered, now, &mut want, &mut nobody);
+    }
+    Done { units: SITE_OBJECTS, bytes: SITE_OBJECTS * SMALL_BYTES }
+}
+
+/// Of an object of zeros.
+fn content(bytes: u64) -> Content {
+    let block_crcs = (0..bytes).step_by(BLOCK_BYTES as usize).map(|at| zeros_crc((bytes - at).min(BLOCK_BYTES)));
+    let block_crcs = block_crcs.collect();
+    Content { size: ByteCount(bytes), mtime_ns: 1_234_567, mode: 0o640, root: Root256([7; 32]), block_crcs }
+}
+
+fn zeros_crc(bytes: u64) -> u32 {
+    crc32c(&vec![0; bytes as usize])
+}
+
+/// What a node does that is counted.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// What it finds to send.
+    sent: bool,
+    /// What it does with packets that come in.
+    received: bool,
+    /// What it does when that is judged and stored.
+    stored: bool,
+}
+
+fn counted_if<T>(counts: bool, work: impl FnOnce() -> T) -> T {
+    if counts { counted(work) } else { work() }
+}
+
+/// One node at its end of the link.
+struct End {
+    link: Link,
+    packer: Packer,
+    counts: Counts,
 }
 
 impl End {
-    fn new(role: Role, packet_bytes: u32, features: Features, counts: Option<Way>) -> Self {
-        let node = if role == Role::Trader { "server" } else { "client" };
+    fn new(node: &str, packet_bytes: u32, features: Features, counts: Counts) -> Self {
+        let role = if matches!(node, "client" | "exchange") { Role::Exchange } else { Role::Trader };
         let node = node.parse().expect("a plain name");
         let hello =
             Hello { version: Hello::VERSION, features, packet_bytes_max: PACKET_BYTES_MAX, link: None, role, node };
@@ -308,25 +380,21 @@ impl End {
         };
         let packer = Packer::new(config.packet_len);
         let link = Link::new(config, Protocol::Duplex, Time::ZERO);
-        Self { link, fetch: Flow::fetch(), serve: Flow::offer_only(), packer, counts }
-    }
-
-    fn poll(&mut self, now: Time, room: usize) -> Option<Piece> {
-        let Self { link, fetch, serve, .. } = self;
-        let mut poll = || link.poll_transmit(now, room, fetch, serve);
-        if self.counts == Some(Way::Out) { counted(poll) } else { poll() }
+        Self { link, packer, counts }
     }
 
     /// What it has to send now, about a train of it.
-    fn sends(&mut self, now: Time) -> Vec<u8> {
+    fn sends(&mut self, now: Time, fetch: &mut Flow, serve: &mut Flow) -> Vec<u8> {
         let n = self.link.packet_len().bytes();
         let packets_max = TRAIN_BYTES_MAX / n;
         let (mut train, mut news) = (Vec::new(), Vec::new());
         self.packer.start();
         while train.len() / n + self.packer.packets() < packets_max {
-            let Some(piece) = self.poll(now, packets_max - train.len() / n) else { break };
+            let room = packets_max - train.len() / n;
+            let poll = || self.link.poll_transmit(now, room, fetch, serve);
+            let Some(piece) = counted_if(self.counts.sent, poll) else { break };
             match piece {
-                Piece::Seed(piece) => self.send_seed(&piece, now, &mut train),
+                Piece::Seed(piece) => self.send_seed(&piece, now, serve, &mut train),
                 Piece::Head(frame) => self.packer.push_head(&frame).expect("short"),
                 Piece::News { frame, data } => {
                     self.packer.push_head(&frame).expect("short");
@@ -334,7 +402,7 @@ impl End {
                     news.extend(data);
                 }
                 Piece::Range { id, range } => {
-                    let crc = crc32c(&vec![0; range.length.0 as usize]);
+                    let crc = zeros_crc(range.length.0);
                     let frame = Frame::Begin { id, offset: range.offset, length: range.length, crc };
                     self.packer.push_head(&frame).expect("short");
                     self.packer.push_data(range.length);
@@ -347,7 +415,7 @@ impl End {
     }
 
     /// Packets of the seed's grammar.
-    fn send_seed(&mut self, piece: &seed::Piece, now: Time, train: &mut Vec<u8>) {
+    fn send_seed(&mut self, piece: &seed::Piece, now: Time, serve: &mut Flow, train: &mut Vec<u8>) {
         let n = self.link.packet_len().bytes();
         let from = train.len();
         train.resize(from + piece.packets(self.link.packet_len()) * n, 0);
@@ -359,41 +427,42 @@ impl End {
             self.link.hello().write_into(&mut train[from + piece.header.len()..]).expect("it fits");
         }
         if piece.data.is_some_and(|data| data.tail) {
-            self.link.handle_tail_read(now, &mut self.serve);
+            self.link.handle_tail_read(now, serve);
         }
     }
 
-    fn receives(&mut self, train: &[u8], now: Time) {
+    fn receives(&mut self, train: &[u8], now: Time, fetch: &mut Flow, serve: &mut Flow) {
         let mut received = Received::default();
-        let Self { link, fetch, serve, .. } = self;
-        let mut handle = || link.handle_packets(train, now, fetch, serve, &mut received);
-        let result = if self.counts == Some(Way::In) { counted(handle) } else { handle() };
-        result.expect("well formed");
-        self.settle(now);
+        let handle = || self.link.handle_packets(train, now, fetch, serve, &mut received);
+        counted_if(self.counts.received, handle).expect("well formed");
+        counted_if(self.counts.stored, || settle(now, fetch, serve));
         for write in received.writes {
             let to = ByteCount(write.offset.0 + write.length as u64);
-            self.fetch.handle_written(write.id, write.generation, to);
+            fetch.handle_written(write.id, write.generation, to);
         }
-        for instruction in received.instructions {
-            if let Instruction::End { range, crc } = instruction {
-                self.fetch.handle_verified(self.link.id(), range, crc, now);
-            }
-        }
-        self.settle(now);
-    }
-
-    /// Does what the flow wants done: it always succeeds.
-    fn settle(&mut self, now: Time) {
-        while let Some(action) = self.fetch.poll_action() {
-            match action {
-                Action::Create { id, generation, .. } | Action::OpenPart { id, generation, .. } => {
-                    self.fetch.handle_created(id, generation);
+        counted_if(self.counts.stored, || {
+            for instruction in received.instructions {
+                if let Instruction::End { range, crc } = instruction {
+                    fetch.handle_verified(self.link.id(), range, crc, now);
                 }
-                Action::Commit { id, generation, .. } => self.fetch.handle_committed(id, generation, now),
-                _ => {}
             }
-        }
-        while self.fetch.poll_event().is_some() || self.serve.poll_event().is_some() {}
-        while self.fetch.poll_wake().is_some() || self.serve.poll_wake().is_some() {}
+            settle(now, fetch, serve);
+        });
     }
+}
+
+/// Does what the flows want done: it always succeeds.
+fn settle(now: Time, fetch: &mut Flow, serve: &mut Flow) {
+    while let Some(action) = fetch.poll_action() {
+        match action {
+            Action::Create { id, generation, .. } | Action::OpenPart { id, generation, .. } => {
+                fetch.handle_created(id, generation);
+            }
+            Action::Commit { id, generation, .. } => fetch.handle_committed(id, generation, now),
+            _ => {}
+        }
+    }
+    while serve.poll_action().is_some() {}
+    while fetch.poll_event().is_some() || serve.poll_event().is_some() {}
+    while fetch.poll_wake().is_some() || serve.poll_wake().is_some() {}
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::action::{Action, Problem};
 use super::blocks::{Blocks, RangeRequest};
-use super::carrier::{Health, Order};
+use super::carrier::Health;
 use super::demands::Demand;
 use super::flow::{Flow, Kind};
 use super::gather::{Added, Gather, Piece};
 use super::object::ObjectState;
+use super::orders::Order;
 use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectId, Offset, Time};
 
@@ -36,12 +37,10 @@ impl Flow {
     /// `bytes` at the front of what is left of an order came in; `None`: of an order that was cancelled.
     pub fn handle_range_data(&mut self, link: LinkId, order: Option<RangeRequest>, bytes: ByteCount, now: Time) {
         let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
-        let found = order.and_then(|r| carrier.find(r.object, r.generation, r.offset));
-        let made = found.and_then(|at| carrier.orders.get(at)).map(|order| order.made);
-        carrier.handle_data(bytes, made, now);
-        match found.and_then(|at| carrier.orders.get_mut(at)) {
-            Some(order) => order.received += bytes.0,
-            None => carrier.totals.duplicated += bytes,
+        let found = order.and_then(|of| carrier.orders.receive(&of, bytes));
+        carrier.handle_data(bytes, found.map(|order| order.made), now);
+        if found.is_none() {
+            carrier.totals.duplicated += bytes;
         }
     }
 
@@ -121,15 +120,14 @@ impl Flow {
     /// one, or its copy is damaged. It is asked again after a while, in which news may come.
     pub fn handle_range_pending(&mut self, link: LinkId, rest: RangeRequest, now: Time) {
         let Some(carrier) = self.blocks.carriers.get_mut(&link) else { return };
-        let Some(at) = carrier.find(rest.object, rest.generation, rest.offset) else { return };
+        let Some(at) = carrier.orders.find(rest.object, rest.generation, rest.offset) else { return };
         carrier.handle_pending(now);
         let peer = carrier.peer.clone();
-        let order = carrier.orders[at].request;
+        let Some(&Order { request: order, .. }) = carrier.orders.get(at) else { return };
         // What came before it is still to be judged.
         let front = ByteCount(rest.offset.0 - order.offset.0);
         if front.0 > 0 {
-            carrier.orders[at].request.length = front;
-            carrier.orders[at].received = carrier.orders[at].received.min(front.0);
+            carrier.orders.shorten(at, front);
         } else {
             carrier.end_order(at, now);
         }
@@ -193,14 +191,9 @@ impl Flow {
     /// A piece is judged: it is cut off its order, which is returned as it was and is over when nothing is left of it.
     fn end_piece(&mut self, link: LinkId, piece: RangeRequest, now: Time) -> Option<Order> {
         let carrier = self.blocks.carriers.get_mut(&link)?;
-        let at = carrier.find(piece.object, piece.generation, piece.offset)?;
-        let before = carrier.orders[at];
-        let order = &mut carrier.orders[at];
-        let end = order.request.end();
-        order.request.offset = piece.end().min(end);
-        order.request.length = ByteCount(end.0 - order.request.offset.0);
-        order.received = order.received.saturating_sub(piece.length.0);
-        if order.request.length.0 == 0 {
+        let at = carrier.orders.find(piece.object, piece.generation, piece.offset)?;
+        let before = *carrier.orders.get(at)?;
+        if carrier.orders.cut_front(at, &piece).request.length.0 == 0 {
             carrier.end_order(at, now);
             // A link that had as many as it may would not look again when the last of their bytes have come in already.
             if carrier.orders.len() == limits::RANGES_ORDERED_MAX / 2 {
@@ -235,9 +228,10 @@ impl Flow {
             self.cancel_what_is_here(id, now);
         }
         self.update_gathering(id);
-        self.wake_readers(id);
         if self.blocks.gathers.get(&id).is_some_and(Gather::is_whole) {
             self.complete(id);
+        } else {
+            self.wake_readers(id);
         }
     }
 
@@ -317,14 +311,10 @@ impl Flow {
         let Some(gather) = self.blocks.gathers.get_mut(&id) else { return };
         let gaps = gather.release(offset, length);
         for carrier in self.blocks.carriers.values_mut() {
-            for order in carrier.orders.iter_mut().filter(|order| order.request.object == id) {
-                let r = order.request;
-                gather.taken.insert(r.offset, r.length);
-                if r.offset < offset + length && offset < r.end() {
-                    order.doubled_until = Time::ZERO;
-                    order.second = false;
-                }
+            for order in carrier.orders.iter().filter(|order| order.request.object == id) {
+                gather.taken.insert(order.request.offset, order.request.length);
             }
+            carrier.orders.end_doubling(id, offset, length);
         }
         let is_open = !gather.is_taken();
         match self.kind {

@@ -32,15 +32,16 @@
 //! What a dead link, a damaged range or a "not here" leaves behind is free at once, and as it belongs to an early
 //! object it goes first.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::action::{Action, Problem};
-use super::carrier::{Carrier, Health, Order};
+use super::carrier::{Carrier, Health};
 use super::demands::{Demand, Demands};
 use super::flow::{Flow, Kind};
 use super::gather::{Gather, Left};
 use super::object::ObjectState;
+use super::orders::Order;
 use super::room::Room;
 use super::schedule;
 use crate::limits;
@@ -87,11 +88,39 @@ pub(super) struct Blocks {
     pub(super) demands: Demands,
     /// What an earlier run has left, by name.
     pub(super) resumable: BTreeMap<ObjectName, Left>,
-    /// Unanswered requests of links that are served.
-    pub(super) asks: BTreeMap<(LinkId, ObjectId), u32>,
-    /// Of these, those whose answer may be another one now.
-    pub(super) stirred: BTreeSet<(LinkId, ObjectId)>,
+    pub(super) stirred: Stirred,
     left_at: Time,
+}
+
+/// Objects of which links have asked for ranges, and for which the answer may be another one than it was.
+#[derive(Debug, Default)]
+pub(super) struct Stirred {
+    /// None is empty.
+    by_link: BTreeMap<LinkId, BTreeSet<ObjectId>>,
+}
+
+impl Stirred {
+    pub(super) fn insert(&mut self, links: impl Iterator<Item = LinkId>, id: ObjectId) {
+        links.for_each(|link| _ = self.by_link.entry(link).or_default().insert(id));
+    }
+
+    pub(super) fn remove(&mut self, link: LinkId, id: ObjectId) {
+        if let Some(ids) = self.by_link.get_mut(&link)
+            && ids.remove(&id)
+            && ids.is_empty()
+        {
+            self.by_link.remove(&link);
+        }
+    }
+
+    pub(super) fn pop(&mut self, link: LinkId) -> Option<ObjectId> {
+        let ids = self.by_link.get_mut(&link)?;
+        let id = ids.pop_first();
+        if ids.is_empty() {
+            self.by_link.remove(&link);
+        }
+        id
+    }
 }
 
 impl Blocks {
@@ -108,17 +137,11 @@ impl Blocks {
     }
 
     pub(super) fn open(&mut self, id: ObjectId) {
-        if !self.ranks.contains_key(&id) {
+        let rank = *self.ranks.entry(id).or_insert_with(|| {
             self.next_rank += 1;
-            self.ranks.insert(id, self.next_rank);
-        }
-        self.open.insert(self.ranks[&id], id);
-    }
-
-    /// Something happened to an object that links have asked for.
-    pub(super) fn stir(&mut self, id: ObjectId, readers: &BTreeSet<LinkId>) {
-        let asks = readers.iter().map(|&link| (link, id)).filter(|ask| self.asks.contains_key(ask));
-        self.stirred.extend(asks);
+            self.next_rank
+        });
+        self.open.insert(rank, id);
     }
 
     fn shut(&mut self, id: ObjectId) {
@@ -134,8 +157,9 @@ impl Blocks {
     }
 
     fn forget(&mut self, id: ObjectId) {
-        self.shut(id);
-        self.ranks.remove(&id);
+        if let Some(rank) = self.ranks.remove(&id) {
+            self.open.remove(&rank);
+        }
     }
 
     /// Whether a link is put aside and another one is not.
@@ -152,9 +176,9 @@ impl Blocks {
 
     /// What a link that is not measured is taken to do: as the others on average.
     fn usual_rate(&self, now: Time) -> f64 {
-        let rates: Vec<f64> = self.carriers.values().filter_map(|c| c.meter.rate(now)).map(|rate| rate.0).collect();
-        let sum: f64 = rates.iter().sum();
-        if sum > 0.0 { sum / rates.len() as f64 } else { limits::RANGE_BYTES_FIRST as f64 }
+        let rates = self.carriers.values().filter_map(|carrier| carrier.meter.rate(now));
+        let (count, sum) = rates.fold((0, 0.0), |(count, sum), rate| (count + 1, sum + rate.0));
+        if sum > 0.0 { sum / f64::from(count) } else { limits::RANGE_BYTES_FIRST as f64 }
     }
 }
 
@@ -316,9 +340,7 @@ impl Flow {
             return;
         }
         for carrier in self.blocks.carriers.values_mut() {
-            let (gone, kept) = carrier.orders.drain(..).partition(|order| order.request.object == id);
-            let gone: VecDeque<Order> = gone;
-            carrier.orders = kept;
+            let gone = carrier.orders.remove_all(|order| order.request.object == id);
             carrier.cancels.extend(gone.iter().map(|order| order.request));
         }
         self.wake_carriers();
@@ -585,7 +607,7 @@ impl Flow {
         for (_, carrier) in self.blocks.carriers.iter().filter(|(other, _)| **other != link) {
             let mut before = carrier.owed();
             for order in carrier.orders.iter().rev() {
-                let length = order.request.length.0.saturating_sub(order.received);
+                let length = order.owed();
                 before = before.saturating_sub(length);
                 let ends_in = carrier.ends_in(before, length, order.made, usual, now);
                 if latest.is_some_and(|latest| ends_in <= latest.0) {
@@ -616,8 +638,8 @@ impl Flow {
         }
         let until = now + Duration::from_secs_f64(mine / SECOND_GAIN + range_time);
         for carrier in self.blocks.carriers.values_mut() {
-            if let Some(at) = carrier.find(request.object, request.generation, request.offset) {
-                carrier.orders[at].doubled_until = until;
+            if let Some(at) = carrier.orders.find(request.object, request.generation, request.offset) {
+                carrier.orders.double(at, until);
             }
         }
         Some((request, until))
@@ -625,7 +647,7 @@ impl Flow {
 
     fn may_double(&self, link: LinkId, thief: &Carrier, request: &RangeRequest, now: Time) -> bool {
         let Some(gather) = self.blocks.gathers.get(&request.object) else { return false };
-        !thief.has_any_of(request)
+        (gather.orders == 0 || !thief.has_any_of(request))
             && self.may_give(&thief.peer, request.object, gather, now)
             && self.blocks.may_carry(gather, link, request.offset, request.length, now)
     }

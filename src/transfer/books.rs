@@ -2,6 +2,7 @@
 
 use super::flow::{Flow, Kind};
 use super::object::{Object, ObjectState};
+use super::orders::Order;
 use crate::units::ObjectId;
 
 impl Flow {
@@ -27,8 +28,13 @@ impl Flow {
         if self.kind() == Kind::Fetch {
             assert_eq!(totals.bytes, live().filter_map(Object::expected).sum(), "bytes");
         }
-        if let Some((used, _)) = self.spool() {
-            assert_eq!(used, live().map(Object::footprint).sum(), "room");
+        if let Some(room) = &self.room {
+            assert_eq!(room.used(), live().map(Object::footprint).sum(), "room");
+            for (id, size, delivered) in room.evictable() {
+                let object = self.at(id);
+                assert!(object.is_evictable(), "{id} may go: {object:?}");
+                assert_eq!((object.footprint(), object.delivered), (size, delivered), "{id} may go");
+            }
         }
     }
 
@@ -36,7 +42,7 @@ impl Flow {
     /// and taken is what is here and what is on order, no more and no less.
     fn check_orders(&self) {
         let blocks = &self.blocks;
-        let orders = || blocks.carriers.values().flat_map(|carrier| &carrier.orders).map(|order| order.request);
+        let orders = || blocks.carriers.values().flat_map(|carrier| carrier.orders.iter()).map(|order| order.request);
         for order in orders() {
             assert_eq!(self.at(order.object).generation, order.generation, "{order:?} is of what is over");
             assert!(blocks.gathers.contains_key(&order.object), "{order:?} is for nothing");
@@ -46,6 +52,8 @@ impl Flow {
             orders.sort();
             let is_clear = orders.is_sorted_by(|a, b| a.object != b.object || a.end() <= b.offset);
             assert!(is_clear, "{link} has orders that overlap: {orders:?}");
+            let owed = carrier.orders.iter().map(Order::owed).sum::<u64>();
+            assert_eq!(carrier.owed(), owed, "{link} is owed");
         }
         for (&id, gather) in &blocks.gathers {
             let (mut taken, mut count) = (gather.have.clone(), 0);

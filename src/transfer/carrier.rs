@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::blocks::RangeRequest;
+use super::orders::{Order, Orders};
 use super::pace::Meter;
 use crate::limits;
-use crate::units::{ByteCount, Generation, NodeName, ObjectId, Offset, Rate, Time};
+use crate::units::{ByteCount, NodeName, ObjectId, Rate, Time};
 
 /// What an operator may want to know of a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -35,26 +36,11 @@ pub struct Health {
     pub aside_until: Option<Time>,
 }
 
-/// A range on order; what of it came in right is cut off its front.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Order {
-    pub(super) request: RangeRequest,
-    /// Bytes of it that came in and are not judged yet.
-    pub(super) received: u64,
-    /// When it was made.
-    pub(super) made: Time,
-    /// Until then another link is hoped to have it sooner.
-    pub(super) doubled_until: Time,
-    /// This link is the second one.
-    pub(super) second: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Carrier {
     pub(super) peer: NodeName,
     pub(super) meter: Meter,
-    /// Oldest first.
-    pub(super) orders: VecDeque<Order>,
+    pub(super) orders: Orders,
     /// What the peer should be told to be wanted no more.
     pub(super) cancels: VecDeque<RangeRequest>,
     pub(super) totals: Health,
@@ -78,7 +64,7 @@ impl Carrier {
         Self {
             peer,
             meter: Meter::default(),
-            orders: VecDeque::new(),
+            orders: Orders::default(),
             cancels: VecDeque::new(),
             totals: Health::default(),
             begun: None,
@@ -112,7 +98,7 @@ impl Carrier {
 
     /// Bytes on order that have not come in.
     pub(super) fn owed(&self) -> u64 {
-        self.orders.iter().map(|order| order.request.length.0.saturating_sub(order.received)).sum()
+        self.orders.owed()
     }
 
     /// The length of the ranges that it should order: what it carries in [`limits::RANGE_TIME`], a power of two.
@@ -175,7 +161,7 @@ impl Carrier {
             self.active = now;
         }
         self.begun.get_or_insert(now);
-        self.orders.push_back(order);
+        self.orders.push(order);
     }
 
     /// Bytes came in over it, of an order that was made at this time.
@@ -198,14 +184,6 @@ impl Carrier {
             self.meter.stop(now);
         }
         Some(order)
-    }
-
-    pub(super) fn find(&self, object: ObjectId, generation: Generation, offset: Offset) -> Option<usize> {
-        let is_it = |order: &Order| {
-            let r = &order.request;
-            r.object == object && r.generation == generation && r.offset <= offset && offset.0 < r.end().0
-        };
-        self.orders.iter().position(is_it)
     }
 
     /// Whether some of a range is on order. No two orders overlap: which of them bytes are for is told by their offset.

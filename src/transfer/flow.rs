@@ -762,15 +762,17 @@ impl Flow {
 
     pub(super) fn wake_readers(&mut self, id: ObjectId) {
         let object = &self.objects[id.0 as usize];
-        self.wakes.extend(&object.readers);
-        self.blocks.stir(id, &object.readers);
+        self.wakes.extend(object.readers.keys());
+        self.blocks.stirred.insert(object.range_readers(), id);
     }
 
     /// What could be hoped for no longer can, or the other way round.
     pub(super) fn wake_all_readers(&mut self) {
-        let objects = &self.objects;
-        self.wakes.extend(self.read.iter().flat_map(|id| &objects[id.0 as usize].readers));
-        self.blocks.stirred.extend(self.blocks.asks.keys());
+        for &id in &self.read {
+            let object = &self.objects[id.0 as usize];
+            self.wakes.extend(object.readers.keys());
+            self.blocks.stirred.insert(object.range_readers(), id);
+        }
     }
 }
 

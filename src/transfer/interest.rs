@@ -173,7 +173,7 @@ impl Flow {
             return None;
         }
         let id = self.demand(link, name, now)?;
-        *self.blocks.asks.entry((link, id)).or_default() += 1;
+        self.at_mut(id).add_reader(link, 1);
         self.hash_if_asked(id);
         Some(id)
     }
@@ -198,7 +198,7 @@ impl Flow {
     pub(super) fn hash_if_asked(&mut self, id: ObjectId) {
         let object = self.at(id);
         let (is_here, generation) = (matches!(object.state(), ObjectState::Present { .. }), object.generation);
-        let is_asked = || object.readers.iter().any(|&link| self.blocks.asks.contains_key(&(link, id)));
+        let is_asked = || object.range_readers().next().is_some();
         let is_unknown = object.content.is_none() && self.kind == Kind::Relay && self.blocks.carriers.is_empty();
         if is_here && is_unknown && is_asked() && self.interests.hashed.insert(id) {
             self.actions.push_back(Action::Hash { id, generation });

@@ -12,6 +12,11 @@ impl Flow {
     /// An object is known to be so from now on. A flow that fetches wants it, unless what is present has the same root;
     /// a relay can serve it; one that offers tells of it. `None` where the table is full or the entry makes no sense.
     pub fn know(&mut self, entry: Entry) -> Option<ObjectId> {
+        self.know_at(self.id_of(&entry.name), entry)
+    }
+
+    /// The same of one whose place in the table, if it has one, has been looked up.
+    pub(super) fn know_at(&mut self, place: Option<ObjectId>, entry: Entry) -> Option<ObjectId> {
         let Entry { name, content } = entry;
         if !content.is_consistent() {
             return None;
@@ -19,7 +24,7 @@ impl Flow {
         // What it offers itself its root has room for.
         let is_too_much =
             self.kind != Kind::Offer && self.known_bytes + known_bytes(&name, &content) > limits::KNOWN_BYTES_MAX;
-        let id = match self.id_of(&name) {
+        let id = match place {
             Some(id) => id,
             None if self.listed_only || self.names.len() >= limits::OBJECTS_MAX || is_too_much => return None,
             None => self.insert(name.clone(), (self.kind == Kind::Fetch).then_some(content.size)),
@@ -68,8 +73,8 @@ impl Flow {
             }
         } else {
             // Somebody asked for all of it before it was known.
-            let is_demanded = |link: &LinkId| !self.blocks.asks.contains_key(&(*link, id));
-            if self.at(id).state() == ObjectState::Absent && self.at(id).readers.iter().any(is_demanded) {
+            let object = self.at(id);
+            if object.state() == ObjectState::Absent && object.readers.values().any(|&asks| asks == 0) {
                 self.want_known(id);
             }
             self.ledger.add(&mut self.objects, id);
@@ -268,6 +273,7 @@ impl Flow {
 
     pub(super) fn drop_from_table(&mut self, id: ObjectId) {
         let object = self.at(id);
+        debug_assert!(object.readers.is_empty() || self.kind == Kind::Fetch, "it is read: {object:?}");
         let (failed, state) = (object.problem.is_some(), object.state());
         let expected = object.expected().unwrap_or_default();
         self.totals.failed -= u64::from(failed);

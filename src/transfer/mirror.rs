@@ -251,10 +251,11 @@ impl Flow {
 
     /// `peer` says that there is this object.
     pub fn learn(&mut self, peer: &NodeName, entry: Entry) {
-        if self.id_of(&entry.name).is_some_and(|id| self.is_doubtful(peer, id, &entry.content)) {
+        let place = self.id_of(&entry.name);
+        if place.is_some_and(|id| self.is_doubtful(peer, id, &entry.content)) {
             return;
         }
-        let known = self.know(entry);
+        let known = self.know_at(place, entry);
         let readers = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some());
         let readers = readers.fold(0, |masks, cursor| masks | cursor.mask);
         let count = self.asks.count;

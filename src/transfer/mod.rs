@@ -32,6 +32,7 @@ mod ledger;
 mod mirror;
 mod names;
 mod object;
+mod orders;
 pub mod pace;
 mod progress;
 mod ranges;

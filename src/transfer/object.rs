@@ -1,6 +1,6 @@
 //! One object of a flow: what is known of it and where it stands.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -138,8 +138,8 @@ pub(super) struct Passing {
     moving: ObjectState,
     /// The length that it must have, where that is known beforehand and no content tells.
     listed_size: Option<ByteCount>,
-    /// Links that asked for it and have not had all of it.
-    pub(super) readers: BTreeSet<LinkId>,
+    /// Links that asked for it and have not had all of it, each with how many ranges it waits for; none: for all of it.
+    pub(super) readers: BTreeMap<LinkId, u32>,
     pub(super) last_use: Time,
     /// Not to be asked for before this.
     pub(super) retry_at: Time,
@@ -157,7 +157,7 @@ impl Passing {
     const NOTHING: Self = Self {
         moving: ObjectState::Absent,
         listed_size: None,
-        readers: BTreeSet::new(),
+        readers: BTreeMap::new(),
         last_use: Time::ZERO,
         retry_at: Time::ZERO,
         retry_delay: Duration::ZERO,
@@ -306,6 +306,23 @@ impl Object {
             | ObjectState::Whole { size }
             | ObjectState::Present { size } => size,
         }
+    }
+
+    /// A link asks for so many ranges of it, or for all of it; whether it had not asked for anything before.
+    pub(super) fn add_reader(&mut self, link: LinkId, ranges: u32) -> bool {
+        let before = self.readers.len();
+        *self.readers.entry(link).or_default() += ranges;
+        self.readers.len() > before
+    }
+
+    /// Whether a link has asked for ranges of it that are not answered.
+    pub(super) fn waits_for_range(&self, link: LinkId) -> bool {
+        self.readers.get(&link).is_some_and(|&asks| asks > 0)
+    }
+
+    /// Links that have.
+    pub(super) fn range_readers(&self) -> impl Iterator<Item = LinkId> {
+        self.readers.iter().filter(|(_, asks)| **asks > 0).map(|(&link, _)| link)
     }
 
     /// Whether it may be thrown away to make room.

@@ -39,9 +39,8 @@ impl Flow {
     /// queue.
     pub fn demand_range(&mut self, link: LinkId, id: ObjectId, offset: Offset, length: ByteCount, now: Time) {
         self.unmark_evictable(id);
-        *self.blocks.asks.entry((link, id)).or_default() += 1;
         let object = self.at_mut(id);
-        if object.readers.insert(link) {
+        if object.add_reader(link, 1) {
             object.last_use = now;
             self.read.insert(id);
         }
@@ -61,23 +60,22 @@ impl Flow {
     /// A range that `link` asked for is answered or no longer wanted; `sent` says that bytes of it were sent, or need
     /// not be.
     pub fn release_range(&mut self, link: LinkId, id: ObjectId, sent: bool, now: Time) {
-        let Some(asks) = self.blocks.asks.get_mut(&(link, id)) else { return };
+        if !self.at(id).waits_for_range(link) {
+            return;
+        }
+        let object = self.at_mut(id);
+        object.delivered |= sent;
+        let Some(asks) = object.readers.get_mut(&link) else { return };
         *asks -= 1;
-        let is_last = *asks == 0;
-        self.at_mut(id).delivered |= sent;
-        if is_last {
-            self.blocks.asks.remove(&(link, id));
-            self.blocks.stirred.remove(&(link, id));
+        if *asks == 0 {
+            self.blocks.stirred.remove(link, id);
             self.release(link, id, sent, now);
         }
     }
 
     /// An object of which `link` has asked for ranges, and for which the answer may be another one than it was.
     pub fn poll_stirred(&mut self, link: LinkId) -> Option<ObjectId> {
-        let of_link = (link, ObjectId(0))..=(link, ObjectId(u32::MAX));
-        let ask = *self.blocks.stirred.range(of_link).next()?;
-        self.blocks.stirred.remove(&ask);
-        Some(ask.1)
+        self.blocks.stirred.pop(link)
     }
 
     /// What can be sent of a range that was asked for.

@@ -69,6 +69,11 @@ impl Room {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn evictable(&self) -> impl Iterator<Item = (ObjectId, ByteCount, bool)> {
+        self.evictable.iter().map(|&(undelivered, _, id, size)| (id, size, !undelivered))
+    }
+
     /// Who has been kept for no one longer than need be.
     pub(super) fn expired(&self, now: Time) -> Option<ObjectId> {
         let delivered = self.evictable.first().filter(|entry| !entry.0);

@@ -76,8 +76,7 @@ impl Flow {
         };
         self.unmark_evictable(id);
         let object = self.at_mut(id);
-        let is_new = object.readers.insert(link);
-        if is_new {
+        if object.add_reader(link, 0) {
             object.last_use = now;
             self.read.insert(id);
         }
@@ -97,7 +96,7 @@ impl Flow {
 
     /// `link` no longer wants an object; `delivered` says that it has had all of it.
     pub fn release(&mut self, link: LinkId, id: ObjectId, delivered: bool, now: Time) {
-        if !self.at(id).readers.contains(&link) {
+        if !self.at(id).readers.contains_key(&link) {
             return;
         }
         self.unmark_evictable(id);
@@ -317,6 +316,9 @@ impl Flow {
     pub(super) fn unmark_evictable(&mut self, id: ObjectId) {
         let Some(room) = &mut self.room else { return };
         let object = &self.objects[id.0 as usize];
+        if !object.is_evictable() {
+            return;
+        }
         room.must_stay(id, object.footprint(), object.delivered, object.last_use);
     }
 

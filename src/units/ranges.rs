@@ -12,8 +12,78 @@ use super::{ByteCount, Offset};
 /// logarithm of their number, whatever order they come in.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct RangeSet {
-    /// The end of each run by its start: none is empty, a gap between each two.
-    runs: BTreeMap<u64, u64>,
+    runs: Runs,
+}
+
+/// None is empty, a gap between each two. Most sets have one at most, which takes no memory of its own.
+#[derive(Clone, PartialEq, Eq)]
+enum Runs {
+    /// Start and end, where they differ.
+    One(u64, u64),
+    /// Two or more: the end of each by its start.
+    Many(BTreeMap<u64, u64>),
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::One(0, 0)
+    }
+}
+
+impl Runs {
+    /// The last run that starts at `position` or before.
+    fn last_upto(&self, position: u64) -> Option<(u64, u64)> {
+        match self {
+            Self::One(start, end) => (start < end && *start <= position).then_some((*start, *end)),
+            Self::Many(runs) => runs.range(..=position).next_back().map(|(&start, &end)| (start, end)),
+        }
+    }
+
+    /// The first run that starts at `position` or behind.
+    fn first_from(&self, position: u64) -> Option<(u64, u64)> {
+        match self {
+            Self::One(start, end) => (start < end && *start >= position).then_some((*start, *end)),
+            Self::Many(runs) => runs.range(position..).next().map(|(&start, &end)| (start, end)),
+        }
+    }
+
+    /// A run that touches no other; or another end of one that there is.
+    fn set(&mut self, start: u64, end: u64) {
+        match self {
+            Self::One(from, to) if from == to || *from == start => *self = Self::One(start, end),
+            Self::One(from, to) => *self = Self::Many(BTreeMap::from([(*from, *to), (start, end)])),
+            Self::Many(runs) => _ = runs.insert(start, end),
+        }
+    }
+
+    fn remove(&mut self, start: u64) {
+        match self {
+            Self::One(from, _) if *from == start => *self = Self::default(),
+            Self::One(..) => {}
+            Self::Many(runs) => {
+                runs.remove(&start);
+                if let (1, Some((&start, &end))) = (runs.len(), runs.first_key_value()) {
+                    *self = Self::One(start, end);
+                }
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::One(start, end) => usize::from(start < end),
+            Self::Many(runs) => runs.len(),
+        }
+    }
+
+    /// All of them from the first that starts at `position` or behind, in ascending order.
+    fn iter_from(&self, position: u64) -> impl Iterator<Item = (u64, u64)> {
+        let (one, many) = match self {
+            Self::One(..) => (self.first_from(position), None),
+            Self::Many(runs) => (None, Some(runs.range(position..))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(&start, &end)| (start, end)))
+    }
 }
 
 impl RangeSet {
@@ -35,12 +105,12 @@ impl RangeSet {
             added -= run_end.min(end) - start;
             whole = run_start..run_end.max(end);
         }
-        while let Some((&run_start, &run_end)) = self.runs.range(start + 1..=end).next() {
+        while let Some((run_start, run_end)) = self.runs.first_from(start + 1).filter(|run| run.0 <= end) {
             added -= run_end.min(end) - run_start;
             whole.end = whole.end.max(run_end);
-            self.runs.remove(&run_start);
+            self.runs.remove(run_start);
         }
-        self.runs.insert(whole.start, whole.end);
+        self.runs.set(whole.start, whole.end);
         ByteCount(added)
     }
 
@@ -56,16 +126,16 @@ impl RangeSet {
             removed += run_end.min(end) - start;
             rest = Some(run_end);
             if run_end > start {
-                self.runs.insert(run_start, start);
+                self.runs.set(run_start, start);
             }
         }
-        while let Some((&run_start, &run_end)) = self.runs.range(start..end).next() {
+        while let Some((run_start, run_end)) = self.runs.first_from(start).filter(|run| run.0 < end) {
             removed += run_end.min(end) - run_start;
             rest = Some(run_end);
-            self.runs.remove(&run_start);
+            self.runs.remove(run_start);
         }
         if let Some(rest) = rest.filter(|rest| *rest > end) {
-            self.runs.insert(end, rest);
+            self.runs.set(end, rest);
         }
         ByteCount(removed)
     }
@@ -78,8 +148,7 @@ impl RangeSet {
 
     /// The run that `position` is in or right behind.
     fn run_at(&self, position: u64) -> Option<(u64, u64)> {
-        let (&start, &end) = self.runs.range(..=position).next_back()?;
-        (position <= end).then_some((start, end))
+        self.runs.last_upto(position).filter(|run| position <= run.1)
     }
 
     /// What lacks of an object of `size` bytes, in ascending order.
@@ -91,12 +160,12 @@ impl RangeSet {
     pub fn missing_in(&self, offset: Offset, length: ByteCount) -> impl Iterator<Item = (Offset, ByteCount)> {
         let (start, end) = span(offset, length);
         let first = self.run_at(start).map_or(start, |run| run.0);
-        let mut runs = self.runs.range(first..);
+        let mut runs = self.runs.iter_from(first);
         let mut at = start;
         std::iter::from_fn(move || {
             while at < end {
                 let (gap, (gap_end, next)) =
-                    (at, runs.next().map_or((end, end), |(&run_start, &run_end)| (run_start.min(end), run_end)));
+                    (at, runs.next().map_or((end, end), |(run_start, run_end)| (run_start.min(end), run_end)));
                 at = next;
                 if gap < gap_end {
                     return Some((Offset(gap), ByteCount(gap_end - gap)));
@@ -113,12 +182,12 @@ impl RangeSet {
 
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.runs.len() == 0
     }
 
     /// How many bytes are in it.
     pub fn total(&self) -> ByteCount {
-        ByteCount(self.runs.iter().map(|(start, end)| end - start).sum())
+        ByteCount(self.runs().map(|(_, length)| length.0).sum())
     }
 
     /// How many unbroken runs it has.
@@ -127,8 +196,8 @@ impl RangeSet {
     }
 
     /// Its unbroken runs, in ascending order.
-    pub fn runs(&self) -> impl ExactSizeIterator<Item = (Offset, ByteCount)> {
-        self.runs.iter().map(|(&start, &end)| (Offset(start), ByteCount(end - start)))
+    pub fn runs(&self) -> impl Iterator<Item = (Offset, ByteCount)> {
+        self.runs.iter_from(0).map(|(start, end)| (Offset(start), ByteCount(end - start)))
     }
 }
 
@@ -150,7 +219,7 @@ impl Extend<(Offset, ByteCount)> for RangeSet {
 
 impl fmt::Debug for RangeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.runs.iter().map(|(start, end)| start..end)).finish()
+        f.debug_set().entries(self.runs.iter_from(0).map(|(start, end)| start..end)).finish()
     }
 }
 
@@ -191,6 +260,8 @@ mod tests {
         assert_eq!(set.missing(ByteCount(u64::MAX)).collect::<Vec<_>>(), [(Offset(0), ByteCount(u64::MAX - 1))]);
         assert!(RangeSet::new().is_full(ByteCount(0)));
         assert!(!RangeSet::new().is_full(ByteCount(1)));
+        assert_eq!(set.remove(Offset(0), ByteCount(u64::MAX)), ByteCount(1));
+        assert_eq!(set, RangeSet::new());
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! room: an exchange may have a thousand of them waiting. What only time can change is seen to by
 //! [`AskedRanges::stir_all`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::units::{ByteCount, Generation, ObjectId, Offset};
@@ -21,13 +22,20 @@ pub(super) struct Asked {
     pub(super) length: ByteCount,
 }
 
+/// Where requests of one object stand: most often there is one.
+#[derive(Debug)]
+struct Places {
+    first: u64,
+    more: Vec<u64>,
+}
+
 /// Requests in the order in which they came.
 #[derive(Debug, Default)]
 pub(super) struct AskedRanges {
     next: u64,
     by_place: BTreeMap<u64, Asked>,
     places: BTreeMap<u32, u64>,
-    by_object: BTreeSet<(ObjectId, u64)>,
+    by_object: BTreeMap<ObjectId, Places>,
     /// Those that may be answered now.
     stirred: BTreeSet<u64>,
 }
@@ -49,7 +57,10 @@ impl AskedRanges {
         let place = self.next;
         self.next += 1;
         self.places.insert(asked.id.0, place);
-        self.by_object.insert((asked.object, place));
+        match self.by_object.entry(asked.object) {
+            Entry::Vacant(entry) => _ = entry.insert(Places { first: place, more: Vec::new() }),
+            Entry::Occupied(mut entry) => entry.get_mut().more.push(place),
+        }
         self.stirred.insert(place);
         self.by_place.insert(place, asked);
     }
@@ -57,7 +68,16 @@ impl AskedRanges {
     pub(super) fn remove(&mut self, id: RequestId) -> Option<Asked> {
         let place = self.places.remove(&id.0)?;
         let asked = self.by_place.remove(&place)?;
-        self.by_object.remove(&(asked.object, place));
+        if let Entry::Occupied(mut entry) = self.by_object.entry(asked.object) {
+            let places = entry.get_mut();
+            match places.more.iter().position(|&other| other == place) {
+                Some(at) => _ = places.more.swap_remove(at),
+                None => match places.more.pop() {
+                    Some(other) => places.first = other,
+                    None => _ = entry.remove(),
+                },
+            }
+        }
         self.stirred.remove(&place);
         Some(asked)
     }
@@ -75,8 +95,10 @@ impl AskedRanges {
 
     /// Something happened to an object.
     pub(super) fn stir(&mut self, object: ObjectId) {
-        let places = self.by_object.range((object, 0)..=(object, u64::MAX)).map(|&(_, place)| place);
-        self.stirred.extend(places);
+        if let Some(places) = self.by_object.get(&object) {
+            self.stirred.insert(places.first);
+            self.stirred.extend(&places.more);
+        }
     }
 
     pub(super) fn stir_all(&mut self) {
@@ -112,9 +134,17 @@ mod tests {
         assert_eq!(first(&mut ranges), Some(8));
         ranges.settle_first();
         assert_eq!(first(&mut ranges), Some(9));
+        ranges.push(asked(6, 1));
+        ranges.settle_first();
+        ranges.settle_first();
         assert!(ranges.remove(RequestId(9)).is_some() && !ranges.contains(RequestId(9)));
+        assert!(ranges.remove(RequestId(8)).is_some());
+        ranges.stir(ObjectId(1));
+        assert_eq!(first(&mut ranges), Some(6));
+        assert!(ranges.remove(RequestId(6)).is_some() && ranges.remove(RequestId(6)).is_none());
+        ranges.stir(ObjectId(1));
         assert_eq!(first(&mut ranges), None);
         ranges.stir_all();
-        assert_eq!((first(&mut ranges), ranges.len()), (Some(8), 2));
+        assert_eq!((first(&mut ranges), ranges.len(), ranges.by_object.len()), (Some(7), 1, 1));
     }
 }
