@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use super::NodeError;
 use crate::config::{self, Config, Delete, Exchange, StoreConfig, Trader};
 use crate::engine::Store;
-use crate::store::{Journal, Resumed, Root, Spool, Unmarked, hash_source};
+use crate::store::{Journal, Resumed, Root, Spool, Unmarked};
 use crate::transfer::{Flow, Flows};
 use crate::units::ByteCount;
 use crate::wire::checksum::crc32c;
@@ -53,9 +53,8 @@ pub(super) fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts,
         kept.sort_by_key(|object| object.last_use);
         for object in kept {
             // By its root it can be told whether it is still what the trader has.
-            let source = if blocks { peer.root.open_source(&object.name).ok() } else { None };
-            let hashes = source.and_then(|source| hash_source(&source).ok());
-            flow.keep(object.name.clone(), object.size, hashes.map(|hashes| hashes.root));
+            let root = if blocks { peer.root.kept_root(&object.name) } else { None };
+            flow.keep(object.name.clone(), object.size, root);
         }
         journals.push(if blocks { Some(open_journal(&peer.root, Unmarked::Keep, &mut flow)?) } else { None });
         flows.push(flow);

@@ -29,6 +29,7 @@ use super::hash::{BlockCv, block_count, block_cv, block_range, root_of};
 use super::resolve::{self, Links};
 use super::root::{Shared, Writer};
 use super::source::{FileMode, Origin, Source, Stamp};
+use super::spool;
 use crate::limits;
 use crate::units::{ByteCount, FileTime, ObjectName, Offset, Root256};
 
@@ -273,9 +274,13 @@ impl Part {
     }
 
     /// Gives the whole part its final name without flushing it and without a marker: what a spool keeps. An
-    /// object of that name is replaced. Only to be trusted until the host restarts.
+    /// object of that name is replaced. Only to be trusted until the host restarts; until then
+    /// [`Root::kept_root`](super::Root::kept_root) tells its root.
     pub fn keep_unsynced(&self) -> Result<(), StoreError> {
         let shared = &self.file.shared;
+        if let Some(root) = self.root {
+            spool::note_root(&self.file, root);
+        }
         let _tree = shared.hold_tree()?;
         let (directory, entry) = shared.make_parent(&self.name, &mut Vec::new())?;
         self.file

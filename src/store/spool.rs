@@ -6,24 +6,31 @@
 //! Beside it stands a list of the directories that are the spool's: nothing else is ever thrown away, and a
 //! directory that somebody else has put something into, or something else in place of, is refused.
 //! How much a spool may hold, and what goes first, is decided in `transfer`.
+//!
+//! By its root it can be told of a kept object whether it is still what its trader has. The root stands in an extended
+//! attribute of the file, with the length and the time that the file had then: a restart need not read it all.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use xattr::FileExt as _;
 
 use super::error::{StoreError, check_name};
+use super::hash::hash_source;
 use super::part::errno_of;
 use super::resolve::{self, Links};
 use super::root::Root;
 use super::scan::scan;
+use super::source::Stamp;
 use crate::limits;
-use crate::units::{ByteCount, FileTime, ObjectName};
+use crate::units::{ByteCount, FileTime, ObjectName, Root256};
 
 /// Names one run of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +144,34 @@ impl Spool {
     /// What its file system has left.
     pub fn free_bytes(&self) -> Result<ByteCount, StoreError> {
         self.root.free_bytes()
+    }
+}
+
+/// Where a kept file's root stands: `size`, `mtime` in nanoseconds and `root`, as in a marker.
+const ROOT_XATTR: &str = "user.supersync.root";
+
+/// Notes what a file that is about to be kept hashes to. Nothing is lost where the file system takes no such note: the
+/// file is read then.
+pub(super) fn note_root(file: &impl AsFd, root: Root256) {
+    let Ok(stamp) = fstat(file).map(|stat| Stamp::of(&stat)) else { return };
+    if let Ok(file) = file.as_fd().try_clone_to_owned() {
+        let _ = File::from(file).set_xattr(ROOT_XATTR, noted(&stamp, root).as_bytes());
+    }
+}
+
+fn noted(stamp: &Stamp, root: Root256) -> String {
+    format!("size {}\nmtime {}\nroot {root}\n", stamp.size.0, stamp.mtime.0)
+}
+
+impl Root {
+    /// What a kept object hashes to: as it was noted, where its file has not changed since, or as it is read now.
+    pub fn kept_root(&self, name: &ObjectName) -> Option<Root256> {
+        let source = self.open_source(name).ok()?;
+        let file = File::from(source.as_fd().try_clone_to_owned().ok()?);
+        let text = file.get_xattr(ROOT_XATTR).ok().flatten().unwrap_or_default();
+        let root = text.trim_ascii_end().rsplit(|&b| b == b' ').next().and_then(Root256::from_hex);
+        let is_noted = |root: &Root256| text == noted(&source.stamp(), *root).as_bytes();
+        root.filter(is_noted).or_else(|| hash_source(&source).ok().map(|hashes| hashes.root))
     }
 }
 
@@ -308,6 +343,27 @@ mod tests {
 
         let spool = Spool::open_in_boot(&path, &peers(), &tuesday).expect("the same boot");
         assert_eq!(spool.peers()[0].kept.len(), 1);
+    }
+
+    /// An exchange that was restarted read all that its spool held before it dialled.
+    #[test]
+    fn a_kept_object_is_read_only_where_it_was_changed_since() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (name, noted) = (ObjectName::new(b"d/one").expect("valid"), Root256([0xab; 32]));
+        let of = |bytes: &[u8]| Some(Root256(*blake3::hash(bytes).as_bytes()));
+        let spool = Spool::open(dir.path(), &peers()).expect("new");
+        let root = &spool.peers()[0].root;
+        let part = root.open_part(&name, ByteCount(3), noted).expect("a part");
+        part.write_vectored_at(&[IoSlice::new(b"one")], Offset(0)).expect("written");
+        part.keep_unsynced().expect("kept");
+        let file = File::options().write(true).open(dir.path().join("trader1/d/one")).expect("there");
+        let takes_notes = file.set_xattr("user.test", b"").is_ok();
+        assert_eq!(root.kept_root(&name), if takes_notes { Some(noted) } else { of(b"one") });
+        file.set_modified(std::time::UNIX_EPOCH).expect("set");
+        assert_eq!(root.kept_root(&name), of(b"one"));
+        keep(&spool.peers()[0], "d/one", b"another");
+        assert_eq!(root.kept_root(&name), of(b"another"));
+        assert_eq!(root.kept_root(&ObjectName::new(b"none").expect("valid")), None);
     }
 
     #[test]
