@@ -175,7 +175,7 @@ impl<'s> Arriving<'s> {
         if let Some(part) = self.shared.part(key) {
             match self.shared.stores[usize::from(key.0.0)] {
                 Store::Remote(_) => part.write_seen_at(bytes, range.offset)?,
-                // Nobody will ask for its root.
+                // Nobody takes its root of what is written.
                 Store::Spool(_) | Store::Local(_) => part.write_vectored_at(&[IoSlice::new(bytes)], range.offset)?,
             }
             if let Some(mut journal) = self.shared.journal(key.0) {

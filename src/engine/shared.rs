@@ -193,6 +193,9 @@ impl Shared {
             Action::Hash { id, generation } => {
                 self.commit_jobs.send(CommitJob::Hash { key: (flow, id, generation) }).is_ok()
             }
+            Action::Check { id, generation, root } => {
+                self.commit_jobs.send(CommitJob::Check { key: (flow, id, generation), root }).is_ok()
+            }
             Action::SetAttributes { id, generation } => {
                 self.commit_jobs.send(CommitJob::SetAttributes { key: (flow, id, generation) }).is_ok()
             }

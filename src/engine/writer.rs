@@ -17,7 +17,7 @@ use super::{Notice, spawn};
 use crate::limits;
 use crate::proto::duplex::Write;
 use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_part, hash_source_unless, unseen_blocks};
-use crate::transfer::{Content, Fault, FlowId};
+use crate::transfer::{Content, Fault, FlowId, ObjectState};
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
 
@@ -96,6 +96,12 @@ pub(super) enum CommitJob {
     /// Find out what an object of a spool is made of.
     Hash {
         key: PartKey,
+    },
+    /// Read an object that a spool has from an earlier run.
+    Check {
+        key: PartKey,
+        /// What it must hash to.
+        root: Root256,
     },
     /// Give a file the mode and time that are known of it.
     SetAttributes {
@@ -342,6 +348,7 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
                     _ if shared.dead.load(Ordering::Acquire) => {}
                     CommitJob::Remove { flow, name } => gone.entry(flow).or_default().push(name),
                     CommitJob::Hash { key } => hash(&shared, key),
+                    CommitJob::Check { key, root } => check(&shared, key, root),
                     CommitJob::SetAttributes { key } => set_attributes(&shared, key),
                     CommitJob::Commit { key, root } => {
                         if !gone.is_empty() {
@@ -391,6 +398,29 @@ fn hash(shared: &Shared, key: PartKey) {
         Ok(None) => {}
         Ok(Some(content)) => flows.at(flow).handle_hashed(id, generation, content),
         Err(reason) => flows.at(flow).handle_source_failed(id, generation, reason, now),
+    });
+}
+
+/// Holds what a spool has from an earlier run against its root: what a disk has lost meanwhile is fetched again. Where
+/// the engine stops first, the next run finds out.
+fn check(shared: &Shared, key: PartKey, root: Root256) {
+    let (flow, id, generation) = key;
+    let Some(name) = current_name(shared, key) else { return };
+    let source = shared.stores[usize::from(flow.0)].root().open_source(&name);
+    let found = source
+        .map_err(|error| error.to_string())
+        .and_then(|source| hash_source_unless(&source, || shared.is_over()).map_err(|error| error.to_string()));
+    let reason = match found {
+        Ok(hashes) if hashes.as_ref().is_none_or(|hashes| hashes.root == root) => return,
+        Ok(_) => "what the spool had of it was damaged".to_owned(),
+        Err(reason) => reason,
+    };
+    shared.with_flows(|flows, now| {
+        let flow = flows.at(flow);
+        // Or it has gone to make room.
+        if matches!(flow.state(id), ObjectState::Present { .. }) {
+            flow.handle_source_failed(id, generation, reason, now);
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use super::NodeError;
 use crate::config::{self, Config, Delete, Exchange, StoreConfig, Trader};
 use crate::engine::Store;
-use crate::store::{Journal, Resumed, Root, Spool, Unmarked};
+use crate::store::{Journal, Resumed, Root, Spool, SpoolObject, Unmarked};
 use crate::transfer::{Flow, Flows};
 use crate::units::ByteCount;
 use crate::wire::checksum::crc32c;
@@ -52,9 +52,13 @@ pub(super) fn exchange_flows(exchange: &Exchange, blocks: bool) -> Result<Parts,
         let mut kept: Vec<_> = peer.kept.iter().collect();
         kept.sort_by_key(|object| object.last_use);
         for object in kept {
+            let SpoolObject { name, size, .. } = object;
             // By its root it can be told whether it is still what the trader has.
-            let root = if blocks { peer.root.kept_root(&object.name) } else { None };
-            flow.keep(object.name.clone(), object.size, root);
+            match peer.root.noted_root(name).filter(|_| blocks) {
+                Some(root) => flow.keep_unread(name.clone(), *size, root),
+                None if blocks => flow.keep(name.clone(), *size, peer.root.read_root(name)),
+                None => flow.keep(name.clone(), *size, None),
+            }
         }
         journals.push(if blocks { Some(open_journal(&peer.root, Unmarked::Keep, &mut flow)?) } else { None });
         flows.push(flow);

@@ -26,8 +26,8 @@ impl Root {
 }
 
 impl Glance<'_> {
-    /// Whether there is nothing to see of an object of `size` bytes: it and a marker as this program writes them stand,
-    /// both of the right length. If not, [`Root::is_done`] tells what there is; it costs six times as much.
+    /// Whether an object of `size` bytes and its marker stand, the marker as long as one that this program writes: what
+    /// is in them is not looked at. If not, [`Root::is_done`] tells what there is.
     pub fn stands(&mut self, name: &ObjectName, size: ByteCount) -> bool {
         let Ok((directory, entry)) = self.last.open(self.root.shared(), name) else { return false };
         length(directory, &marker_name(entry)).is_some_and(|length| Marker::is_length(size, length))

@@ -10,8 +10,8 @@
 //!
 //! No file of a part is ever named like an earlier one, so that what was recorded of one is never believed of another.
 //! A range that turns out wrong later is retracted, and not believed from then on. Whatever is believed is
-//! checked once more by the object's root when it is whole; of a tree's file, only where its sender told the hash of
-//! what is in it (`--checksum`).
+//! checked once more by the object's root when it is whole; in a spool, by whoever gets it from there, and when the
+//! spool is opened again; of a tree's file, only where its sender told the hash of what is in it (`--checksum`).
 //!
 //! The order of calls: [`Root::create`], [`Journal::open`] before any part is opened, then for each object
 //! [`Root::open_part`] and [`Journal::ranges`] for what it holds already; [`Part::write_vectored_at`] and

@@ -275,7 +275,7 @@ impl Part {
 
     /// Gives the whole part its final name without flushing it and without a marker: what a spool keeps. An
     /// object of that name is replaced. Only to be trusted until the host restarts; until then
-    /// [`Root::kept_root`](super::Root::kept_root) tells its root.
+    /// [`Root::noted_root`](super::Root::noted_root) tells by which root it came.
     pub fn keep_unsynced(&self) -> Result<(), StoreError> {
         let shared = &self.file.shared;
         if let Some(root) = self.root {

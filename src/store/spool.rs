@@ -7,8 +7,9 @@
 //! directory that somebody else has put something into, or something else in place of, is refused.
 //! How much a spool may hold, and what goes first, is decided in `transfer`.
 //!
-//! By its root it can be told of a kept object whether it is still what its trader has. The root stands in an extended
-//! attribute of the file, with the length and the time that the file had then: a restart need not read it all.
+//! By its root it can be told of a kept object whether it is still what its trader has. The root that the object came
+//! by stands in an extended attribute of its file, so that after a restart what is kept can be had before it has been
+//! read; it is read then, beside all else.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -147,31 +148,43 @@ impl Spool {
     }
 }
 
-/// Where a kept file's root stands: `size`, `mtime` in nanoseconds and `root`, as in a marker.
+/// Where it stands by which root a file was kept: behind the file's length and time then, 8 bytes each, little-endian.
 const ROOT_XATTR: &str = "user.supersync.root";
 
-/// Notes what a file that is about to be kept hashes to. Nothing is lost where the file system takes no such note: the
-/// file is read then.
+/// Notes by which root a file is kept that nobody writes to any more. Nothing is lost where the file system takes no
+/// such note: the file is read at the next start.
 pub(super) fn note_root(file: &impl AsFd, root: Root256) {
     let Ok(stamp) = fstat(file).map(|stat| Stamp::of(&stat)) else { return };
     if let Ok(file) = file.as_fd().try_clone_to_owned() {
-        let _ = File::from(file).set_xattr(ROOT_XATTR, noted(&stamp, root).as_bytes());
+        let _ = File::from(file).set_xattr(ROOT_XATTR, &[&noted(&stamp)[..], &root.0].concat());
     }
 }
 
-fn noted(stamp: &Stamp, root: Root256) -> String {
-    format!("size {}\nmtime {}\nroot {root}\n", stamp.size.0, stamp.mtime.0)
+/// What shows whether a file was written to since.
+fn noted(stamp: &Stamp) -> [u8; 16] {
+    let mut noted = [0; 16];
+    noted[..8].copy_from_slice(&stamp.size.0.to_le_bytes());
+    noted[8..].copy_from_slice(&stamp.mtime.0.to_le_bytes());
+    noted
 }
 
 impl Root {
-    /// What a kept object hashes to: as it was noted, where its file has not changed since, or as it is read now.
-    pub fn kept_root(&self, name: &ObjectName) -> Option<Root256> {
+    /// The root by which an object was kept, where that was noted and its file has not been written to since. What came
+    /// in was not read for it: a disk may have lost some of it.
+    pub fn noted_root(&self, name: &ObjectName) -> Option<Root256> {
         let source = self.open_source(name).ok()?;
         let file = File::from(source.as_fd().try_clone_to_owned().ok()?);
-        let text = file.get_xattr(ROOT_XATTR).ok().flatten().unwrap_or_default();
-        let root = text.trim_ascii_end().rsplit(|&b| b == b' ').next().and_then(Root256::from_hex);
-        let is_noted = |root: &Root256| text == noted(&source.stamp(), *root).as_bytes();
-        root.filter(is_noted).or_else(|| hash_source(&source).ok().map(|hashes| hashes.root))
+        let note = file.get_xattr(ROOT_XATTR).ok().flatten()?;
+        let root = note.strip_prefix(&noted(&source.stamp())[..])?;
+        root.try_into().ok().map(Root256)
+    }
+
+    /// Reads a kept object, and notes what it hashes to.
+    pub fn read_root(&self, name: &ObjectName) -> Option<Root256> {
+        let source = self.open_source(name).ok()?;
+        let root = hash_source(&source).ok()?.root;
+        note_root(&source, root);
+        Some(root)
     }
 }
 
@@ -347,10 +360,10 @@ mod tests {
 
     /// An exchange that was restarted read all that its spool held before it dialled.
     #[test]
-    fn a_kept_object_is_read_only_where_it_was_changed_since() {
+    fn by_which_root_a_file_was_kept_is_known_until_it_is_written_to() {
         let dir = tempfile::tempdir().expect("a directory");
         let (name, noted) = (ObjectName::new(b"d/one").expect("valid"), Root256([0xab; 32]));
-        let of = |bytes: &[u8]| Some(Root256(*blake3::hash(bytes).as_bytes()));
+        let another = Some(Root256(*blake3::hash(b"another").as_bytes()));
         let spool = Spool::open(dir.path(), &peers()).expect("new");
         let root = &spool.peers()[0].root;
         let part = root.open_part(&name, ByteCount(3), noted).expect("a part");
@@ -358,12 +371,14 @@ mod tests {
         part.keep_unsynced().expect("kept");
         let file = File::options().write(true).open(dir.path().join("trader1/d/one")).expect("there");
         let takes_notes = file.set_xattr("user.test", b"").is_ok();
-        assert_eq!(root.kept_root(&name), if takes_notes { Some(noted) } else { of(b"one") });
+        assert_eq!(root.noted_root(&name), takes_notes.then_some(noted));
         file.set_modified(std::time::UNIX_EPOCH).expect("set");
-        assert_eq!(root.kept_root(&name), of(b"one"));
+        assert_eq!(root.noted_root(&name), None);
         keep(&spool.peers()[0], "d/one", b"another");
-        assert_eq!(root.kept_root(&name), of(b"another"));
-        assert_eq!(root.kept_root(&ObjectName::new(b"none").expect("valid")), None);
+        assert_eq!((root.noted_root(&name), root.read_root(&name)), (None, another));
+        assert_eq!(root.noted_root(&name), another.filter(|_| takes_notes));
+        let none = ObjectName::new(b"none").expect("valid");
+        assert_eq!((root.noted_root(&none), root.read_root(&none)), (None, None));
     }
 
     #[test]

@@ -68,6 +68,16 @@ pub enum Action {
         /// Which attempt.
         generation: Generation,
     },
+    /// Read an object that is here from an earlier run: where it has not this root, call
+    /// [`Flow::handle_source_failed`].
+    Check {
+        /// Which object.
+        id: ObjectId,
+        /// Which attempt.
+        generation: Generation,
+        /// BLAKE3 of all of it.
+        root: Root256,
+    },
     /// The final file is what it should be, but perhaps for its mode and time: give it those that are known of it.
     SetAttributes {
         /// Which object.

@@ -239,6 +239,14 @@ impl Flow {
         self.make_room(ByteCount(0));
     }
 
+    /// The same of one that was kept by this root and has not been read since: that is asked for.
+    pub fn keep_unread(&mut self, name: ObjectName, size: ByteCount, root: Root256) {
+        self.keep(name.clone(), size, Some(root));
+        if let Some(id) = self.id_of(&name).filter(|&id| matches!(self.at(id).state(), ObjectState::Present { .. })) {
+            self.actions.push_back(Action::Check { id, generation: self.at(id).generation, root });
+        }
+    }
+
     /// Deals out what is absent to the links that are first choice for it. To be called when the list or the links
     /// have changed; a flow that fetches on demand has nothing to deal out.
     pub fn share_out(&mut self, now: Time) {

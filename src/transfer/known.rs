@@ -273,7 +273,7 @@ impl Flow {
 
     pub(super) fn drop_from_table(&mut self, id: ObjectId) {
         let object = self.at(id);
-        debug_assert!(object.readers.is_empty() || self.kind == Kind::Fetch, "it is read: {object:?}");
+        debug_assert!(object.readers.is_empty(), "it is read: {object:?}");
         let (failed, state) = (object.problem.is_some(), object.state());
         let expected = object.expected().unwrap_or_default();
         self.totals.failed -= u64::from(failed);

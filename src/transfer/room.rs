@@ -69,9 +69,16 @@ impl Room {
         }
     }
 
+    /// All who may go.
     #[cfg(test)]
-    pub(super) fn evictable(&self) -> impl Iterator<Item = (ObjectId, ByteCount, bool)> {
-        self.evictable.iter().map(|&(undelivered, _, id, size)| (id, size, !undelivered))
+    pub(super) fn evictable(&self) -> impl Iterator<Item = ObjectId> {
+        self.evictable.iter().map(|&(_, _, id, _)| id)
+    }
+
+    /// Whether it may go, with just these marks.
+    #[cfg(test)]
+    pub(super) fn is_marked(&self, id: ObjectId, size: ByteCount, delivered: bool, last_use: Time) -> bool {
+        self.evictable.contains(&(!delivered, kept_until(size, delivered, last_use), id, size))
     }
 
     /// Who has been kept for no one longer than need be.

@@ -316,6 +316,7 @@ impl Flow {
     pub(super) fn unmark_evictable(&mut self, id: ObjectId) {
         let Some(room) = &mut self.room else { return };
         let object = &self.objects[id.0 as usize];
+        // Whatever is marked may go: it is unmarked before it may not, or has other marks.
         if !object.is_evictable() {
             return;
         }

@@ -1,5 +1,8 @@
 //! Sites whose nodes are all killed on the way and go on where they were: what was sent once is not sent again.
 
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+
 use rand::RngExt as _;
 
 use super::proxy::Proxy;
@@ -85,4 +88,27 @@ fn what_was_sent_before_all_nodes_were_killed_is_not_sent_again() {
         let on_links = before.sent_by_exchanges - before.had_by_traders;
         check("exchanges to traders", before.sent_by_exchanges + after.sent_by_exchanges, on_links);
     }
+}
+
+/// What was kept is believed when an exchange starts again, and read beside all else.
+#[test]
+fn what_a_spool_lost_while_its_exchange_was_down_goes_and_nothing_else_does() {
+    let plan = Plan { segments: 3, records: 10_000, exchanges: 1, links: 1, blocks: true, ..Plan::default() };
+    let mut site = Site::start(plan);
+    site.until_converged();
+    site.kill("e1");
+    let spooled = |site: &Site, segment: usize| {
+        let name = site.local("t1", segment).file_name().expect("a name").to_owned();
+        site.path("e1").join("spool/t1").join(name)
+    };
+    let damaged = spooled(&site, 1);
+    let file = File::options().write(true).open(&damaged).expect("it was delivered a moment ago");
+    let written = file.metadata().and_then(|seen| seen.modified()).expect("told");
+    let byte = fs::read(&damaged).expect("readable")[7];
+    file.write_all_at(&[!byte], 7).expect("written");
+    file.set_modified(written).expect("set");
+    site.run("e1");
+    site.until("what was damaged is gone", |_| !damaged.exists());
+    assert!((2..=3).all(|segment| spooled(&site, segment).exists()), "{}", site.report());
+    site.until_converged();
 }

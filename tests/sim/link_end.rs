@@ -101,6 +101,7 @@ impl World {
                     Action::OpenPart { .. }
                     | Action::Discard { .. }
                     | Action::Hash { .. }
+                    | Action::Check { .. }
                     | Action::SetAttributes { .. } => {
                         panic!("these links carry whole objects")
                     }

@@ -151,7 +151,8 @@ impl Side {
                     self.has.insert(self.fetch.name(id).clone(), bytes);
                     self.fetch.handle_committed(id, generation, Time::ZERO);
                 }
-                Action::Evict { .. } | Action::Remove { .. } | Action::Discard { .. } | Action::Hash { .. } => {}
+                Action::Evict { .. } | Action::Remove { .. } | Action::Discard { .. } => {}
+                Action::Hash { .. } | Action::Check { .. } => {}
                 Action::OpenPart { .. } | Action::SetAttributes { .. } => panic!("no range was ever offered"),
             }
         }

@@ -245,7 +245,7 @@ impl Node {
                         disk.insert(flow.name(object).clone(), part);
                         flow.handle_committed(object, generation, now);
                     }
-                    Action::Discard { .. } | Action::SetAttributes { .. } => {}
+                    Action::Discard { .. } | Action::SetAttributes { .. } | Action::Check { .. } => {}
                     Action::Hash { id: object, generation } => {
                         let content = entry(flow.name(object), &disk[flow.name(object)]).content;
                         flow.handle_hashed(object, generation, content);

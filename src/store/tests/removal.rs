@@ -70,7 +70,7 @@ fn a_whole_root_is_held_against_its_markers() {
     assert_eq!(reading.is_done(&name("d/cut")).expect("readable"), Done::MarkerMissing);
 }
 
-/// What is not as it was marked is never passed over.
+/// As far as lengths tell.
 #[test]
 fn a_glance_sees_what_is_missing_cut_or_strange() {
     let site = Site::new();

@@ -313,7 +313,7 @@ impl World {
                         Action::OpenPart { id, generation, .. } => flow.handle_created(id, generation),
                         Action::Commit { id, generation, .. } => flow.handle_committed(id, generation, self.now),
                         Action::Create { .. } | Action::Abandon { .. } | Action::Discard { .. } => {}
-                        Action::Hash { .. } | Action::Evict { .. } | Action::Remove { .. } => {}
+                        Action::Hash { .. } | Action::Check { .. } | Action::Evict { .. } | Action::Remove { .. } => {}
                         Action::SetAttributes { .. } => {}
                     }
                 }
