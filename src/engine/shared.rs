@@ -216,7 +216,11 @@ impl Shared {
             Event::Failed { name, problem } => self.tell_failed(&name, &problem),
             Event::Forgotten { name } => tracing::debug!(object = %name, "gone at the peer"),
             Event::SourceFailed { name, reason } => {
-                tracing::warn!(object = %name, "not sent whole: {reason}; it is served again once it is stable");
+                let next = match self.stores[usize::from(flow.0)] {
+                    Store::Spool(_) => "it is fetched again when it is asked for",
+                    Store::Local(_) | Store::Remote(_) => "it is served again once it is stable",
+                };
+                tracing::warn!(object = %name, "not sent whole: {reason}; {next}");
                 (self.notify)(Notice::SourceFailed { flow, name });
             }
         }

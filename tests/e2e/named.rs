@@ -218,7 +218,7 @@ fn everything_is_fetched_once_and_what_is_here_is_skipped() {
 #[test]
 fn what_is_named_is_fetched_and_what_is_not_there_is_told() {
     let files = some_files();
-    let (site, address) = serving(&files);
+    let (mut site, address) = serving(&files);
     let home = site.path("c");
     let summary = fetched(address, &home, &["one", "no/such/file", "large", "x.success"]);
     assert_eq!(summary.fetched, 2);
@@ -227,7 +227,7 @@ fn what_is_named_is_fetched_and_what_is_not_there_is_told() {
     assert!(summary.failed[1].1.contains("there is no such object"), "{:?}", summary.failed);
     let expected = ["one", "large"].map(|name| (name.to_owned(), files[name].clone()));
     check(&home, &Files::from(expected));
-    assert!(site.log("t1").contains("client gone"));
+    site.until("the server has seen the client go", |site| site.log("t1").contains("client gone"));
 }
 
 #[test]

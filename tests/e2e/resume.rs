@@ -109,6 +109,7 @@ fn what_a_spool_lost_while_its_exchange_was_down_goes_and_nothing_else_does() {
     file.set_modified(written).expect("set");
     site.run("e1");
     site.until("what was damaged is gone", |_| !damaged.exists());
+    site.until("it is named", |site| site.log("e1").contains("what the spool had of it was damaged"));
     assert!((2..=3).all(|segment| spooled(&site, segment).exists()), "{}", site.report());
     site.until_converged();
 }
