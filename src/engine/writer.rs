@@ -16,7 +16,9 @@ use super::shared::{PartKey, Shared, Store, lock};
 use super::{Notice, spawn};
 use crate::limits;
 use crate::proto::duplex::Write;
-use crate::store::{Committer, FileMode, FileTime, Part, StoreError, hash_part, hash_source_unless, unseen_blocks};
+use crate::store::{
+    Committer, FileMode, FileTime, Hashes, Part, Stamp, StoreError, hash_part, hash_source_unless, unseen_blocks,
+};
 use crate::transfer::{Content, Fault, FlowId, ObjectState};
 use crate::units::{ByteCount, LinkId, ObjectId, ObjectName, Root256};
 use crate::uring::Buffer;
@@ -382,23 +384,28 @@ pub(super) fn spawn_committer(shared: Arc<Shared>, jobs: Receiver<CommitJob>) ->
 fn hash(shared: &Shared, key: PartKey) {
     let (flow, id, generation) = key;
     let Some(name) = current_name(shared, key) else { return };
-    let source = shared.stores[usize::from(flow.0)].root().open_source(&name);
-    let content = source.map_err(|error| error.to_string()).and_then(|source| {
-        let hashes = hash_source_unless(&source, || shared.is_over()).map_err(|error| error.to_string())?;
-        let stamp = source.stamp();
-        Ok(hashes.map(|hashes| Content {
-            size: stamp.size,
-            mtime_ns: stamp.mtime.0,
-            mode: stamp.mode.bits(),
-            root: hashes.root,
-            block_crcs: hashes.block_crcs,
-        }))
-    });
-    shared.with_flows(|flows, now| match content {
+    let read = read(shared, flow, &name);
+    shared.with_flows(|flows, now| match read {
         Ok(None) => {}
-        Ok(Some(content)) => flows.at(flow).handle_hashed(id, generation, content),
+        Ok(Some((stamp, hashes))) => {
+            let content = Content {
+                size: stamp.size,
+                mtime_ns: stamp.mtime.0,
+                mode: stamp.mode.bits(),
+                root: hashes.root,
+                block_crcs: hashes.block_crcs,
+            };
+            flows.at(flow).handle_hashed(id, generation, content);
+        }
         Err(reason) => flows.at(flow).handle_source_failed(id, generation, reason, now),
     });
+}
+
+/// What an object is and holds; `None` where the engine stops first.
+fn read(shared: &Shared, flow: FlowId, name: &ObjectName) -> Result<Option<(Stamp, Hashes)>, String> {
+    let source = shared.stores[usize::from(flow.0)].root().open_source(name).map_err(|error| error.to_string())?;
+    let hashes = hash_source_unless(&source, || shared.is_over()).map_err(|error| error.to_string())?;
+    Ok(hashes.map(|hashes| (source.stamp(), hashes)))
 }
 
 /// Holds what a spool has from an earlier run against its root: what a disk has lost meanwhile is fetched again. Where
@@ -406,13 +413,10 @@ fn hash(shared: &Shared, key: PartKey) {
 fn check(shared: &Shared, key: PartKey, root: Root256) {
     let (flow, id, generation) = key;
     let Some(name) = current_name(shared, key) else { return };
-    let source = shared.stores[usize::from(flow.0)].root().open_source(&name);
-    let found = source
-        .map_err(|error| error.to_string())
-        .and_then(|source| hash_source_unless(&source, || shared.is_over()).map_err(|error| error.to_string()));
-    let reason = match found {
-        Ok(hashes) if hashes.as_ref().is_none_or(|hashes| hashes.root == root) => return,
-        Ok(_) => "what the spool had of it was damaged".to_owned(),
+    let reason = match read(shared, flow, &name) {
+        Ok(None) => return,
+        Ok(Some((_, hashes))) if hashes.root == root => return,
+        Ok(Some(_)) => "what the spool had of it was damaged".to_owned(),
         Err(reason) => reason,
     };
     shared.with_flows(|flows, now| {
