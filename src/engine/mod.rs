@@ -45,6 +45,7 @@ use std::time::Duration;
 pub use connection::{LinkView, Traffic};
 pub use places::Places;
 pub use shared::Store;
+pub use writer::content_of;
 
 use crate::limits;
 use crate::proto::Protocol;

@@ -387,18 +387,20 @@ fn hash(shared: &Shared, key: PartKey) {
     let read = read(shared, flow, &name);
     shared.with_flows(|flows, now| match read {
         Ok(None) => {}
-        Ok(Some((stamp, hashes))) => {
-            let content = Content {
-                size: stamp.size,
-                mtime_ns: stamp.mtime.0,
-                mode: stamp.mode.bits(),
-                root: hashes.root,
-                block_crcs: hashes.block_crcs,
-            };
-            flows.at(flow).handle_hashed(id, generation, content);
-        }
+        Ok(Some((stamp, hashes))) => flows.at(flow).handle_hashed(id, generation, content_of(&stamp, hashes)),
         Err(reason) => flows.at(flow).handle_source_failed(id, generation, reason, now),
     });
+}
+
+/// What is told of an object that was read.
+pub fn content_of(stamp: &Stamp, hashes: Hashes) -> Content {
+    Content {
+        size: stamp.size,
+        mtime_ns: stamp.mtime.0,
+        mode: stamp.mode.bits(),
+        root: hashes.root,
+        block_crcs: hashes.block_crcs,
+    }
 }
 
 /// What an object is and holds; `None` where the engine stops first.

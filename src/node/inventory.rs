@@ -236,13 +236,7 @@ fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashed)>) {
     site.engine().with_flows(|flows, _| {
         let flow = flows.at(SECOND);
         for (name, stamp, Hashed { hashes, mark }) in hashed {
-            let content = Content {
-                size: stamp.size,
-                mtime_ns: stamp.mtime.0,
-                mode: stamp.mode.bits(),
-                root: hashes.root,
-                block_crcs: hashes.block_crcs,
-            };
+            let content = engine::content_of(&stamp, hashes);
             let is_other = |known: &Content| known.root != content.root;
             if flow.find(&name).and_then(|id| flow.content(id)).is_some_and(is_other) {
                 flow.withdraw(&name);
