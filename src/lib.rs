@@ -30,8 +30,8 @@
 //!
 //! # A byte's way
 //!
-//! Out: a file is mapped ([`store::Source`]); [`proto::duplex::Link::poll_transmit`] describes what goes next; the
-//! engine's worker lays headers and mapped ranges out as one train ([`uring::Gather`]) and sends it.
+//! Out: [`proto::duplex::Link::poll_transmit`] describes what goes next; the engine's worker reads it from the object's
+//! file ([`store::Source`]), lays headers and ranges out as one train ([`uring::Gather`]) and sends it.
 //! In: the worker receives into a pool buffer; [`proto::duplex::Link::handle_packets`] says which ranges of it belong
 //! where; the writer puts them into the part file ([`store::Part`]); the committer makes whole parts final
 //! ([`store::Committer`]). Every decision on the way is [`transfer::Flow`]'s.
@@ -53,8 +53,8 @@
 //! 3. A step of the core is: one input, then drain outputs. `handle_*`: something happened; `poll_*`: what to do next;
 //!    plain verbs: commands.
 //! 4. Outgoing data is described, not copied: a few header bytes and (object, offset, length).
-//! 5. A mapped source is handed to the kernel as address and length and never dereferenced: a file cut short is an
-//!    EFAULT from the send, not a SIGBUS. What must be looked at is read with `pread`.
+//! 5. Files are read and written, never mapped: one that is cut short is an error, not a SIGBUS. What is sent of an
+//!    object was read first, and its file found unchanged after that.
 //! 6. One send operation in flight a socket; a short send goes on where it stopped.
 //! 7. A buffer belongs to the driver, and with a ring to the kernel, from submission to its last completion. Tear-down:
 //!    shut down, cancel, reap all, free.

@@ -105,7 +105,7 @@ pub const TRAIN_BYTES_MIN: usize = 16 << 10;
 pub const TRAIN_IOVECS_MAX: usize = 1024;
 /// Pieces of so many bytes are sent from where they are; to copy shorter ones costs no more than to point to them.
 pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
-/// An object's last bytes are read and re-checked rather than mapped, up to this many.
+/// An object's last bytes, which are sent only when all of it was found unchanged: so many, or what fits the packet.
 pub const TAIL_BYTES_MAX: usize = 64 << 10;
 /// Bytes of ranges that may wait for the writer, and what it takes to keep them, before links stop reading.
 pub const WRITE_BACKLOG_MAX: usize = 32 << 20;

@@ -67,7 +67,7 @@ const IMPURE_PATHS: [&[&str]; 8] = [
     &["rand", "random"],
 ];
 /// Names that do so wherever they stand.
-const IMPURE_NAMES: [&str; 13] = [
+const IMPURE_NAMES: [&str; 12] = [
     "Instant",
     "SystemTime",
     "OsRng",
@@ -77,7 +77,6 @@ const IMPURE_NAMES: [&str; 13] = [
     "RandomState",
     "async",
     "io_uring",
-    "memmap2",
     "nix",
     "tokio",
     "tokio_uring",

@@ -13,7 +13,7 @@ use super::arriving::Arrived;
 use super::connection::Connection;
 use super::shared::Shared;
 use super::space::Space;
-use super::train::{Layout, OpenSource};
+use super::train::{Layout, OpenSource, push_part};
 use super::writer::WriteJob;
 use crate::limits;
 use crate::proto::Link;
@@ -27,13 +27,7 @@ use crate::wire::duplex::MIDDLE;
 use crate::wire::extended::{DataOf, Frame, Packer, Refusal, Segment};
 
 /// Lays out what the link has to send now, at most about `budget` bytes.
-pub(super) fn build(
-    shared: &Shared,
-    connection: &mut Connection,
-    train: &mut Gather,
-    budget: usize,
-    scratch: &mut Vec<u8>,
-) {
+pub(super) fn build(shared: &Shared, connection: &mut Connection, train: &mut Gather, budget: usize) {
     let n = connection.link.packet_len().bytes();
     let mut cap = limits::TRAIN_BYTES_MAX / n;
     let packets_max = (budget / n).clamp(1, cap);
@@ -68,7 +62,7 @@ pub(super) fn build(
             Piece::Seed(piece) => {
                 let (hello, packet_len) = (connection.link.hello(), connection.link.packet_len());
                 let padding_cursor = &mut connection.padding_cursor;
-                let mut layout = Layout { shared, packet_len, hello, padding_cursor, scratch: &mut *scratch };
+                let mut layout = Layout { shared, packet_len, hello, padding_cursor };
                 layout.add(train, &piece, None).expect("a packet without data can always be made");
                 cap -= 1;
             }
@@ -203,11 +197,8 @@ fn lay_out(shared: &Shared, connection: &mut Connection, train: &mut Gather, don
             Segment::DataRun { of, offset, packets, each } => {
                 let data = data(*of, *offset, packets * each);
                 for packet in 0..*packets {
-                    let piece = data.slice(packet * each..(packet + 1) * each);
                     // A packet that is begun may be taken back, so only whole ones are not copied.
-                    let is_long = *each >= limits::PIECE_BYTES_UNCOPIED_MIN;
-                    fits &= train.push_bytes(MIDDLE);
-                    fits &= if is_long { train.push_owned(&piece) } else { train.push_bytes(&piece) };
+                    fits &= train.push_bytes(MIDDLE) && push_part(train, &data, packet * each..(packet + 1) * each);
                 }
             }
             Segment::Padding { length } => {

@@ -1,5 +1,6 @@
-//! Pieces become trains: header bytes, mapped ranges and padding in the order in which they go out.
+//! Pieces become trains: header bytes, ranges of objects and padding in the order in which they go out.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,16 +24,24 @@ pub(super) struct OpenSource {
     file: Arc<Source>,
 }
 
+/// Adds a part of `bytes`: a short one is copied, a long one is sent from where it is. False: the train is full.
+pub(super) fn push_part(train: &mut Gather, bytes: &Bytes, part: Range<usize>) -> bool {
+    if part.len() < limits::PIECE_BYTES_UNCOPIED_MIN {
+        train.push_bytes(&bytes[part])
+    } else {
+        train.push_owned(&bytes.slice(part))
+    }
+}
+
 /// What a piece is laid out with.
 pub(super) struct Layout<'a> {
     pub(super) shared: &'a Shared,
     pub(super) packet_len: PacketLen,
     pub(super) hello: &'a Hello,
     pub(super) padding_cursor: &'a mut u64,
-    pub(super) scratch: &'a mut Vec<u8>,
 }
 
-/// Most bytes that one piece takes up in a train's arena: a tail with its headers and padding.
+/// Most bytes that a piece takes up in a train though there was room for one packet: a tail with headers and padding.
 pub(super) fn worst_piece_bytes(packet_len: PacketLen) -> usize {
     let n = packet_len.bytes();
     (limits::TAIL_BYTES_MAX.div_ceil(n - MIDDLE.len()) + 2) * n
@@ -84,7 +93,7 @@ impl Layout<'_> {
         };
         let source = source.ok_or("it was not opened")?;
         source.has_length_of(data)?;
-        if data.tail { self.add_tail(train, piece, data, source) } else { self.add_mapped(train, piece, data, source) }
+        self.add_data(train, piece, data, source)
     }
 
     fn add_control(&mut self, train: &mut Gather, piece: &Piece) {
@@ -97,38 +106,20 @@ impl Layout<'_> {
         }
     }
 
-    /// Whole packets of mapped bytes.
-    fn add_mapped(&self, train: &mut Gather, piece: &Piece, data: Data, source: &OpenSource) -> Result<(), String> {
-        let map = source.file.map().map_err(|error| error.to_string())?.ok_or("it is empty now")?;
-        let n = self.packet_len.bytes();
-        let (mut offset, end) = (data.offset.0, data.offset.0 + data.length as u64);
-        let first = n - piece.header.len();
-        let mut fits = train.push_bytes(&piece.header) && train.push_mapped(map, offset, first);
-        offset += first as u64;
-        while offset < end {
-            let each = n - piece.middle.len();
-            fits &= train.push_bytes(&piece.middle) && train.push_mapped(map, offset, each);
-            offset += each as u64;
-        }
-        assert!(fits, "a piece was asked for that fits the train");
-        Ok(())
-    }
-
-    /// An object's last bytes: read, and the file found unchanged after all of it was read or sent.
-    fn add_tail(&mut self, train: &mut Gather, piece: &Piece, data: Data, source: &OpenSource) -> Result<(), String> {
-        self.scratch.resize(data.length, 0);
-        source.file.read_exact_at(self.scratch, data.offset).map_err(|error| error.to_string())?;
-        source.file.verify_unchanged().map_err(|error| error.to_string())?;
+    /// Bytes of an object, read, and the file found unchanged after that. The packet behind its last bytes is padded.
+    fn add_data(&mut self, train: &mut Gather, piece: &Piece, data: Data, source: &OpenSource) -> Result<(), String> {
+        let length = ByteCount(data.length as u64);
+        let space = Space::new(&self.shared.spaces, length);
+        let bytes = source.read(space, data.offset, length).map_err(|error| error.to_string())?;
         let n = self.packet_len.bytes();
         let mut fits = train.push_bytes(&piece.header);
-        let mut rest = self.scratch.as_slice();
-        let mut room = n - piece.header.len();
+        let (mut at, mut room) = (0, n - piece.header.len());
         loop {
-            let (now, later) = rest.split_at(rest.len().min(room));
-            fits &= train.push_bytes(now);
-            room -= now.len();
-            rest = later;
-            if rest.is_empty() {
+            let end = bytes.len().min(at + room);
+            fits &= push_part(train, &bytes, at..end);
+            room -= end - at;
+            at = end;
+            if at == bytes.len() {
                 break;
             }
             fits &= train.push_bytes(&piece.middle);

@@ -23,8 +23,7 @@ use super::{EngineError, Notice};
 use crate::limits;
 use crate::proto::extended::Piece;
 use crate::proto::{Link, LinkError, Received};
-use crate::transfer::pace;
-use crate::units::{ByteCount, LinkId, Rate, Time};
+use crate::units::{ByteCount, LinkId, Time};
 use crate::uring::{Buffer, Completion, Driver, Gather, Outcome, Pool, Token, socket};
 
 /// A connection, by what is spoken over it.
@@ -64,7 +63,6 @@ struct Worker {
     touched: BTreeSet<LinkId>,
     /// Links that want to receive and found no buffer.
     starved: BTreeSet<LinkId>,
-    scratch: Vec<u8>,
     /// All links are to end; those still busy are cut off at this time.
     drain_by: Option<Time>,
 }
@@ -109,7 +107,6 @@ impl Worker {
             connections: BTreeMap::new(),
             touched: BTreeSet::new(),
             starved: BTreeSet::new(),
-            scratch: Vec::new(),
             drain_by: None,
         })
     }
@@ -251,7 +248,7 @@ impl Worker {
                             Spoken::Session(connection) => connection.handle_sent(bytes),
                         }
                     }
-                    Err(error) => self.handle_send_failed(id, &error),
+                    Err(error) => self.close(id, socket::describe(&error)),
                 }
             }
         }
@@ -323,24 +320,6 @@ impl Worker {
             (connection.damaged, connection.misfit) = (error.is_damage(), error.is_misfit());
         }
         self.close(id, error.to_string());
-    }
-
-    /// EFAULT is a mapped file that was cut short. The packet on the wire cannot be finished with true bytes, so the
-    /// link ends; it is made anew, and the object is pending until it is stable.
-    fn handle_send_failed(&mut self, id: LinkId, error: &std::io::Error) {
-        if error.raw_os_error() == Some(nix::libc::EFAULT)
-            && let Some(Spoken::Site(connection)) = self.connections.get_mut(&id)
-            && let Some(source) = connection.source.take()
-        {
-            let serve = connection.serve;
-            let reason = "it was cut short while it was sent".to_owned();
-            self.shared.with_flows(|flows, now| {
-                flows.at(serve).handle_source_failed(source.id, source.generation, reason, now);
-            });
-            self.close(id, "a file was cut short while it was sent; the link is made anew".into());
-        } else {
-            self.close(id, socket::describe(error));
-        }
     }
 
     // -- pumping -----------------------------------------------------------------------------------------------------
@@ -445,11 +424,10 @@ impl Worker {
             Some(Spoken::Session(connection)) => return connection.build(train, self.shared.now()),
             None => return,
         };
-        let rate = connection.flight.send_rate.rate(self.shared.now());
-        let budget = pace::train_bytes(rate);
-        tune(connection, rate);
+        let budget = connection.flight.send_rate.train_bytes(self.shared.now());
+        tune(connection, budget);
         if let Link::Extended(_) = connection.link {
-            frames::build(&self.shared, connection, train, budget, &mut self.scratch);
+            frames::build(&self.shared, connection, train, budget);
             return;
         }
         let n = connection.link.packet_len();
@@ -485,7 +463,6 @@ impl Worker {
                 packet_len: n,
                 hello: connection.link.hello(),
                 padding_cursor: &mut connection.padding_cursor,
-                scratch: &mut self.scratch,
             };
             let added = opened.and_then(|()| layout.add(train, &piece, connection.source.as_ref()));
             let link = &mut connection.link;
@@ -494,9 +471,6 @@ impl Worker {
                     if piece.data.is_some_and(|data| data.tail) {
                         connection.source = None;
                         self.shared.with_flows(|flows, now| link.handle_tail_read(now, flows.at(serve)));
-                    } else if piece.data.is_some() {
-                        // Its tail is read only after these bytes were sent.
-                        return;
                     }
                 }
                 Err(reason) => {
@@ -569,8 +543,8 @@ fn give_back(shared: &Shared, connection: &mut Spoken, reason: &str) {
 
 /// Tells the kernel how much may wait unsent in the socket: enough to keep the link busy, little enough that a request
 /// is never long behind data.
-fn tune(connection: &mut Connection, rate: Option<Rate>) {
-    let wanted = (2 * pace::train_bytes(rate)) as u32;
+fn tune(connection: &mut Connection, train_bytes: usize) {
+    let wanted = (2 * train_bytes) as u32;
     let differs = wanted > connection.unsent_max.saturating_mul(3) / 2 || wanted < connection.unsent_max / 2;
     if differs && socket::set_not_sent_low_water(&connection.flight.socket, wanted).is_ok() {
         connection.unsent_max = wanted;

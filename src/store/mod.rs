@@ -5,7 +5,7 @@
 //!
 //! - [`Root`] is a directory held by descriptor. Every name is resolved beneath it; no symbolic link leads out.
 //! - [`scan()`] lists what is in a root; [`SegmentSpec`] says what should be; [`Watch`] says when to look again.
-//! - [`Source`] is an object being sent: mapped for the kernel, never dereferenced here.
+//! - [`Source`] is an object being sent: read, and then found unchanged.
 //! - [`Part`] is an object that is arriving, under a private name; [`Committer`] makes whole parts durable in
 //!   groups and writes their `.success` [`Marker`]s last (invariant 8 of the [crate]).
 //! - [`hash_source`] reads an object into its [`Hashes`], and [`HashCache`] remembers them over restarts; a receiver

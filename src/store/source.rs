@@ -1,17 +1,15 @@
 //! An object that is being sent.
 //!
-//! Its file is mapped, and the kernel sends from the map's pages; nobody here looks into them. A file cut short
-//! under us is then a failed send, not a signal (invariant 5 of the [crate]). Whatever must look at bytes
-//! reads them with [`Source::read_exact_at`]. Before an object's last bytes are sent, [`Source::verify_unchanged`]
-//! says whether what was sent is one consistent version of it.
+//! Its bytes are read with [`Source::read_exact_at`], never mapped: a file cut short under us is an error and not a
+//! signal (invariant 5 of the [crate]). [`Source::verify_unchanged`] says afterwards whether all that was read is of
+//! one version of it.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{FileStat, fstat};
@@ -102,14 +100,13 @@ pub(super) enum Origin {
     Part,
 }
 
-/// An object that is being sent: its open file and its map.
+/// An object that is being sent: its open file, and what that was when it was opened.
 #[derive(Debug)]
 pub struct Source {
     root: Arc<Path>,
     name: ObjectName,
     file: OwnedFd,
     stamp: Stamp,
-    map: OnceLock<Arc<MmapRaw>>,
     origin: Origin,
     settled: bool,
 }
@@ -118,7 +115,7 @@ impl Source {
     /// Takes over `file`, which `stamp` describes.
     pub(super) fn new(root: Arc<Path>, name: ObjectName, file: OwnedFd, stamp: Stamp, origin: Origin) -> Self {
         let settled = stamp.is_settled(file_clock());
-        Self { root, name, file, stamp, map: OnceLock::new(), origin, settled }
+        Self { root, name, file, stamp, origin, settled }
     }
 
     /// The object's name.
@@ -141,25 +138,6 @@ impl Source {
     /// the same tick of the clock.
     pub fn is_settled(&self) -> bool {
         self.settled
-    }
-
-    /// The whole object as memory for the kernel to send from, `None` for an empty one. Never to be dereferenced:
-    /// pages beyond the end of a file that was cut short are SIGBUS to user space. Mapped when it is first asked for:
-    /// most small objects are read instead.
-    pub fn map(&self) -> Result<Option<&Arc<MmapRaw>>, SourceError> {
-        if self.stamp.size.0 == 0 || self.map.get().is_some() {
-            return Ok(self.map.get());
-        }
-        let length = usize::try_from(self.stamp.size.0).map_err(|_| self.io("map", Errno::EFBIG))?;
-        let map = MmapOptions::new().len(length).map_raw_read_only(&self.file).map_err(|cause| SourceError::Io {
-            root: self.root.to_path_buf(),
-            name: self.name.clone(),
-            operation: "map",
-            cause,
-        })?;
-        // Advice: a kernel that does not take it is as good without.
-        let _ = map.advise(Advice::Sequential);
-        Ok(Some(self.map.get_or_init(|| Arc::new(map))))
     }
 
     /// Fills `buffer` with the bytes from `offset` on. An end of file within it is [`SourceError::Shrunk`].

@@ -55,6 +55,13 @@ impl Meter {
         if open < 5 * WINDOW { Some(self.rate) } else { Some(Rate(self.bytes as f64 / open.as_secs_f64())) }
     }
 
+    /// [`train_bytes`] at this rate. Before the first reading it is an eighth of what has passed: a fast link need not
+    /// wait for one, and a slow link is not given more than it can carry.
+    pub fn train_bytes(&self, now: Time) -> usize {
+        let unmeasured = || (self.bytes as usize / 8).clamp(4 * limits::TRAIN_BYTES_MIN, limits::TRAIN_BYTES_MAX);
+        self.rate(now).map_or_else(unmeasured, train_bytes)
+    }
+
     fn turn(&mut self, now: Time) {
         let since = *self.since.get_or_insert(now);
         let open = now.since(since);
@@ -70,9 +77,8 @@ impl Meter {
 
 /// How many bytes to hand to a socket at once: what the link carries in [`limits::TRAIN_TIME`], so that a
 /// request never waits long behind data.
-pub fn train_bytes(rate: Option<Rate>) -> usize {
-    let paced = rate.map_or(4 * limits::TRAIN_BYTES_MIN, |rate| rate.bytes_in(limits::TRAIN_TIME).0 as usize);
-    paced.clamp(limits::TRAIN_BYTES_MIN, limits::TRAIN_BYTES_MAX)
+pub fn train_bytes(rate: Rate) -> usize {
+    (rate.bytes_in(limits::TRAIN_TIME).0 as usize).clamp(limits::TRAIN_BYTES_MIN, limits::TRAIN_BYTES_MAX)
 }
 
 /// How many bytes a link should have on order: what it carries in [`limits::REQUEST_AHEAD`], so that it never
@@ -114,8 +120,26 @@ mod tests {
 
     #[test]
     fn a_train_is_paced_within_its_bounds() {
-        assert_eq!(train_bytes(Some(Rate(1.5e6))), 30_000);
-        assert_eq!(train_bytes(Some(Rate(1.0))), limits::TRAIN_BYTES_MIN);
-        assert_eq!(train_bytes(Some(Rate(1e10))), limits::TRAIN_BYTES_MAX);
+        assert_eq!(train_bytes(Rate(1.5e6)), 30_000);
+        assert_eq!(train_bytes(Rate(1.0)), limits::TRAIN_BYTES_MIN);
+        assert_eq!(train_bytes(Rate(1e10)), limits::TRAIN_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_train_grows_with_what_has_passed_until_there_is_a_reading() {
+        let mut meter = Meter::default();
+        meter.start(at(0));
+        let mut trains = Vec::new();
+        for _ in 0..40 {
+            trains.push(meter.train_bytes(at(10)));
+            meter.add(ByteCount(trains[trains.len() - 1] as u64), at(10));
+        }
+        assert_eq!(trains[..8], [4 * limits::TRAIN_BYTES_MIN; 8]);
+        assert!(trains.is_sorted() && trains[39] == limits::TRAIN_BYTES_MAX, "{trains:?}");
+        // 700,000 bytes in 200 ms.
+        meter = Meter::default();
+        meter.start(at(0));
+        meter.add(ByteCount(700_000), at(200));
+        assert_eq!(meter.train_bytes(at(200)), 70_000);
     }
 }

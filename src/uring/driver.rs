@@ -63,7 +63,7 @@ pub enum Outcome {
     Sent {
         /// The train, already advanced by the bytes sent; `is_done()` says whether that is all.
         train: Gather,
-        /// Bytes sent. ECANCELED after [`Driver::cancel`], EFAULT for a mapped file that was cut short.
+        /// Bytes sent. ECANCELED after [`Driver::cancel`].
         result: io::Result<usize>,
     },
 }

@@ -1,8 +1,6 @@
 //! What one send carries: pieces of memory in order, and what keeps them alive.
 //!
-//! Small things (headers, tails) are copied into an arena of the train's own; static bytes, padding and mapped files
-//! are pointers. A mapped file is never looked at here: its address and length go to the kernel, so a file cut short
-//! under us is an EFAULT from the send.
+//! Short things are copied into an arena of the train's own; static bytes and long ranges are pointers.
 //!
 //! Life of a train: `push_*` until it is full or nothing is left, then [`Driver::send`](super::Driver::send), which
 //! gives it back advanced by what went out; sent again until [`Gather::is_done`]; then [`Gather::clear`] and over
@@ -14,10 +12,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::MmapRaw;
 use nix::libc;
 
 use super::buffer::Mapping;
@@ -33,10 +29,10 @@ pub struct Gather {
     arena_used: usize,
     /// The last piece ends at the arena's end, so that more arena bytes make it longer.
     open: bool,
-    /// Every piece is readable by the kernel, or refused by it with EFAULT, while `self` is unchanged: it lies in
-    /// `arena`, in static memory, or in what `keep` holds.
+    /// Every piece is readable by the kernel while `self` is unchanged: it lies in `arena`, in static memory, or in
+    /// what `keep` holds.
     pieces: Vec<libc::iovec>,
-    keep: Vec<Keep>,
+    keep: Vec<Bytes>,
     /// First piece that is not wholly sent.
     first: usize,
     /// Bytes of all pieces from `first` on.
@@ -50,11 +46,6 @@ pub struct Mark {
     pieces: usize,
     last_len: usize,
     arena_used: usize,
-}
-
-enum Keep {
-    Owned(#[expect(dead_code, reason = "it is held, not looked at")] Bytes),
-    Mapped(Arc<MmapRaw>),
 }
 
 // SAFETY: the raw pointers in `pieces` lead to memory that is static, or owned by this value through `arena` and
@@ -127,29 +118,9 @@ impl Gather {
             return false;
         }
         if !bytes.is_empty() {
-            self.keep.push(Keep::Owned(bytes.clone()));
+            self.keep.push(bytes.clone());
         }
         self.push_piece(bytes.as_ptr(), bytes.len());
-        true
-    }
-
-    /// Adds `len` bytes from `offset` of a mapped file, as address and length. False: the train is full, and nothing
-    /// changed. The file may be shorter by now than its mapping: then the send fails with EFAULT.
-    ///
-    /// # Panics
-    /// When the range is not within the mapping: what may be asked for was checked against the object's size.
-    pub fn push_mapped(&mut self, map: &Arc<MmapRaw>, offset: u64, len: usize) -> bool {
-        let start = usize::try_from(offset).ok().filter(|start| *start <= map.len() && len <= map.len() - start);
-        let Some(start) = start else { panic!("{len} bytes at {offset} of a mapping of {}", map.len()) };
-        if !self.has_room(len, true) {
-            return false;
-        }
-        let kept = matches!(self.keep.last(), Some(Keep::Mapped(last)) if Arc::ptr_eq(last, map));
-        if !kept && len > 0 {
-            self.keep.push(Keep::Mapped(Arc::clone(map)));
-        }
-        // SAFETY: `start <= map.len()` was checked above, so the result is within the mapping or just behind it.
-        self.push_piece(unsafe { map.as_ptr().add(start) }, len);
         true
     }
 
@@ -239,8 +210,7 @@ impl Gather {
     /// Sends once with a plain system call that does not wait, and advances by what went out.
     ///
     /// # Errors
-    /// What `sendmsg` says: EAGAIN when the socket takes nothing now, EFAULT when a mapped file is shorter than its
-    /// mapping.
+    /// What `sendmsg` says: EAGAIN when the socket takes nothing now.
     pub(super) fn send_once(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         let message = self.message();
         // SAFETY: `message` points to `pieces` from `first` on, which are valid for the kernel to read, and not changed
@@ -346,17 +316,8 @@ impl Arena {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
-
-    const FILE_BYTES: usize = 8000;
-
-    fn file_map() -> (Vec<u8>, Arc<MmapRaw>) {
-        let content: Vec<u8> = (0..FILE_BYTES).map(|place| (place % 239) as u8).collect();
-        let mut file = tempfile::tempfile().expect("a temporary file");
-        file.write_all(&content).expect("room for it");
-        (content, Arc::new(memmap2::MmapOptions::new().map_raw_read_only(&file).expect("a mapping")))
-    }
 
     /// Bytes that still fit into the arena.
     fn arena_left(train: &Gather) -> usize {
@@ -443,16 +404,16 @@ mod tests {
         let mut train = Gather::with_arena(3);
         assert!(!train.push_bytes(b"four"));
         assert!(train.push_bytes(b"abc") && !train.push_bytes(b"d"));
-        let (content, map) = file_map();
+        let owned = Bytes::from_static(b"+");
         while train.iovecs_left() > 0 {
             assert!(train.push_static(b"-") || train.iovecs_left() == 0);
-            assert!(train.push_mapped(&map, 0, 1) || train.iovecs_left() == 0);
+            assert!(train.push_owned(&owned) || train.iovecs_left() == 0);
         }
         let len = train.len_bytes();
-        assert!(!train.push_static(b"-") && !train.push_mapped(&map, 1, 1) && !train.push_bytes(b"-"));
+        assert!(!train.push_static(b"-") && !train.push_owned(&owned) && !train.push_bytes(b"-"));
         assert!(train.push_bytes(b"") && train.push_static(b""), "nothing fits anywhere");
         assert_eq!(train.len_bytes(), len);
-        assert_eq!(bytes_of(&mut train)[4], content[0]);
+        assert_eq!(bytes_of(&mut train)[..6], *b"abc-+-");
 
         let padding = Bytes::from(vec![0; TRAIN_BYTES_MAX]);
         train.clear();
@@ -461,24 +422,15 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "bytes at 8000 of a mapping of 8000")]
-    fn range_beyond_the_mapping_is_a_broken_invariant() {
-        let (_, map) = file_map();
-        assert!(Gather::with_arena(0).push_mapped(&map, FILE_BYTES as u64, 0));
-        Gather::with_arena(0).push_mapped(&map, FILE_BYTES as u64, 1);
-    }
-
-    #[test]
     fn kept_memory_is_let_go_by_clear_only() {
-        let (_, map) = file_map();
+        let owned = Bytes::from(vec![b'o'; 100]);
         let mut train = Gather::with_arena(0);
         let empty = train.mark();
-        assert!((0..100).all(|place| train.push_mapped(&map, place, 1)));
-        assert_eq!(Arc::strong_count(&map), 2, "once for a map in a row");
+        assert!((0..100).all(|place| train.push_owned(&owned.slice(place..=place))));
         train.truncate_to(empty);
-        assert_eq!((Arc::strong_count(&map), train.len_bytes()), (2, 0));
+        assert_eq!((owned.is_unique(), train.len_bytes()), (false, 0));
         train.clear();
-        assert_eq!(Arc::strong_count(&map), 1);
+        assert!(owned.is_unique());
     }
 
     #[test]
@@ -507,7 +459,6 @@ mod tests {
         Copy(Vec<u8>),
         Static(usize),
         Owned(usize, usize),
-        Mapped(usize, usize),
         Undone(usize),
         Filled(usize),
     }
@@ -516,8 +467,7 @@ mod tests {
         prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..40).prop_map(Step::Copy),
             (0..8usize).prop_map(Step::Static),
-            (0..500usize, 0..300usize).prop_map(|(start, len)| Step::Owned(start, len)),
-            (0..6000usize, 0..2000usize).prop_map(|(start, len)| Step::Mapped(start, len)),
+            (0..6000usize, 0..2000usize).prop_map(|(start, len)| Step::Owned(start, len)),
             (0..50usize).prop_map(Step::Undone),
             (0..50usize).prop_map(Step::Filled),
         ]
@@ -532,8 +482,7 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             static WORDS: &[u8] = b"M:N:E:R:";
-            let (content, map) = file_map();
-            let owned: Bytes = content.iter().rev().copied().collect();
+            let owned: Bytes = (0..8000).map(|place| (place % 239) as u8).collect();
             let mut train = Gather::with_arena(1 << 16);
             let mut expected = Vec::new();
             for step in steps {
@@ -550,13 +499,9 @@ mod tests {
                         prop_assert!(train.push_owned(&owned.slice(start..start + len)));
                         expected.extend(&owned[start..start + len]);
                     }
-                    Step::Mapped(start, len) => {
-                        prop_assert!(train.push_mapped(&map, start as u64, len));
-                        expected.extend(&content[start..start + len]);
-                    }
                     Step::Undone(len) => {
                         let mark = train.mark();
-                        prop_assert!(train.arena_mut(len).is_some() && train.push_mapped(&map, 0, len));
+                        prop_assert!(train.arena_mut(len).is_some() && train.push_owned(&owned.slice(..len)));
                         train.truncate_to(mark);
                     }
                     Step::Filled(len) => {

@@ -1,7 +1,6 @@
 //! Rings and their twin against real sockets and files, by the same tests. Where the kernel refuses rings, theirs say
 //! so and end.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -13,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
 
 use super::{Buffer, Driver, DriverKind, Gather, Outcome, Pool, RingError, Token, socket};
@@ -35,9 +33,8 @@ macro_rules! of_each_driver {
 
 of_each_driver! {
     echo_returns_every_byte_over_a_narrow_socket: 8,
-    gather_of_1024_pieces_from_a_map_arrives_as_it_was_made: 8,
+    gather_of_1024_pieces_arrives_as_it_was_made: 8,
     receive_continues_behind_a_partial_packet: 8,
-    truncated_file_is_an_error_and_what_went_out_is_true: 8,
     cancelled_receive_gives_the_buffer_back: 8,
     cancelled_send_goes_on_where_it_stopped: 8,
     dropped_driver_gives_everything_back: 16,
@@ -78,22 +75,16 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|place| (place % 251) as u8 ^ (place / 251) as u8).collect()
 }
 
-fn mapped(content: &[u8]) -> (File, Arc<MmapRaw>) {
-    let mut file = tempfile::tempfile().expect("a temporary file");
-    file.write_all(content).expect("room for it");
-    let map = MmapOptions::new().map_raw_read_only(&file).expect("a mapping");
-    (file, Arc::new(map))
-}
-
-/// Packets of `M:` and payload from the map, as many as fit, and the bytes that they are.
-fn packets_from(map: &Arc<MmapRaw>, content: &[u8]) -> (Gather, Vec<u8>) {
+/// Packets of `M:` and payload, as many as fit, and the bytes that they are.
+fn packets_of(content: &Bytes) -> (Gather, Vec<u8>) {
     let mut train = Gather::new();
     let mut expected = Vec::new();
     let mut offset = 0;
     while offset + PACKET - 2 <= content.len() && train.iovecs_left() >= 2 {
-        assert!(train.push_static(b"M:") && train.push_mapped(map, offset as u64, PACKET - 2));
+        let payload = content.slice(offset..offset + PACKET - 2);
+        assert!(train.push_static(b"M:") && train.push_owned(&payload));
         expected.extend_from_slice(b"M:");
-        expected.extend_from_slice(&content[offset..offset + PACKET - 2]);
+        expected.extend_from_slice(&payload);
         offset += PACKET - 2;
     }
     (train, expected)
@@ -184,11 +175,10 @@ fn echo_returns_every_byte_over_a_narrow_socket(mut driver: Driver) {
     assert_eq!(driver.in_flight(), 0);
 }
 
-fn gather_of_1024_pieces_from_a_map_arrives_as_it_was_made(mut driver: Driver) {
-    let content = pattern(600 * (PACKET - 2));
-    let (_file, map) = mapped(&content);
+fn gather_of_1024_pieces_arrives_as_it_was_made(mut driver: Driver) {
+    let content = Bytes::from(pattern(600 * (PACKET - 2)));
     let (near, mut far) = tcp_pair();
-    let (train, expected) = packets_from(&map, &content);
+    let (train, expected) = packets_of(&content);
     assert_eq!((train.iovecs_left(), train.len_bytes()), (0, TRAIN_IOVECS_MAX / 2 * PACKET));
     let reader = thread::spawn(move || {
         let mut arrived = vec![0; TRAIN_IOVECS_MAX / 2 * PACKET];
@@ -209,39 +199,6 @@ fn receive_continues_behind_a_partial_packet(mut driver: Driver) {
     let (buffer, result) = next_received(&mut driver);
     assert_eq!(result.expect("bytes are there"), 11);
     assert_eq!(buffer.filled(), b"first half, second half");
-}
-
-fn truncated_file_is_an_error_and_what_went_out_is_true(mut driver: Driver) {
-    let content = pattern(512 * (PACKET - 2));
-    let (file, map) = mapped(&content);
-    let (near, mut far) = tcp_pair();
-    let (mut train, expected) = packets_from(&map, &content);
-    let kept = 300_000;
-    file.set_len(kept).expect("a shorter file");
-    let reader = thread::spawn(move || {
-        let mut arrived = Vec::new();
-        far.read_to_end(&mut arrived).expect("an orderly end");
-        arrived
-    });
-
-    let result = loop {
-        driver.send(Token(1), &near, train).expect("room for one more");
-        let (back, result) = next_sent(&mut driver);
-        train = back;
-        if result.is_err() {
-            break result;
-        }
-        assert!(!train.is_done(), "half of it is not there any more");
-    };
-    assert_eq!(errno(&result), Some(libc::EFAULT));
-    let sent = train.sent();
-
-    socket::shutdown(&near, Shutdown::Write).expect("a connected socket");
-    let arrived = reader.join().expect("the reader");
-    assert_eq!(arrived.len(), sent);
-    // The kernel may serve the rest of the last page, as zeroes.
-    let true_bytes = sent.min(kept as usize);
-    assert!(true_bytes > 0 && arrived[..true_bytes] == expected[..true_bytes]);
 }
 
 fn cancelled_receive_gives_the_buffer_back(mut driver: Driver) {

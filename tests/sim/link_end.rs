@@ -333,7 +333,7 @@ impl World {
         let this = self.conns.get_mut(&id).and_then(|conn| conn.ends[end].as_mut()).expect("the caller saw it");
         let Kind::Ours(link) = &mut this.kind else { return false };
         let n = link.packet_len();
-        let most = pace::train_bytes(Some(Rate(rate)));
+        let most = pace::train_bytes(Rate(rate));
         let node = &mut self.nodes[node];
         for _ in 0..SPIN {
             if this.train.len() >= most {

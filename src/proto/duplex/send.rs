@@ -140,7 +140,8 @@ impl Link {
         let head_len = if begins { begin_header_len(sending.size) } else { MIDDLE.len() };
         let (first, each) = (n - request_bytes - head_len, n - MIDDLE.len());
         let left = sending.size.0 - sending.offset.0;
-        let tail_max = limits::TAIL_BYTES_MAX.max(each) as u64;
+        // One that fits this packet, however long packets are, so that no train has to take two of a megabyte.
+        let tail_max = limits::TAIL_BYTES_MAX.max(first) as u64;
         let data = |length, tail| Data {
             id: sending.id,
             generation: sending.generation,

@@ -332,6 +332,25 @@ fn a_tail_is_alone_and_last_whatever_the_room() {
     assert_eq!(offset.0 as usize, limits::TAIL_BYTES_MAX + 1000);
 }
 
+/// A tail as long as a packet has room for without the object's size took a second packet for it, and with packets of a
+/// megabyte no train had room for two: the node ended.
+#[test]
+fn a_piece_fits_a_train_however_long_packets_are() {
+    for n in [1400, 65_530, 65_536, 65_550, 600_000, limits::PACKET_BYTES_MAX] {
+        for size in n - 14..=n + 2 {
+            let (mut a, mut b) = pair(n);
+            b.offers("x", bytes_of(1, size as usize));
+            a.wants(&["x"]);
+            let from_a = a.sends(at(0), 1);
+            b.receives(&from_a, at(0)).unwrap();
+            while let Some(piece) = b.poll(at(0), 1) {
+                let bytes = b.expand(&piece, at(0)).len();
+                assert!(bytes <= limits::TRAIN_BYTES_MAX, "{bytes} bytes of {size} in packets of {n}");
+            }
+        }
+    }
+}
+
 #[test]
 fn pending_answers_the_oldest_request_and_drops_it() {
     let (mut a, mut b) = pair(N);

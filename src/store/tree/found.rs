@@ -181,7 +181,7 @@ impl OpenFile {
         self.source.size()
     }
 
-    /// What can be mapped, and read ahead; its errors name the same path.
+    /// What can be read; its errors name the same path.
     pub fn source(&self) -> &Source {
         &self.source
     }

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -32,7 +31,7 @@ pub(super) struct Check {
 }
 
 /// All of them, in the order of the report.
-pub(super) const ALL: [Check; 18] = [
+pub(super) const ALL: [Check; 16] = [
     needed("ring of the engine's size", ring_of_full_size),
     optional("setup SINGLE_ISSUER", || setup(|flags| flags.single_issuer = true)),
     optional("setup DEFER_TASKRUN", || setup(|flags| (flags.single_issuer, flags.defer_taskrun) = (true, true))),
@@ -43,8 +42,6 @@ pub(super) const ALL: [Check; 18] = [
     needed("EXT_ARG timeout", wait_ends_in_time),
     needed("RECV", recv),
     needed("SENDMSG gather", sendmsg_gather),
-    needed("SENDMSG from a file map", sendmsg_from_map),
-    needed("SENDMSG EFAULT beyond a file's end", sendmsg_beyond_end),
     needed("ASYNC_CANCEL", cancel),
     needed("eventfd READ wake-up", wake_up),
     optional("SEND vectorized", send_vectorized),
@@ -100,29 +97,6 @@ fn sendmsg_gather() -> Result<(), String> {
     let pushed = train.push_bytes(PIECE) && train.push_static(PIECE);
     debug_assert!(pushed, "two small pieces");
     sends(train, &[PIECE, PIECE].concat())
-}
-
-fn sendmsg_from_map() -> Result<(), String> {
-    let (_file, map, content) = mapped_file()?;
-    let mut train = Gather::with_arena(PIECE.len());
-    let pushed = train.push_bytes(PIECE) && train.push_mapped(&map, 4000, 8000);
-    debug_assert!(pushed, "two small pieces");
-    sends(train, &[PIECE, &content[4000..12_000]].concat())
-}
-
-fn sendmsg_beyond_end() -> Result<(), String> {
-    let mut ring = small_ring()?;
-    let (near, _far) = sockets()?;
-    let (file, map, _) = mapped_file()?;
-    file.set_len(0).map_err(said)?;
-    let mut train = Gather::with_arena(0);
-    let pushed = train.push_mapped(&map, 0, FILE_BYTES);
-    debug_assert!(pushed, "one piece");
-    ring.send(TOKEN, &near, train).map_err(|rejected| rejected.error.to_string())?;
-    match outcome(&mut ring)? {
-        Outcome::Sent { result: Err(error), .. } if error.raw_os_error() == Some(libc::EFAULT) => Ok(()),
-        other => Err(format!("not EFAULT but {other:?}")),
-    }
 }
 
 fn cancel() -> Result<(), String> {
@@ -188,15 +162,6 @@ fn sockets() -> Result<(Arc<OwnedFd>, UnixStream), String> {
     Ok((Arc::new(near.into()), far))
 }
 
-/// A file in memory, its mapping, and what is in it.
-fn mapped_file() -> Result<(File, Arc<MmapRaw>, Vec<u8>), String> {
-    let mut file = File::from(memfd_create("probe", MFdFlags::MFD_CLOEXEC).map_err(|errno| said(errno.into()))?);
-    let content: Vec<u8> = (0..FILE_BYTES).map(|place| (place % 251) as u8).collect();
-    file.write_all(&content).map_err(said)?;
-    let map = MmapOptions::new().len(FILE_BYTES).map_raw_read_only(&file).map_err(said)?;
-    Ok((file, Arc::new(map), content))
-}
-
 // -- what it may do one day ----------------------------------------------------------------------------
 
 fn send_vectorized() -> Result<(), String> {
@@ -233,7 +198,7 @@ fn send_zero_copy() -> Result<(), String> {
 }
 
 fn read_fixed() -> Result<(), String> {
-    let (file, _, content) = mapped_file()?;
+    let (file, content) = file_in_memory()?;
     let (ring, mut memory) = ring_with_buffer()?;
     let entry = opcode::ReadFixed::new(Fd(file.as_raw_fd()), memory.as_mut_ptr(), FILE_BYTES as u32, 0).build();
     // SAFETY: the entry writes to `memory`, which is as long as it says, and names `file`: both are handed over.
@@ -244,7 +209,7 @@ fn read_fixed() -> Result<(), String> {
 fn readv_fixed() -> Result<(), String> {
     const HALF: usize = FILE_BYTES / 2;
     const GAP: usize = 16;
-    let (file, _, content) = mapped_file()?;
+    let (file, content) = file_in_memory()?;
     let (ring, mut memory) = ring_with_buffer()?;
     let halves = memory[..FILE_BYTES + GAP].split_at_mut(HALF + GAP);
     let pieces = [&mut halves.0[..HALF], halves.1]
@@ -259,6 +224,14 @@ fn readv_fixed() -> Result<(), String> {
     }
     same(&memory[..HALF], &content[..HALF])?;
     same(&memory[HALF + GAP..FILE_BYTES + GAP], &content[HALF..])
+}
+
+/// A file in memory, and what is in it.
+fn file_in_memory() -> Result<(File, Vec<u8>), String> {
+    let mut file = File::from(memfd_create("probe", MFdFlags::MFD_CLOEXEC).map_err(|errno| said(errno.into()))?);
+    let content: Vec<u8> = (0..FILE_BYTES).map(|place| (place % 251) as u8).collect();
+    file.write_all(&content).map_err(said)?;
+    Ok((file, content))
 }
 
 fn bare_ring() -> Result<IoUring, String> {
