@@ -8,7 +8,7 @@ use super::{AT_SENDER, Event, SessionError, words};
 use crate::limits;
 use crate::transfer::batch::Batch;
 use crate::units::{BlockSeq, ByteCount, FileId, LinkId, Offset, Rate, Time, TreePath};
-use crate::wire::session::{Again, DATA_HEAD_BYTES, Message, MessageKind, Round, Runs};
+use crate::wire::session::{Again, DATA_HEAD_BYTES, DONE_BYTES, Message, MessageKind, Round, Runs};
 
 /// Blocks of one file that are to go out over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,10 @@ impl Sending {
         events: &mut VecDeque<Event>,
     ) -> Result<(), SessionError> {
         match (message, self.phase) {
+            // It answers what was not all sent yet: who goes on like this has the log grow without end.
+            (Message::Ready | Message::Verify, Phase::Announced) if channel.sent() < self.announced => {
+                return Err(SessionError::unexpected(message.kind(), AT_SENDER));
+            }
             (Message::Have(runs), Phase::Announced) => extend(&mut self.have, runs)?,
             (Message::Missing(runs), Phase::Sending) => extend(&mut self.again, runs)?,
             (Message::Ready, Phase::Announced | Phase::Sending) => self.begin_round(channel, events),
@@ -215,6 +219,10 @@ impl Sending {
     /// What goes out over a connection: at most `room` bytes of runs, one after the other.
     pub(super) fn transmit(&mut self, link: LinkId, now: Time, room: usize, out: &mut Vec<u8>, runs: &mut Vec<Run>) {
         if self.phase != Phase::Sending {
+            return;
+        }
+        // There may be two of them; in the next train they find room.
+        if out.len() + 2 * DONE_BYTES > room {
             return;
         }
         let told = self.done.get(&link).copied().unwrap_or(0);

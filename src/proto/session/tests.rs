@@ -566,6 +566,34 @@ fn what_is_asked_for_many_times_goes_out_once_and_in_pieces() {
     assert_eq!(said(&mut sender, LinkId(1), 3000), [MessageKind::Resent; 100]);
 }
 
+/// DONE was added to a train that was full of other messages: the daemon ended.
+#[test]
+fn the_end_of_a_round_keeps_to_the_room_behind_other_messages() {
+    for room in 1000..1300 {
+        let mut sender = sender_of(100);
+        sender.handle_connected(LinkId(1), Time::default());
+        said(&mut sender, LinkId(1), 3000);
+        feed(&mut sender, &[Message::Ready]).expect("all were told");
+        (0..100).for_each(|file| sender.handle_unreadable(FileId(file), &"cannot be opened ".repeat(5)));
+        let kinds = said(&mut sender, LinkId(1), room);
+        assert_eq!(kinds.iter().filter(|kind| **kind == MessageKind::Failed).count(), 100);
+        assert_eq!(kinds.iter().filter(|kind| **kind == MessageKind::Done).count(), 1);
+    }
+}
+
+/// Batch after batch was announced to a peer that read none of it, and all of them were kept.
+#[test]
+fn an_answer_to_what_was_not_sent_is_refused() {
+    for answer in [Message::Ready, Message::Verify] {
+        let mut sender = sender_of(100);
+        sender.handle_connected(LinkId(1), Time::default());
+        let mut out = Vec::new();
+        sender.poll_transmit(LinkId(1), Time::default(), 3000, &mut out, &mut Vec::new());
+        let error = feed(&mut sender, &[answer]).expect_err("most of it is still here");
+        assert!(error.ends_session(), "{error}");
+    }
+}
+
 #[test]
 fn a_sender_that_does_not_listen_is_not_answered_without_end() {
     let mut receiver = Session::receiver(Side::Server, BLOCK);

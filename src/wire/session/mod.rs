@@ -83,6 +83,8 @@ const FIXED_HEAD_BYTES: usize = 5;
 const VARIABLE_HEAD_BYTES: usize = 7;
 /// Bytes of a `DATA` message in front of its data.
 pub const DATA_HEAD_BYTES: usize = 13;
+/// Bytes of a `DONE` message.
+pub const DONE_BYTES: usize = FIXED_HEAD_BYTES + 4;
 
 /// The place of a control message among those of its direction, over the whole session, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
