@@ -2,7 +2,7 @@
 //!
 //! An operation is tried at the next [`Sockets::wait`]; one that would block stays and is tried again when `ppoll` says
 //! that its socket is ready. A send goes on until its train is out, so that it completes as a ring's does. Each wait
-//! costs the kernel a look at every socket with something in flight, of which a worker has two for each link at most.
+//! costs the kernel a look at every socket with something in flight.
 //!
 //! No call but `ppoll` blocks, whatever mode the sockets are in.
 
@@ -31,6 +31,9 @@ pub struct Sockets {
     ready: VecDeque<Completion>,
     waker: Waker,
 }
+
+/// What `ppoll` says of a socket whether it was asked for or not.
+const ALWAYS_TOLD: PollFlags = PollFlags::POLLERR.union(PollFlags::POLLHUP).union(PollFlags::POLLNVAL);
 
 /// A token has one operation of each kind in flight at most.
 type Key = (Token, Kind);
@@ -163,25 +166,56 @@ impl Sockets {
         }
     }
 
-    /// Waits until a socket is ready for what is in flight on it, and returns which are.
+    /// Waits until a socket is ready for what is in flight on it, and returns which operations that are.
     fn poll(&mut self, timeout: Option<Duration>) -> Result<Vec<Key>, RingError> {
-        let mut sockets: Vec<PollFd<'_>> = Vec::with_capacity(1 + self.in_flight.len());
-        sockets.push(PollFd::new(self.waker.as_fd(), PollFlags::POLLIN));
-        sockets.extend(self.in_flight.iter().map(|((_, kind), operation)| {
-            let wanted = if *kind == Kind::Receive { PollFlags::POLLIN } else { PollFlags::POLLOUT };
-            PollFd::new(operation.socket.as_fd(), wanted)
-        }));
+        let mut sockets = self.poll_fds();
         let timeout = timeout.map(|timeout| TimeSpec::from_duration(timeout.min(WAIT_MAX)));
         match ppoll(&mut sockets, timeout, None) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(errno) => return Err(RingError::Os { call: "ppoll", source: errno.into() }),
         }
-        let mut ready = sockets.iter().map(|socket| socket.any().unwrap_or(true));
-        if ready.next() == Some(true) {
+        let mut found = sockets.iter().map(|socket| socket.revents().unwrap_or(PollFlags::all()));
+        if found.next().is_some_and(|found| !found.is_empty()) {
             self.waker.take().map_err(|source| RingError::Os { call: "read of an eventfd", source })?;
         }
-        Ok(self.in_flight.keys().zip(ready).filter(|(_, is_ready)| *is_ready).map(|(&key, _)| key).collect())
+        let (mut ready, mut last) = (Vec::new(), None);
+        for &(token, kind) in self.in_flight.keys() {
+            let events = match last {
+                Some((same, events)) if same == token => events,
+                _ => found.next().expect("each socket was asked for"),
+            };
+            last = Some((token, events));
+            if events.intersects(kind.event() | ALWAYS_TOLD) {
+                ready.push((token, kind));
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The waker, and each socket once: there may be no more than the process may have open files (poll(2)).
+    fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        let mut fds = Vec::with_capacity(1 + self.in_flight.len());
+        fds.push(PollFd::new(self.waker.as_fd(), PollFlags::POLLIN));
+        let mut last = None;
+        for ((token, kind), operation) in &self.in_flight {
+            match fds.last_mut().filter(|_| last == Some(*token)) {
+                Some(fd) => fd.set_events(fd.events() | kind.event()),
+                None => fds.push(PollFd::new(operation.socket.as_fd(), kind.event())),
+            }
+            last = Some(*token);
+        }
+        fds
+    }
+}
+
+impl Kind {
+    /// What a socket is waited for.
+    fn event(self) -> PollFlags {
+        match self {
+            Self::Receive => PollFlags::POLLIN,
+            Self::Send => PollFlags::POLLOUT,
+        }
     }
 }
 
@@ -193,7 +227,7 @@ impl Operation {
             Work::Send { train, sent } => train.send_once(&self.socket).inspect(|bytes| *sent += bytes),
         };
         self.blocked = match (&result, &self.work) {
-            // What is left waits for the peer; or it is a cut file, which the next try says.
+            // What is left waits for the peer.
             (Ok(_), Work::Send { train, .. }) => !train.is_done(),
             (Ok(_), Work::Receive(_)) => false,
             (Err(error), _) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
@@ -211,5 +245,37 @@ impl Work {
             Work::Send { train, sent: 0 } => Outcome::Sent { train, result },
             Work::Send { train, sent } => Outcome::Sent { train, result: Ok(sent) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pool;
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    /// Of a socket that both received and sent there were two: more than there may be where the process may have few
+    /// files, and then the worker ended.
+    #[test]
+    fn each_socket_is_asked_for_once() {
+        let pool = Pool::new(3, 4096).expect("a mapping");
+        let mut sockets = Sockets::new(16).expect("an eventfd");
+        let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().expect("two sockets")).collect();
+        for (token, (near, _)) in (0..).map(Token).zip(&pairs) {
+            let near = Arc::new(OwnedFd::from(near.try_clone().expect("a descriptor")));
+            sockets.recv(token, &near, pool.take().expect("one each")).expect("room");
+            if token != Token(1) {
+                let mut train = Gather::with_arena(1);
+                assert!(train.push_bytes(b"x"));
+                sockets.send(token, &near, train).expect("room");
+            }
+        }
+        let events: Vec<PollFlags> = sockets.poll_fds().iter().map(PollFd::events).collect();
+        let both = PollFlags::POLLIN | PollFlags::POLLOUT;
+        assert_eq!(events, [PollFlags::POLLIN, both, PollFlags::POLLIN, both]);
+        let ready = sockets.poll(Some(Duration::ZERO)).expect("ppoll");
+        assert_eq!(ready, [(Token(0), Kind::Send), (Token(2), Kind::Send)], "nothing has come");
+        drop(pairs);
+        assert_eq!(sockets.poll(Some(Duration::ZERO)).expect("ppoll").len(), 5, "all of them are over");
     }
 }
