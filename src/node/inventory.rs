@@ -16,6 +16,7 @@ use crate::limits;
 use crate::store::{DirectoryLock, HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_source};
 use crate::transfer::{Content, Entry};
 use crate::units::ObjectName;
+use crate::wire::inventory::check_size;
 
 /// Objects that were found new or changed.
 pub(super) type Batch = Vec<(ObjectName, Stamp)>;
@@ -214,6 +215,9 @@ pub(super) fn unsettled(stamp: &Stamp) -> u64 {
 }
 
 fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCache>) -> Result<Hashed, Missed> {
+    // It would be read for hours, and then could not be told of.
+    let too_long = |error| Missed::Unreadable(format!("'{}/{name}' is not offered: {error}", root.path().display()));
+    check_size(stamp.size).map_err(too_long)?;
     let source = root.open_source(name)?;
     if source.stamp() != *stamp {
         return Err(Missed::Changed("it has changed since it was seen".into()));

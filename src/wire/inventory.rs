@@ -125,7 +125,7 @@ pub enum Expected {
 
 /// An object is longer than an inventory can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an object of {0} is longer than the {max} blocks that an inventory lists", max = limits::BLOCKS_PER_OBJECT_MAX)]
+#[error("it has {0}, more than the {max} blocks of 1 MiB that an inventory lists; split it", max = limits::BLOCKS_PER_OBJECT_MAX)]
 pub struct TooLong(pub ByteCount);
 
 /// How many blocks an object of `size` has; none if it is empty.
@@ -133,7 +133,7 @@ pub const fn blocks(size: ByteCount) -> u64 {
     size.0.div_ceil(limits::BLOCK_BYTES)
 }
 
-/// Whether an object of `size` can be in an inventory; asked when a store is scanned.
+/// Whether an object of `size` can be in an inventory.
 pub fn check_size(size: ByteCount) -> Result<(), TooLong> {
     if blocks(size) <= limits::BLOCKS_PER_OBJECT_MAX { Ok(()) } else { Err(TooLong(size)) }
 }

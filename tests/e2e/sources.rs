@@ -117,3 +117,23 @@ fn a_link_that_is_slow_holds_up_no_other() {
     proxy.set_rate(FAST);
     site.until_converged();
 }
+
+/// It was read for hours, with all behind it waiting, and then there was no way to tell of it.
+#[test]
+fn a_file_that_is_too_long_to_tell_of_is_named_and_holds_up_no_other() {
+    let mut site = Site::new(Plan { segments: 4, blocks: true, ..Plan::default() });
+    for trader in ["t1", "t2"] {
+        site.unlist(trader, "");
+    }
+    let long = fs::File::create(site.path("t1").join("local/a-long-one")).expect("made");
+    long.set_len(3 << 40).expect("the file system takes sparse files of 3 TiB");
+    for node in site.all() {
+        site.run(&node);
+    }
+    site.until("it is named", |site| {
+        let problems = site.tells("t1", "/problems").to_string();
+        problems.contains("a-long-one") && problems.contains("split it")
+    });
+    site.until_converged();
+    assert!(!site.path("t2").join("remote/a-long-one").exists());
+}
