@@ -11,7 +11,7 @@
 //! | [`wire`] | bytes <-> packets: duplex, hello, extended frames, inventory, session, padding, checksum | units, limits |
 //! | [`transfer`] | what is wanted, where it comes from, what has arrived; knows no packets | units, limits |
 //! | [`proto`] | one state machine a protocol (duplex, extended, named, session): wire x transfer | wire, transfer, units, limits |
-//! | [`store`] | a root on disk: scan, safe paths, maps, parts, hashes, journal, durable commit, spool; directory trees | units, limits |
+//! | [`store`] | a root on disk: scan, safe paths, sources, parts, hashes, journal, durable commit, spool; directory trees | units, limits |
 //! | [`uring`] | the only `unsafe`: rings and their twin of plain calls, buffers, trains, socket options, what the kernel allows | limits |
 //! | [`engine`] | threads that carry bytes between sockets and files, for links of a site and for sessions | proto, transfer, wire, store, uring, units, limits |
 //! | [`exit`] | exit statuses of both programs | nothing |

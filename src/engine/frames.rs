@@ -13,7 +13,7 @@ use super::arriving::Arrived;
 use super::connection::Connection;
 use super::shared::Shared;
 use super::space::Space;
-use super::train::{Layout, OpenSource, push_part};
+use super::train::{Layout, OpenSource};
 use super::writer::WriteJob;
 use crate::limits;
 use crate::proto::Link;
@@ -62,7 +62,7 @@ pub(super) fn build(shared: &Shared, connection: &mut Connection, train: &mut Ga
             Piece::Seed(piece) => {
                 let (hello, packet_len) = (connection.link.hello(), connection.link.packet_len());
                 let padding_cursor = &mut connection.padding_cursor;
-                let mut layout = Layout { shared, packet_len, hello, padding_cursor };
+                let mut layout = Layout { shared, packet_len, hello, padding_cursor, scratch: &mut Vec::new() };
                 layout.add(train, &piece, None).expect("a packet without data can always be made");
                 cap -= 1;
             }
@@ -197,8 +197,11 @@ fn lay_out(shared: &Shared, connection: &mut Connection, train: &mut Gather, don
             Segment::DataRun { of, offset, packets, each } => {
                 let data = data(*of, *offset, packets * each);
                 for packet in 0..*packets {
+                    let piece = packet * each..(packet + 1) * each;
                     // A packet that is begun may be taken back, so only whole ones are not copied.
-                    fits &= train.push_bytes(MIDDLE) && push_part(train, &data, packet * each..(packet + 1) * each);
+                    let is_long = *each >= limits::PIECE_BYTES_UNCOPIED_MIN;
+                    fits &= train.push_bytes(MIDDLE);
+                    fits &= if is_long { train.push_owned(&data.slice(piece)) } else { train.push_bytes(&data[piece]) };
                 }
             }
             Segment::Padding { length } => {

@@ -1,7 +1,7 @@
 //! The data plane: threads that carry bytes between sockets and files, driven by the protocol core.
 //!
 //! ```text
-//! disk -> map -> train of packets -> socket        worker: one driver, many links; builds trains, sends, receives
+//! disk -> train of packets -> socket               worker: one driver, many links; builds trains, sends, receives
 //! socket -> packets -> blocks -> disk              writer: puts received payload into part files
 //!                                                  committer: makes whole parts durable, in groups
 //!                                                  flusher: makes what arrives durable, from time to time
@@ -12,10 +12,10 @@
 //! what the flows want done before letting go: actions go to writer and committer, wakes to the workers of the links
 //! concerned, events to the log.
 //!
-//! A worker waits for no file but those that it sends from, where it reads ranges, and the last bytes of an object that
-//! goes out whole; it writes none but a small object of a spool, for a link that needs a file. What came in travels to
-//! the writer, in its receive buffer or as a range in memory of its own. When no buffer is left, or too many bytes of
-//! ranges wait, links stop reading, which is the back-pressure from disk to peer.
+//! A worker waits for no file but those that it sends from, which it reads; it writes none but a small object of a
+//! spool, for a link that needs a file. What came in travels to the writer, in its receive buffer or as a range in
+//! memory of its own. When no buffer is left, or too many bytes of ranges wait, links stop reading, which is the
+//! back-pressure from disk to peer.
 
 mod arriving;
 mod connection;

@@ -1,6 +1,5 @@
 //! Pieces become trains: header bytes, ranges of objects and padding in the order in which they go out.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,21 +23,13 @@ pub(super) struct OpenSource {
     file: Arc<Source>,
 }
 
-/// Adds a part of `bytes`: a short one is copied, a long one is sent from where it is. False: the train is full.
-pub(super) fn push_part(train: &mut Gather, bytes: &Bytes, part: Range<usize>) -> bool {
-    if part.len() < limits::PIECE_BYTES_UNCOPIED_MIN {
-        train.push_bytes(&bytes[part])
-    } else {
-        train.push_owned(&bytes.slice(part))
-    }
-}
-
 /// What a piece is laid out with.
 pub(super) struct Layout<'a> {
     pub(super) shared: &'a Shared,
     pub(super) packet_len: PacketLen,
     pub(super) hello: &'a Hello,
     pub(super) padding_cursor: &'a mut u64,
+    pub(super) scratch: &'a mut Vec<u8>,
 }
 
 /// Most bytes that a piece takes up in a train though there was room for one packet: a tail with headers and padding.
@@ -93,7 +84,7 @@ impl Layout<'_> {
         };
         let source = source.ok_or("it was not opened")?;
         source.has_length_of(data)?;
-        self.add_data(train, piece, data, source)
+        self.add_data(train, piece, data, source).map_err(|error| error.to_string())
     }
 
     fn add_control(&mut self, train: &mut Gather, piece: &Piece) {
@@ -107,19 +98,32 @@ impl Layout<'_> {
     }
 
     /// Bytes of an object, read, and the file found unchanged after that. The packet behind its last bytes is padded.
-    fn add_data(&mut self, train: &mut Gather, piece: &Piece, data: Data, source: &OpenSource) -> Result<(), String> {
-        let length = ByteCount(data.length as u64);
-        let space = Space::new(&self.shared.spaces, length);
-        let bytes = source.read(space, data.offset, length).map_err(|error| error.to_string())?;
+    fn add_data(
+        &mut self,
+        train: &mut Gather,
+        piece: &Piece,
+        data: Data,
+        source: &OpenSource,
+    ) -> Result<(), SourceError> {
         let n = self.packet_len.bytes();
+        // Long packets are read one by one into their places; many short ones cost less to read at once, and to copy.
+        let at_once = n < limits::PIECE_BYTES_UNCOPIED_MIN;
+        if at_once {
+            self.scratch.resize(data.length, 0);
+            source.file.read_exact_at(self.scratch, data.offset)?;
+        }
         let mut fits = train.push_bytes(&piece.header);
         let (mut at, mut room) = (0, n - piece.header.len());
         loop {
-            let end = bytes.len().min(at + room);
-            fits &= push_part(train, &bytes, at..end);
-            room -= end - at;
-            at = end;
-            if at == bytes.len() {
+            let part = at..data.length.min(at + room);
+            (at, room) = (part.end, room - part.len());
+            if at_once {
+                fits &= train.push_bytes(&self.scratch[part]);
+            } else {
+                let place = train.arena_mut(part.len()).expect("a piece was asked for that fits the train");
+                source.file.read_exact_at(place, Offset(data.offset.0 + part.start as u64))?;
+            }
+            if at == data.length {
                 break;
             }
             fits &= train.push_bytes(&piece.middle);
@@ -127,6 +131,6 @@ impl Layout<'_> {
         }
         fits &= train.push_bytes(self.shared.padding.slice(room, self.padding_cursor));
         assert!(fits, "a piece was asked for that fits the train");
-        Ok(())
+        source.file.verify_unchanged()
     }
 }

@@ -65,6 +65,8 @@ struct Worker {
     starved: BTreeSet<LinkId>,
     /// All links are to end; those still busy are cut off at this time.
     drain_by: Option<Time>,
+    /// What is read of files to be copied into trains.
+    scratch: Vec<u8>,
 }
 
 /// Starts worker `index`. Fails where the kernel does not give what its driver needs.
@@ -108,6 +110,7 @@ impl Worker {
             touched: BTreeSet::new(),
             starved: BTreeSet::new(),
             drain_by: None,
+            scratch: Vec::new(),
         })
     }
 
@@ -434,11 +437,11 @@ impl Worker {
         let worst = train::worst_piece_bytes(n);
         loop {
             let used = train.len_bytes();
-            let full = used + worst > limits::TRAIN_BYTES_MAX.max(worst) || train.iovecs_left() < 4;
+            let full = used + worst > limits::TRAIN_BYTES_MAX.max(worst);
             if used > 0 && (full || used + n.bytes() > budget) {
                 return;
             }
-            let room = (budget.saturating_sub(used) / n.bytes()).min((train.iovecs_left() - 2) / 2).max(1);
+            let room = (budget.saturating_sub(used) / n.bytes()).max(1);
             let (fetch, serve, source) = (connection.fetch, connection.serve, &connection.source);
             let link = &mut connection.link;
             let polled = self.shared.with_flows(|flows, now| {
@@ -463,6 +466,7 @@ impl Worker {
                 packet_len: n,
                 hello: connection.link.hello(),
                 padding_cursor: &mut connection.padding_cursor,
+                scratch: &mut self.scratch,
             };
             let added = opened.and_then(|()| layout.add(train, &piece, connection.source.as_ref()));
             let link = &mut connection.link;

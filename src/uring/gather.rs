@@ -192,7 +192,8 @@ impl Gather {
     }
 
     /// Pieces that still fit.
-    pub fn iovecs_left(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn iovecs_left(&self) -> usize {
         TRAIN_IOVECS_MAX - self.pieces.len()
     }
 

@@ -1,7 +1,7 @@
 //! What a rim does for one end of a connection: bytes in, bytes out, timers; and for a node: writing and committing.
 
 use rand::RngExt;
-use supersync::proto::duplex::{Data, Link, Piece};
+use supersync::proto::duplex::{Data, Link};
 use supersync::transfer::{Action, Fault, FlowId, ObjectState, pace};
 use supersync::units::{ByteCount, Generation, ObjectId, Rate};
 use supersync::wire::hello::Role;
@@ -31,10 +31,6 @@ pub(crate) struct End {
     received: Vec<u8>,
     train: Vec<u8>,
     sent: usize,
-    /// The object that the train carries data of, its tail apart.
-    carries: Option<(ObjectId, Generation)>,
-    /// It waits for all before it to be sent.
-    tail: Option<Piece>,
     /// The source that is being sent, and its version when it was opened.
     opened: Option<(ObjectId, Generation, u64)>,
     timer_at: Option<u64>,
@@ -50,8 +46,6 @@ impl End {
             received: Vec::new(),
             train: Vec::new(),
             sent: 0,
-            carries: None,
-            tail: None,
             opened: None,
             timer_at: None,
             cursor: 0,
@@ -293,7 +287,7 @@ impl World {
                 }
                 break;
             }
-            (this.sent, this.carries) = (0, None);
+            this.sent = 0;
             this.train.clear();
             let filled = match this.kind {
                 Kind::Ours(_) => self.fill(id, end),
@@ -341,21 +335,12 @@ impl World {
             }
             let room = ((most - this.train.len()) / n.bytes()).max(1);
             let (fetch, serve) = node.flows.pair(this.fetch, this.serve);
-            let piece = match this.tail.take() {
-                Some(piece) => Some(piece),
-                None => link.poll_transmit(now, room, fetch, serve),
-            };
-            let Some(piece) = piece else { return !this.train.is_empty() };
+            let Some(piece) = link.poll_transmit(now, room, fetch, serve) else { return !this.train.is_empty() };
             let Some(data) = piece.data else {
                 expand(&piece, &[], n, &hello, &mut this.cursor, &mut this.train);
                 continue;
             };
             assert!(data.tail || piece.packets(n) <= room, "a piece keeps to the room that it is given");
-            if data.tail && this.carries == Some((data.id, data.generation)) {
-                this.tail = Some(piece);
-                return true;
-            }
-            let is_open = this.opened.is_some_and(|(id, generation, _)| (id, generation) == (data.id, data.generation));
             let bytes = node.read_source(this.serve, data, &mut this.opened);
             let (fetch, serve) = node.flows.pair(this.fetch, this.serve);
             match bytes {
@@ -364,19 +349,11 @@ impl World {
                     if data.tail {
                         link.handle_tail_read(now, serve);
                         this.opened = None;
-                    } else {
-                        this.carries = Some((data.id, data.generation));
                     }
                 }
-                Err(why) if data.tail || !is_open => {
+                Err(why) => {
                     link.handle_source_failed(&piece, why, now, fetch, serve);
                     this.opened = None;
-                }
-                // The packets were with the kernel when it found the file cut short: the link cannot be gone on with.
-                Err(why) => {
-                    serve.handle_source_failed(data.id, data.generation, why, now);
-                    self.close(id, end, "a file was cut short while it was sent");
-                    return false;
                 }
             }
         }
@@ -415,8 +392,8 @@ impl World {
 }
 
 impl Node {
-    /// Bytes of a source, as a rim reads them: from a trader's file, which must be what it was when it was opened once
-    /// the tail is read; from an exchange's part or file.
+    /// Bytes of a source, as a rim reads them: from a trader's file, which must still be what it was when it was
+    /// opened; from an exchange's part or file.
     fn read_source(
         &self,
         flow: FlowId,
@@ -446,7 +423,7 @@ impl Node {
             *opened = Some((data.id, data.generation, *version));
         }
         let was = opened.map(|(.., version)| version);
-        if data.tail && was != Some(*version) {
+        if was != Some(*version) {
             return Err("the file changed while it was sent".to_owned());
         }
         bytes.get(range).map(<[u8]>::to_vec).ok_or_else(|| "the file was cut short".to_owned())

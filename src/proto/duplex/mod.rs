@@ -148,8 +148,7 @@ pub struct Data {
     pub offset: Offset,
     /// How many.
     pub length: usize,
-    /// They are the object's last. They must be read and the source found unchanged before they are sent, and all
-    /// before them must have been sent.
+    /// They are the object's last, to be sent only where the source is found unchanged after all of it was read.
     pub tail: bool,
 }
 
