@@ -158,6 +158,8 @@ pub const WATCH_READS_MAX: usize = 64;
 pub const LOCAL_SETTLE: Duration = Duration::from_millis(50);
 /// `local/` is looked at this often though nothing was seen to change there.
 pub const LOCAL_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Where it could not be watched, that is tried again after this time.
+pub const WATCH_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Whether `remote/` still has what was marked is looked at this often.
 pub const REMOTE_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Whether the directories of modules can be served is looked at this often.
@@ -475,6 +477,8 @@ pub const BIND_PAUSE: Duration = Duration::from_millis(20);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A dial that got no answer is given up after this time.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(5);
+/// Addresses of one name that are dialed one after the other.
+pub const DIAL_ADDRESSES_MAX: usize = 8;
 /// Data that a peer's TCP does not acknowledge for this long ends the link.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 /// TCP asks an idle peer whether it lives after this time, ...
@@ -520,14 +524,17 @@ pub const LISTENERS_MAX: usize = 64;
 pub const ALLOW_MAX: usize = 1024;
 /// Modules of one node.
 pub const MODULES_MAX: usize = 256;
+/// A reload looks at the file systems that the config names, and gives up after this time.
+pub const RELOAD_READ_WITHIN: Duration = Duration::from_secs(8);
 /// Longest name of a module, bytes.
 pub const MODULE_NAME_BYTES_MAX: usize = 64;
 /// Worker threads of one node.
 pub const WORKERS_MAX: usize = 64;
 /// What one spool may hold when the config does not say, bytes.
 pub const SPOOL_BYTES_DEFAULT: u64 = 4 << 30;
-/// Longest path of a unix socket, bytes: `sockaddr_un` less the terminating NUL (unix(7)).
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Longest path of a unix socket, bytes: `sockaddr_un` less the terminating NUL (unix(7)), and less the `.new` that a
+/// socket is called until it is ready.
+pub const SOCKET_PATH_BYTES_MAX: usize = 103;
 /// Longest name of a TCP congestion control, bytes: TCP_CA_NAME_MAX less the terminating NUL (tcp(7)).
 pub const CONGESTION_BYTES_MAX: usize = 15;
 

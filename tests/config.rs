@@ -300,8 +300,8 @@ fn bad_control_sections_are_refused() {
     let taken = "`control.http` (127.0.0.1:7401) is taken by the [[listen]] of 0.0.0.0:7401";
     check(&base, "http_x = 1", "http = \"127.0.0.1:7401\"", 3, &[taken, "its own port"]);
     check(&base, "http_x = 1", "socket = \"control.sock\"", 4, &["`control.socket`: the path is relative"]);
-    let long = format!("socket = \"/{}\"", "s".repeat(107));
-    check(&base, "http_x = 1", &long, 4, &["108 bytes", "at most 107"]);
+    let long = format!("socket = \"/{}\"", "s".repeat(103));
+    check(&base, "http_x = 1", &long, 4, &["104 bytes", "at most 103"]);
     check(&base, "http_x = 1", "socket = \"/srv/remote/x.sock\"", 3, &["`control.socket`", "inside `store.remote`"]);
     check(&base, "http_x = 1", "sokcet = \"/x\"", 4, &["unknown key `sokcet` in `control`", "did you mean `socket`?"]);
     check(&base, "http_x = 1", "packet_bytes = 1400", 4, &["belongs at the top, before the first [section]"]);
@@ -506,6 +506,16 @@ fn a_reload_applies_what_a_running_node_can_take() {
     let with_store =
         format!("{SESSIONS}[store]\nlocal = \"/l\"\nremote = \"/r\"\n[[listen]]\naddress = \"0.0.0.0:1\"\n");
     assert_eq!(changes(SESSIONS, &with_store), [("store".to_owned(), false), ("listen".to_owned(), false)]);
+    // Whoever may speak another protocol from the next start on may not speak the present one.
+    check(
+        TRADER,
+        "allow = [\"10.1.0.0/16\"]",
+        "allow = [\"10.2.0.0/16\"]\nprotocol = \"named\"",
+        &[("listen[0.0.0.0:7401].protocol", false), ("listen[0.0.0.0:7401].allow", false)],
+    );
+    // Modules that keep clear of the directories of the next start may be in those of the present one.
+    let moved = SESSIONS.replacen("\"pub\"", "\"public\"", 1).replacen("role", "state_dir = \"/elsewhere\"\nrole", 1);
+    assert_eq!(changes(SESSIONS, &moved), [("state_dir".to_owned(), false), ("module".to_owned(), false)]);
     check(
         TRADER,
         "name",

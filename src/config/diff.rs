@@ -28,12 +28,17 @@ impl fmt::Display for Change {
 /// all else is as it was. The difference from it to `new` is what a restart is needed for.
 pub fn reloaded(old: &Config, new: &Config) -> Config {
     let mut merged = old.clone();
+    let is_same_place = old.state_dir == new.state_dir && old.control.socket == new.control.socket;
     match (&mut merged.role, &new.role) {
         (RoleConfig::Trader(old), RoleConfig::Trader(new)) => {
-            old.modules.clone_from(&new.modules);
+            // Modules must keep clear of a node's own directories, and were held against those of `new`.
+            if is_same_place && old.store == new.store {
+                old.modules.clone_from(&new.modules);
+            }
             let mut rest: Vec<&Listen> = new.listen.iter().collect();
             for listen in &mut old.listen {
-                if let Some(new) = take_same(&mut rest, listen) {
+                // Whoever may speak another protocol may not speak this one.
+                if let Some(new) = take_same(&mut rest, listen).filter(|new| new.protocol == listen.protocol) {
                     listen.allow.clone_from(&new.allow);
                 }
             }

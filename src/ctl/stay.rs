@@ -54,11 +54,12 @@ pub(super) async fn wait(client: &Client, screen: &Screen, patience: Option<Dura
             return Ok(exit::OK);
         }
         if let Some(patience) = patience.filter(|patience| start.elapsed() >= *patience) {
-            if screen.json {
-                screen.show(&answer.json, String::new)?;
-            }
             let patience = render::duration(patience.as_secs());
-            return Err(CtlError::TimedOut { node: status.node.clone(), patience, progress: render::progress(status) });
+            let error = CtlError::TimedOut { node: status.node.clone(), patience, progress: render::progress(status) };
+            if screen.json {
+                screen.conclude(&answer.json, String::new, error.exit_status())?;
+            }
+            return Err(error);
         }
     }
 }

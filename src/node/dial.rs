@@ -1,7 +1,7 @@
 //! An exchange's links: each is dialed for ever, with capped and jittered back-off, so that start order never matters.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::flaps::Change;
 use super::line::{Slot, SlotState};
 use super::site::Site;
 use crate::config::{LinkAddress, Remote};
+use crate::engine;
 use crate::limits;
 use crate::uring::{DriverKind, control, socket};
 
@@ -60,19 +61,44 @@ pub(super) fn start(site: Arc<Site>, slot: Arc<Slot>) {
 }
 
 async fn dial(kind: DriverKind, address: &LinkAddress) -> Result<(OwnedFd, SocketAddr), String> {
-    let remote = match &address.remote {
-        Remote::Address(address) => *address,
+    match &address.remote {
+        Remote::Address(remote) => connect(kind, *remote, address.bind).await,
         Remote::Host { name, port } => {
-            let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-            let found = found.map_err(|error| format!("cannot resolve {name}: {error}"))?;
-            // An address of the other family than `bind` cannot be reached from it.
-            let mut found = found.filter(|found| address.bind.is_none_or(|bind| bind.is_ipv4() == found.is_ipv4()));
-            found.next().ok_or_else(|| format!("{name} has no address"))?
+            let mut failed = Vec::new();
+            for remote in resolve(name, *port, address.bind).await? {
+                match connect(kind, remote, address.bind).await {
+                    Err(error) => failed.push(format!("{remote}: {error}")),
+                    connected => return connected,
+                }
+            }
+            Err(failed.join("; "))
         }
-    };
-    match timeout(limits::DIAL_WITHIN, control::connect(kind, remote, address.bind)).await {
+    }
+}
+
+/// The addresses of a host, the best one first.
+async fn resolve(name: &str, port: u16, bind: Option<IpAddr>) -> Result<Vec<SocketAddr>, String> {
+    let (host, (done, found)) = (name.to_owned(), oneshot::channel());
+    // The runtime's end would wait for a thread of its own, as long as name servers do not answer.
+    let lookup = move || drop(done.send((host.as_str(), port).to_socket_addrs()));
+    engine::spawn("ss-resolver", lookup).map_err(|error| format!("cannot resolve {name}: {error}"))?;
+    let found = found.await.unwrap_or_else(|_| Err(io::Error::other("the thread for it died")));
+    let found = found.map_err(|error| format!("cannot resolve {name}: {error}"))?;
+    // An address of the other family than `bind` cannot be reached from it.
+    let fits = |found: &SocketAddr| bind.is_none_or(|bind| bind.is_ipv4() == found.is_ipv4());
+    match found.filter(fits).take(limits::DIAL_ADDRESSES_MAX).collect::<Vec<_>>() {
+        found if found.is_empty() => match bind {
+            Some(bind) => Err(format!("{name} has no address that {bind}, which `bind` says, could reach")),
+            None => Err(format!("{name} has no address")),
+        },
+        found => Ok(found),
+    }
+}
+
+async fn connect(kind: DriverKind, remote: SocketAddr, bind: Option<IpAddr>) -> Result<(OwnedFd, SocketAddr), String> {
+    match timeout(limits::DIAL_WITHIN, control::connect(kind, remote, bind)).await {
         Ok(Ok(socket)) => Ok((socket, remote)),
-        Ok(Err(error)) => Err(match address.bind.filter(|_| error.kind() == ErrorKind::AddrNotAvailable) {
+        Ok(Err(error)) => Err(match bind.filter(|_| error.kind() == ErrorKind::AddrNotAvailable) {
             Some(bind) => format!("this host does not have {bind}, which `bind` says; `ip address` shows what it has"),
             None => socket::describe(&error),
         }),
@@ -83,6 +109,24 @@ async fn dial(kind: DriverKind, address: &LinkAddress) -> Result<(OwnedFd, Socke
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of a name's addresses only the first one was dialed, which may be the one that nobody listens at.
+    #[test]
+    fn every_address_of_a_name_is_dialed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let at = |name: &str, port, bind| {
+            let address = LinkAddress { remote: Remote::Host { name: name.into(), port }, bind };
+            control::block_on(DriverKind::Blocking, |kind| dial(kind, &address)).expect("a runtime")
+        };
+        let (_, found) = at("localhost", port, None).expect("it listens at one of them");
+        assert_eq!(found, listener.local_addr().expect("its address"));
+        drop(listener);
+        let error = at("localhost", port, None).expect_err("nobody listens now");
+        assert!(error.contains(&format!("127.0.0.1:{port}: connection refused")), "{error}");
+        let error = at("nowhere.invalid", port, None).expect_err("there is no such host");
+        assert!(error.starts_with("cannot resolve nowhere.invalid: "), "{error}");
+    }
 
     #[test]
     fn an_address_that_this_host_does_not_have_is_named() {

@@ -17,6 +17,8 @@ pub(super) enum Subject {
     Modules,
     /// The directories that are fetched into.
     Stores,
+    /// Objects that are here and cannot be looked at.
+    Remote,
     /// Names of the specification.
     Wanted,
     /// The directory that is served.

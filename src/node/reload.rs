@@ -6,29 +6,45 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sd_notify::NotifyState;
+use tokio::time::timeout;
 
 use super::line::Caller;
 use super::signals::notify;
 use super::site::{Site, lock};
 use crate::config::{self, Change, Config, Finding, Protocol, RoleConfig};
 use crate::control::ReloadReport;
+use crate::limits;
 use crate::units::ByteCount;
 
 impl Site {
     /// Reads the config again and applies what can be applied. A bad file changes nothing, nor does one that does not
     /// fit this host. The service manager is told that the node reloads, whoever asked for it.
-    pub(super) fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
+    pub(super) async fn apply_reload(self: &Arc<Self>) -> Result<ReloadReport, String> {
+        // One after the other: each goes by what the one before has left.
+        let _alone = self.reloading.lock().await;
         let since = NotifyState::monotonic_usec_now().ok();
         notify(&[&[NotifyState::Reloading], since.as_slice()].concat());
-        let outcome = self.reload_file();
+        let outcome = self.reload_file().await;
         notify(&[NotifyState::Ready]);
         outcome
     }
 
-    fn reload_file(self: &Arc<Self>) -> Result<ReloadReport, String> {
-        let Some(file) = &self.file else { return Err("this node was not started from a file".into()) };
+    async fn reload_file(self: &Arc<Self>) -> Result<ReloadReport, String> {
+        let Some(file) = self.file.clone() else { return Err("this node was not started from a file".into()) };
         let old = self.config();
-        let (running, new) = match read(file, &old) {
+        // A file system that does not answer holds up nothing but this.
+        let read = timeout(limits::RELOAD_READ_WITHIN, self.aside(move |site| read(&file, &site.config())));
+        let read = match read.await {
+            Ok(read) => read.unwrap_or_else(|error| Err(error.to_string())),
+            Err(_) => Err(format!(
+                "a file system that the config names has not answered within {} s",
+                limits::RELOAD_READ_WITHIN.as_secs()
+            )),
+        };
+        if self.is_ending() {
+            return Err("the node stops".into());
+        }
+        let (running, new) = match read {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!("reload failed, nothing was changed: {error}");

@@ -7,7 +7,7 @@ use super::site::{FIRST, Site};
 use crate::config::{RoleConfig, Trader};
 use crate::engine::Store;
 use crate::limits;
-use crate::store::{Done, Root, SegmentSpec, scan_by_parts};
+use crate::store::{Done, Root, SegmentSpec, StoreError, scan_by_parts};
 use crate::transfer::ObjectState;
 use crate::units::{ByteCount, ObjectId, ObjectName, Root256};
 use crate::wire::duplex::check_name_fits;
@@ -19,19 +19,21 @@ impl Site {
         let config = self.config();
         let RoleConfig::Trader(Trader { store: Some(store), .. }) = &config.role else { return Ok(()) };
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return Ok(()) };
-        let mut misnamed = Vec::new();
+        let (mut misnamed, mut unseen) = (Vec::new(), Unseen::default());
         match &store.segments {
             Some(segments) => {
                 let spec = SegmentSpec::new(&segments.pattern, segments.object_bytes())?;
                 self.engine().with_flows(|flows, _| flows.at(FIRST).fetch_listed_only(true));
                 for names in spec.names.chunks(limits::SCAN_PART_OBJECTS) {
-                    self.want_part(root, names.iter().cloned(), Some(spec.size), &mut misnamed);
+                    self.want_part(root, names.iter().cloned(), Some(spec.size), &mut misnamed, &mut unseen);
                 }
             }
             None if config.blocks => {
                 self.engine().with_flows(|flows, _| flows.at(FIRST).fetch_listed_only(false));
-                let take =
-                    |part: Batch| self.want_part(root, part.into_iter().map(|(name, _)| name), None, &mut misnamed);
+                let take = |part: Batch| {
+                    let names = part.into_iter().map(|(name, _)| name);
+                    self.want_part(root, names, None, &mut misnamed, &mut unseen);
+                };
                 scan_by_parts(root, || self.is_ending(), take)?;
             }
             None => {
@@ -39,6 +41,7 @@ impl Site {
                 return Ok(());
             }
         }
+        misnamed.extend(unseen.problems());
         self.tell_problems(Subject::Wanted, misnamed);
         self.engine().with_flows(|flows, now| flows.at(FIRST).share_out(now));
         Ok(())
@@ -51,6 +54,7 @@ impl Site {
         names: impl Iterator<Item = ObjectName>,
         size: Option<ByteCount>,
         misnamed: &mut Vec<String>,
+        unseen: &mut Unseen,
     ) {
         let packet_len = self.config().packet_len;
         let mut wants = Vec::new();
@@ -67,7 +71,11 @@ impl Site {
                     take_back(root, &name, &lie);
                     None
                 }
-                Looked::Unmarked | Looked::Other | Looked::Unknown => None,
+                Looked::Unknown(error) => {
+                    unseen.add(&error);
+                    None
+                }
+                Looked::Unmarked | Looked::Other => None,
             };
             wants.push((name, here));
         }
@@ -89,6 +97,7 @@ impl Site {
         let Store::Remote(root) = &self.stores[usize::from(FIRST.0)] else { return };
         // A part at a time: there may be millions.
         let places = self.engine().with_flows(|flows, _| flows.at(FIRST).places());
+        let mut unseen = Unseen::default();
         for from in (0..places).step_by(limits::SCAN_PART_OBJECTS) {
             let present: Vec<(ObjectName, ByteCount)> = self.engine().with_flows(|flows, _| {
                 let flow = flows.at(FIRST);
@@ -105,15 +114,19 @@ impl Site {
                     return;
                 }
                 if !glance.stands(&name, size) {
-                    self.check_present(root, &name, size);
+                    self.check_present(root, &name, size, &mut unseen);
                 }
             }
         }
+        self.tell_problems(Subject::Remote, unseen.problems());
     }
 
-    fn check_present(&self, root: &Root, name: &ObjectName, size: ByteCount) {
+    fn check_present(&self, root: &Root, name: &ObjectName, size: ByteCount, unseen: &mut Unseen) {
         let looked = look(root, name, Some(size));
-        if matches!(looked, Looked::Whole { .. } | Looked::Unknown) {
+        if let Looked::Unknown(error) = &looked {
+            unseen.add(error);
+        }
+        if matches!(looked, Looked::Whole { .. } | Looked::Unknown(_)) {
             return;
         }
         // What has been replaced meanwhile is not what was looked at.
@@ -123,6 +136,28 @@ impl Site {
         {
             take_back(root, name, &lie);
         }
+    }
+}
+
+/// Objects that cannot be looked at: they may be many, for one cause.
+#[derive(Debug, Default)]
+struct Unseen {
+    count: usize,
+    first: Option<String>,
+}
+
+impl Unseen {
+    fn add(&mut self, error: &StoreError) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| error.to_string());
+    }
+
+    fn problems(self) -> Vec<String> {
+        let others = |first| match self.count {
+            1 => first,
+            count => format!("{first}; so it is with {} others", count - 1),
+        };
+        self.first.map(others).into_iter().collect()
     }
 }
 
@@ -141,7 +176,7 @@ enum Looked {
     /// Its marker is not true of what is here.
     Lie(String),
     /// That cannot be told now.
-    Unknown,
+    Unknown(StoreError),
 }
 
 /// Changes nothing: what is here of an object stays until another version of it takes its place.
@@ -160,10 +195,7 @@ fn look(root: &Root, name: &ObjectName, size: Option<ByteCount>) -> Looked {
         Ok((Done::SizeDiffers { marked, found }, _)) => {
             Looked::Lie(format!("is marked with {marked}, but has {found}"))
         }
-        Err(error) => {
-            tracing::warn!(object = %name, "cannot be looked at: {error}");
-            Looked::Unknown
-        }
+        Err(error) => Looked::Unknown(error),
     }
 }
 

@@ -82,6 +82,8 @@ pub(super) struct Site {
     pub(super) reload_problem: Mutex<Option<String>>,
     /// The config was refused when it was read last.
     pub(super) reload_failed: AtomicBool,
+    /// Held by who reads the config again.
+    pub(super) reloading: tokio::sync::Mutex<()>,
     /// It listens or dials: what there is to fetch is known.
     begun: AtomicBool,
     /// All of `local/` was looked through at least once.
@@ -222,6 +224,7 @@ impl Site {
             skipped: Mutex::default(),
             reload_problem: Mutex::default(),
             reload_failed: AtomicBool::new(false),
+            reloading: tokio::sync::Mutex::default(),
             begun: AtomicBool::new(false),
             scanned: AtomicBool::new(false),
             rates: Mutex::default(),
@@ -306,7 +309,10 @@ impl Site {
                     None | Some(Command::Drain) => break false,
                     Some(Command::Kill) => break true,
                     // A failure is logged and shown by status, too.
-                    Some(Command::Reload(done)) => drop(done.send(self.apply_reload())),
+                    Some(Command::Reload(done)) => {
+                        let site = Arc::clone(self);
+                        control::spawn(async move { drop(done.send(site.apply_reload().await)) });
+                    }
                     Some(Command::Notice(notice)) => self.handle_notice(notice),
                 },
                 () = self.drain_wanted.notified() => break false,

@@ -15,7 +15,9 @@ use crate::uring::control::{self, Readiness};
 /// Watches a trader's `local/`; `again` asks for a look without a change, `at_once` for the first one.
 pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>, at_once: bool) {
     control::spawn(async move {
-        let mut watch = open(&root);
+        let mut failed = None;
+        let mut watch = open(&site, &root, &mut failed).await;
+        let mut tried = Instant::now();
         if at_once {
             look(&site).await;
         }
@@ -29,10 +31,11 @@ pub(super) fn start_local(site: Arc<Site>, root: Arc<Root>, again: Arc<Notify>, 
             let lost = tokio::select! {
                 seen = changed => seen.is_err(),
                 () = again.notified() => false,
-                () = sleep(limits::LOCAL_LOOK_EVERY) => watch.is_none(),
+                () = sleep(limits::LOCAL_LOOK_EVERY) => watch.is_none() && tried.elapsed() >= limits::WATCH_AGAIN_AFTER,
             };
             if lost {
-                watch = open(&root);
+                watch = open(&site, &root, &mut failed).await;
+                tried = Instant::now();
             }
             sleep(limits::LOCAL_SETTLE).await;
             let began = Instant::now();
@@ -48,17 +51,24 @@ async fn look(site: &Arc<Site>) {
     }
 }
 
-fn open(root: &Root) -> Option<(Watch, Readiness)> {
-    let watch = Watch::new(root).map_err(|error| error.to_string());
+/// Watches all directories of a root, which may be many and far away; `failed`: why that could not be done before.
+async fn open(site: &Arc<Site>, root: &Arc<Root>, failed: &mut Option<String>) -> Option<(Watch, Readiness)> {
+    let root = Arc::clone(root);
+    let watch = site.aside(move |_| Watch::new(&root).map_err(|error| error.to_string())).await;
+    let watch = watch.unwrap_or_else(|error| Err(error.to_string()));
     let opened = watch.and_then(|watch| {
         let ready = watch.fd().try_clone_to_owned().and_then(Readiness::new).map_err(|error| error.to_string())?;
         Ok((watch, ready))
     });
+    let (opened, why) = match opened {
+        Ok(opened) => (Some(opened), None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(error) = why.as_ref().filter(|_| *failed != why) {
+        tracing::warn!("{error}; it is looked at every {} s instead", limits::LOCAL_LOOK_EVERY.as_secs());
+    }
+    *failed = why;
     opened
-        .inspect_err(|error| {
-            tracing::warn!("{error}; it is looked at every {} s instead", limits::LOCAL_LOOK_EVERY.as_secs())
-        })
-        .ok()
 }
 
 /// Returns when objects may have changed.

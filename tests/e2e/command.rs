@@ -53,6 +53,30 @@ fn who_has_not_been_told_what_there_is_is_not_synced() {
     assert!(site.marker("t1", 1).exists() && site.marker("t1", 2).exists());
 }
 
+/// Each was told of by itself every 5 s, and status knew of nothing.
+#[test]
+fn what_cannot_be_looked_at_is_one_problem_told_once() {
+    let mut site = Site::start(Plan { segments: 4, exchanges: 1, ..Plan::default() });
+    site.until_converged();
+    for segment in 1..=3 {
+        let marker = site.marker("t1", segment);
+        fs::rename(&marker, site.path(&format!("marker{segment}"))).expect("moved away");
+        std::os::unix::fs::symlink(&marker, &marker).expect("made");
+    }
+    let is_told = |site: &mut Site| site.tells("t1", "/problems").to_string().contains("so it is with 2 others");
+    site.until_unchecked("status tells of them", is_told);
+    let told = |site: &Site| site.log("t1").lines().filter(|line| line.contains("so it is with 2 others")).count();
+    // It looks once more before it answers.
+    said(&site, "t1", &["wait", "--synced", "--timeout", "10s"], 0);
+    assert!(is_told(&mut site) && told(&site) == 1 && !site.log("t1").contains("it is fetched again"));
+    for segment in 1..=3 {
+        let marker = site.marker("t1", segment);
+        fs::remove_file(&marker).expect("removed");
+        fs::rename(site.path(&format!("marker{segment}")), &marker).expect("moved back");
+    }
+    site.until("nothing is amiss any more", |site| site.tells("t1", "/problems") == serde_json::json!([]));
+}
+
 fn links_up(site: &Site, node: &str, peer: &str) -> u64 {
     let peers = site.tells(node, "/peers");
     let peer = peers.as_array().into_iter().flatten().find(|found| found["name"] == peer);
