@@ -411,6 +411,10 @@ pub const FIRST_PACKET_WITHIN: Duration = Duration::from_secs(10);
 pub const RETRY_PENDING_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
 pub const RETRY_PENDING_MAX: Duration = Duration::from_secs(2);
+/// A peer of which a block of an object was wrong is asked for more of that object after this time, doubling ...
+pub const WRONG_BLOCK_DELAY_MIN: Duration = Duration::from_millis(100);
+/// ... up to this, whatever else of it was right.
+pub const WRONG_BLOCK_DELAY_MAX: Duration = Duration::from_secs(30);
 /// A spool forgets an object that was delivered after this time, ...
 pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
 /// ... but one that is passed on from memory after this, ...

@@ -137,6 +137,9 @@ impl Flow {
         {
             gather.put_off(&peer, now);
             gather.orders = gather.orders.saturating_sub(usize::from(front.0 == 0));
+            if gather.orders == 0 && self.kind == Kind::Fetch {
+                self.blocks.waiting.insert(rest.object);
+            }
             self.free_range(rest.object, rest.offset, ByteCount(order.end().0 - rest.offset.0));
         }
         if self.kind == Kind::Fetch && self.blocks.ranks.contains_key(&rest.object) {
@@ -259,7 +262,7 @@ impl Flow {
         if let Some(gather) = self.blocks.gathers.get_mut(&id) {
             links.iter().for_each(|&link| gather.avoid(offset, length, link));
             // A peer whose copy is wrong must not be asked for it again and again.
-            peers.iter().for_each(|peer| gather.put_off(peer, now));
+            peers.iter().for_each(|peer| gather.doubt(peer, now));
         }
         for &link in links {
             self.blame(link, now);

@@ -33,6 +33,7 @@
 //! object it goes first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use super::action::{Action, Problem};
@@ -82,6 +83,10 @@ pub(super) struct Blocks {
     open: BTreeMap<u64, ObjectId>,
     pub(super) ranks: BTreeMap<ObjectId, u64>,
     next_rank: u64,
+    /// Those in block hands of which nothing is on order, since who was asked last had nothing of them.
+    pub(super) waiting: BTreeSet<ObjectId>,
+    /// The one that was looked at last.
+    waiting_last: Option<ObjectId>,
     /// To be opened again at a time.
     deferred: BTreeSet<(Time, ObjectId)>,
     /// Of a flow that fetches on demand.
@@ -245,7 +250,9 @@ impl Flow {
         gather.demanded.remove(offset, length);
         gather.taken.insert(offset, length);
         gather.orders += 1;
-        if gather.is_taken() {
+        let is_taken = gather.is_taken();
+        self.blocks.waiting.remove(&object);
+        if is_taken {
             self.blocks.shut(object);
         }
         let carrier = self.blocks.carriers.get_mut(&link)?;
@@ -332,6 +339,7 @@ impl Flow {
     /// here.
     pub(super) fn drop_blocks(&mut self, id: ObjectId) {
         self.blocks.forget(id);
+        self.blocks.waiting.remove(&id);
         let Some(gather) = self.blocks.gathers.remove(&id) else { return };
         if !gather.demanded.is_empty() {
             self.blocks.demands.forget(id);
@@ -432,7 +440,7 @@ impl Flow {
                 continue;
             }
             if self.at(id).state() == ObjectState::Absent && !self.may_open_more() {
-                break;
+                return self.cut_waiting(link, unit, now);
             }
             self.start_gather(id);
             let Some(gather) = self.blocks.gathers.get(&id) else { continue };
@@ -451,6 +459,30 @@ impl Flow {
             }
         }
         None
+    }
+
+    /// The same of the objects that wait for those who were asked, where no further ones are begun.
+    fn cut_waiting(&mut self, link: LinkId, unit: u64, now: Time) -> Option<(ObjectId, Offset, ByteCount)> {
+        let (last, waiting) = (self.blocks.waiting_last.unwrap_or(ObjectId(0)), &self.blocks.waiting);
+        let ids = waiting.range((Excluded(last), Unbounded)).chain(waiting.range(..=last)).copied();
+        for id in ids.take(limits::OBJECTS_PASSED_OVER_MAX).collect::<Vec<_>>() {
+            self.blocks.waiting_last = Some(id);
+            let Some(size) = self.blocks.gathers.get(&id).map(|gather| gather.size) else { continue };
+            if let Some((offset, length)) = self.cut_from(id, link, Offset(0), size, unit, now) {
+                return Some((id, offset, length));
+            }
+        }
+        None
+    }
+
+    /// An object of which nothing is here or on order, since who carries ranges has nothing of it, is given to those who
+    /// carry whole objects; whether there was one.
+    pub(super) fn leave_one_to_whole(&mut self) -> bool {
+        let is_idle = |id: &&ObjectId| self.blocks.gathers.get(id).is_some_and(Gather::is_idle);
+        let Some(&id) = self.blocks.waiting.iter().find(is_idle) else { return false };
+        self.give_back(id);
+        self.enqueue(id);
+        true
     }
 
     /// Whether the files that are open allow for another object: their commits may lag behind what comes in.

@@ -64,6 +64,10 @@ impl Flow {
             assert!(taken == gather.taken, "taken of {id}: {:?}, but {taken:?}", gather.taken);
             assert_eq!(gather.orders, count, "orders of {id}");
         }
+        for id in &blocks.waiting {
+            let waits = blocks.gathers.get(id).is_some_and(|gather| gather.started && gather.orders == 0);
+            assert!(waits, "{id} waits for an answer");
+        }
     }
 
     /// A place is free once if its object is gone and no link names it. What is absent and wanted is in a queue or on

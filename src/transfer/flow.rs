@@ -317,6 +317,26 @@ impl Flow {
         if self.undealt {
             self.share_out(now);
         }
+        let id = self.take_request(link, now).or_else(|| {
+            let is_given = self.kind == Kind::Fetch && self.leave_one_to_whole();
+            is_given.then(|| self.take_request(link, now)).flatten()
+        })?;
+        self.let_go(id);
+        let fetcher = self.schedule.fetchers.get_mut(&link)?;
+        if fetcher.outstanding.is_empty() {
+            fetcher.asked_at = now;
+            fetcher.moved_at = now;
+        }
+        fetcher.outstanding.push_back(id);
+        fetcher.meter.start(now);
+        let object = self.at_mut(id);
+        object.queued = false;
+        object.set_state(ObjectState::Requested { link });
+        Some(id)
+    }
+
+    /// What of that which is queued `link` is to ask for.
+    fn take_request(&mut self, link: LinkId, now: Time) -> Option<ObjectId> {
         let typical = self.longest;
         let (objects, schedule) = (&self.objects, &mut self.schedule);
         // Beside links that carry blocks, which take what comes first of the list, the others begin at its end. A relay
@@ -334,19 +354,7 @@ impl Flow {
         let from = if by_blocks && kind == Kind::Fetch { Side::Back } else { Side::Front };
         let owed = |fetcher: &Fetcher| owed(objects, fetcher, typical);
         let pending_at = |id: ObjectId| objects[id.0 as usize].pending_at.as_ref();
-        let id = schedule.take((link, from), now, typical, is_waiting, owed, pending_at)?;
-        self.let_go(id);
-        let fetcher = self.schedule.fetchers.get_mut(&link)?;
-        if fetcher.outstanding.is_empty() {
-            fetcher.asked_at = now;
-            fetcher.moved_at = now;
-        }
-        fetcher.outstanding.push_back(id);
-        fetcher.meter.start(now);
-        let object = self.at_mut(id);
-        object.queued = false;
-        object.set_state(ObjectState::Requested { link });
-        Some(id)
+        schedule.take((link, from), now, typical, is_waiting, owed, pending_at)
     }
 
     fn may_ask(&self, link: LinkId, one_by_one: bool, now: Time) -> bool {
@@ -363,16 +371,27 @@ impl Flow {
         owed(&self.objects, fetcher, self.longest) < pace::ahead_bytes(fetcher.meter.rate(now))
     }
 
-    /// A seed-only peer is asked for one object at a time, and may never have it. The head of `link`, where it was not
-    /// begun for long, is open to the links of other peers; whoever begins it first brings it in.
+    /// A seed-only peer is asked for one object at a time, and may never have it, or the rest of it. The head of `link`,
+    /// where it was not begun or got no further for long, is open to the links of other peers; whoever begins it first
+    /// brings it in.
     pub fn share_unanswered(&mut self, link: LinkId, now: Time) {
         let Some(fetcher) = self.schedule.fetchers.get(&link) else { return };
         let Some(&id) = fetcher.outstanding.front() else { return };
         let is_late = now.since(fetcher.asked_at) >= limits::UNANSWERED_MAX;
-        if self.kind != Kind::Fetch || !is_late || self.at(id).state() != (ObjectState::Requested { link }) {
+        let peer = fetcher.peer.clone();
+        let has_others = || {
+            let others = self.schedule.fetchers.values().any(|other| other.peer != peer);
+            others || self.blocks.carriers.values().any(|carrier| carrier.peer != peer)
+        };
+        let is_open = match self.at(id).state() {
+            ObjectState::Requested { link: of } => of == link && is_late,
+            ObjectState::Arriving { link: of, .. } => of == link && !fetcher.is_moving(now) && has_others(),
+            _ => false,
+        };
+        if self.kind != Kind::Fetch || !is_open {
             return;
         }
-        let peer = fetcher.peer.clone();
+        self.give_back(id);
         let object = self.at_mut(id);
         object.set_state(ObjectState::Absent);
         object.queued = true;

@@ -75,6 +75,8 @@ pub(super) struct Gather {
     /// What is to come over another link, since it was damaged over this one.
     avoid: Vec<(Offset, ByteCount, LinkId)>,
     later: BTreeMap<NodeName, Later>,
+    /// Peers of which a block was wrong: what else they give does not make that right.
+    doubted: BTreeMap<NodeName, Later>,
     /// Room is reserved, the object is in block hands.
     pub(super) started: bool,
     /// The part file has been asked for.
@@ -94,6 +96,7 @@ impl Gather {
             parts: BTreeMap::new(),
             avoid: Vec::new(),
             later: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             started: false,
             opened: false,
             orders: 0,
@@ -224,13 +227,17 @@ impl Gather {
 
     /// A peer cannot give of it now.
     pub(super) fn put_off(&mut self, peer: &NodeName, now: Time) {
-        // Answers to requests that were on their way together are one answer.
-        if self.put_off_until(peer).is_some_and(|until| until > now) {
-            return;
-        }
-        let delay = self.later.get(peer).map_or(Duration::ZERO, |later| later.delay);
-        let delay = (delay * 2).clamp(limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX);
-        self.later.insert(peer.clone(), Later { until: now + delay, delay });
+        put_off(&mut self.later, peer, (limits::RETRY_PENDING_MIN, limits::RETRY_PENDING_MAX), now);
+    }
+
+    /// A block is wrong that a peer has given.
+    pub(super) fn doubt(&mut self, peer: &NodeName, now: Time) {
+        put_off(&mut self.doubted, peer, (limits::WRONG_BLOCK_DELAY_MIN, limits::WRONG_BLOCK_DELAY_MAX), now);
+    }
+
+    /// Nothing of it is here or on order.
+    pub(super) fn is_idle(&self) -> bool {
+        self.orders == 0 && self.have.is_empty() && !self.opened
     }
 
     /// A peer has given of it.
@@ -239,13 +246,25 @@ impl Gather {
     }
 
     pub(super) fn put_off_until(&self, peer: &NodeName) -> Option<Time> {
-        self.later.get(peer).map(|later| later.until)
+        let until = |of: &BTreeMap<NodeName, Later>| of.get(peer).map(|later| later.until);
+        until(&self.later).max(until(&self.doubted))
     }
 
     fn block(&self, block: u64) -> (Offset, ByteCount) {
         let start = block * limits::BLOCK_BYTES;
         (Offset(start), ByteCount(limits::BLOCK_BYTES.min(self.size.0 - start)))
     }
+}
+
+/// Doubles what a peer was put off by, within `least` and `most`.
+fn put_off(of: &mut BTreeMap<NodeName, Later>, peer: &NodeName, (least, most): (Duration, Duration), now: Time) {
+    let before = of.get(peer);
+    // Answers to requests that were on their way together are one answer.
+    if before.is_some_and(|later| later.until > now) {
+        return;
+    }
+    let delay = (before.map_or(Duration::ZERO, |later| later.delay) * 2).clamp(least, most);
+    of.insert(peer.clone(), Later { until: now + delay, delay });
 }
 
 /// CRC-32C of ranges that follow each other.

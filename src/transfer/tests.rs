@@ -182,6 +182,28 @@ fn what_a_seed_only_peer_begins_after_all_is_taken() {
     assert!(matches!(flow.state(id), ObjectState::Arriving { link: UP, .. }));
 }
 
+/// It was waited for as long as the link lived, though others had it.
+#[test]
+fn what_a_seed_only_peer_begins_and_does_not_go_on_with_is_open_to_other_peers() {
+    let mut flow = list(&["x"]);
+    let id = flow.next_request(UP, true, at(0)).unwrap();
+    flow.handle_begin(UP, ByteCount(100), at(0)).unwrap();
+    flow.share_unanswered(UP, at(4999));
+    assert!(matches!(flow.state(id), ObjectState::Arriving { link: UP, .. }));
+    flow.share_unanswered(UP, at(5000));
+    assert_eq!(flow.next_request(UP_2, false, at(5000)), Some(id));
+    assert!(flow.handle_begin(UP_2, ByteCount(100), at(5001)).is_ok());
+    flow.handle_received(UP, at(5002));
+    assert!(matches!(flow.state(id), ObjectState::Arriving { link: UP_2, .. }), "what still comes is nobody's");
+
+    let mut alone = list(&["x"]);
+    alone.detach_fetcher(UP_2);
+    alone.next_request(UP, true, at(0)).unwrap();
+    alone.handle_begin(UP, ByteCount(100), at(0)).unwrap();
+    alone.share_unanswered(UP, at(9000));
+    assert!(matches!(alone.state(id), ObjectState::Arriving { link: UP, .. }), "nobody else could bring it");
+}
+
 #[test]
 fn another_length_than_laid_down_is_refused_and_told() {
     let mut flow = list(&["x"]);
