@@ -268,7 +268,7 @@ pub const RETRANSMIT_EACH_MAX: u64 = 256;
 /// Runs of blocks of one batch that are here with gaps between them. They are few where blocks come in their order.
 pub const ARRIVED_RUNS_MAX: usize = 1 << 20;
 /// Runs of blocks that a sender remembers of what its receiver has, or asks for again.
-pub const RUNS_TOLD_MAX: usize = 4 << 20;
+pub const RUNS_TOLD_MAX: usize = ARRIVED_RUNS_MAX + 1;
 /// What an announced entry counts for beside its path, bytes.
 pub const ENTRY_BYTES: usize = 128;
 /// ... and each of its extended attributes beside name and value.

@@ -179,7 +179,7 @@ impl<'s> Arriving<'s> {
                 Store::Spool(_) | Store::Local(_) => part.write_vectored_at(&[IoSlice::new(bytes)], range.offset)?,
             }
             if let Some(mut journal) = self.shared.journal(key.0) {
-                journal.record(&part, range.offset, range.length)?;
+                journal.record(&part, range.offset, range.length);
             }
             if let Some(mut recent) = self.shared.recent(key.0) {
                 recent.add(key, range.offset, bytes, arrived.crc);

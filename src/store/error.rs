@@ -286,6 +286,9 @@ impl StoreError {
                     | Errno::ELOOP
                     | Errno::EINVAL
                     | Errno::EILSEQ
+                    // Another file system is mounted there.
+                    | Errno::EXDEV
+                    | Errno::EROFS
             ),
             _ => self.is_of_name(),
         }

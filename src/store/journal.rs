@@ -229,10 +229,11 @@ impl Journal {
     }
 
     /// Notes that `length` bytes from `offset` on are verified and written to the part, in memory until the next
-    /// [`Journal::write`]. Of a part that was committed or abandoned nothing is noted.
+    /// [`Journal::write`]. Of a part that was committed or abandoned nothing is noted. What is in memory is bounded:
+    /// where it cannot be written, the file is made anew from what is known by the next [`Journal::write`].
     ///
     /// Panics when the part is not one from `Root::open_part` of this journal's root, or the range is beyond its end.
-    pub fn record(&mut self, part: &Part, offset: Offset, length: ByteCount) -> Result<(), StoreError> {
+    pub fn record(&mut self, part: &Part, offset: Offset, length: ByteCount) {
         assert!(part.is_of(&self.shared), "a part is journaled in the root that it was made in");
         let (Some(id), Some(root)) = (part.id(), part.root()) else {
             panic!("only parts that last are journaled, '{}' does not", part.name());
@@ -240,7 +241,7 @@ impl Journal {
         let end = offset.0.saturating_add(length.0);
         assert!(end <= part.size().0, "'{}' ends at {}, {end} was recorded", part.name(), part.size());
         if length == ByteCount(0) || !part.is_arriving() {
-            return Ok(());
+            return;
         }
         let (log, next_serial) = (&mut self.log, &mut self.next_serial);
         let tracked = self.parts.entry(id).or_insert_with(|| {
@@ -252,7 +253,10 @@ impl Journal {
         if tracked.recorded.insert(offset, length) > ByteCount(0) {
             log.append(|out| put_ranges(out, RECORDED, tracked.serial, &[(offset, length)]));
         }
-        if log.unwritten() >= limits::LOG_BUFFER_BYTES { self.write() } else { Ok(()) }
+        if log.unwritten() >= limits::LOG_BUFFER_BYTES && self.write().is_err() {
+            self.log.drop_unwritten();
+            self.log.doubt();
+        }
     }
 
     /// Notes that of what was recorded `length` bytes from `offset` on are wrong, in memory until the next

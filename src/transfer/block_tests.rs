@@ -34,7 +34,7 @@ fn entry(text: &str, size: u64, version: u8) -> Entry {
 }
 
 /// A flow that fetches, with links to peers.
-fn fetching(objects: &[(&str, u64)], links: &[(LinkId, &str)]) -> Flow {
+pub(super) fn fetching(objects: &[(&str, u64)], links: &[(LinkId, &str)]) -> Flow {
     let mut flow = Flow::fetch();
     for &(text, size) in objects {
         flow.know(entry(text, size, 1)).expect("room");
@@ -45,7 +45,7 @@ fn fetching(objects: &[(&str, u64)], links: &[(LinkId, &str)]) -> Flow {
     flow
 }
 
-fn arrive(flow: &mut Flow, link: LinkId, range: RangeRequest, now: Time) {
+pub(super) fn arrive(flow: &mut Flow, link: LinkId, range: RangeRequest, now: Time) {
     let all = bytes(range.end().0);
     let crc = crc_fast::crc32_iscsi(&all[range.offset.0 as usize..]);
     if flow.handle_range_begin(range) {
@@ -248,61 +248,6 @@ fn a_wrong_block_is_told_and_fetched_again() {
     let again = flow.next_range(L2, ms(1)).expect("work");
     arrive(&mut flow, L2, again, ms(2));
     assert!(matches!(flow.state(range.object), ObjectState::Whole { .. }));
-}
-
-/// Its other ranges, which were right, made the peer good again, so that the block was fetched without a pause.
-#[test]
-fn a_block_that_stays_wrong_is_fetched_ever_less_often() {
-    let mut flow = fetching(&[("a", 100)], &[(L1, "e1")]);
-    let (mut now, mut tries) = (0, Vec::new());
-    while tries.len() < 8 {
-        if let Some(range) = flow.next_range(L1, ms(now)) {
-            tries.push(now);
-            flow.handle_range_begin(range);
-            flow.handle_verified(L1, range, 4711, ms(now));
-        }
-        now += 50;
-    }
-    let pauses: Vec<_> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(pauses.is_sorted() && pauses[0] <= 150 && pauses[6] >= 6400, "{pauses:?}");
-}
-
-/// No object was begun any more, and those that wait were hidden behind the others, until the node was restarted.
-#[test]
-fn as_many_as_may_be_in_block_hands_may_wait_for_a_peer_that_has_none_of_them() {
-    let names: Vec<String> = (0..limits::GATHERS_MAX + 500).map(|at| format!("{at:05}")).collect();
-    let objects: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1000)).collect();
-    let mut flow = fetching(&objects, &[(L1, "e1")]);
-    let (mut now, mut asked) = (0, std::collections::BTreeSet::new());
-    while asked.len() < limits::GATHERS_MAX {
-        let ranges: Vec<_> = std::iter::from_fn(|| flow.next_range(L1, ms(now))).collect();
-        asked.extend(ranges.iter().map(|range| range.object));
-        ranges.into_iter().for_each(|range| flow.handle_range_pending(L1, range, ms(now)));
-        now += 5;
-        assert!(now < 1_000_000, "{} were asked for", asked.len());
-    }
-    // It has them now; another one that comes has them, too.
-    now += 5000;
-    let range = flow.next_range(L1, ms(now)).expect("what waits is asked for again");
-    arrive(&mut flow, L1, range, ms(now + 1));
-    flow.attach_blocks(L2, peer("e2"), ms(now + 1));
-    let range = flow.next_range(L2, ms(now + 2)).expect("what waits for one may come from another");
-    arrive(&mut flow, L2, range, ms(now + 3));
-}
-
-/// They were nobody else's for as long as the link lived.
-#[test]
-fn what_a_peer_has_nothing_of_is_left_to_those_who_carry_whole_objects() {
-    let mut flow = fetching(&[("a", 1000), ("b", 1000)], &[(L1, "e1")]);
-    flow.attach_fetcher(L2, peer("e2"));
-    let ranges: Vec<_> = std::iter::from_fn(|| flow.next_range(L1, Time::ZERO)).collect();
-    assert_eq!(ranges.len(), 2);
-    assert_eq!(flow.next_request(L2, true, ms(1)), None, "both are on order");
-    flow.handle_range_pending(L1, ranges[1], ms(2));
-    assert_eq!(flow.next_request(L2, true, ms(3)), Some(ranges[1].object));
-    flow.handle_begin(L2, ByteCount(1000), ms(4)).expect("it is wanted");
-    arrive(&mut flow, L1, ranges[0], ms(5));
-    assert_eq!(flow.next_range(L1, ms(6)), None);
 }
 
 #[test]

@@ -475,8 +475,8 @@ impl Flow {
         None
     }
 
-    /// An object of which nothing is here or on order, since who carries ranges has nothing of it, is given to those who
-    /// carry whole objects; whether there was one.
+    /// An object of which nothing is here or on order, since who carries ranges has nothing of it, is given to those
+    /// who carry whole objects; whether there was one.
     pub(super) fn leave_one_to_whole(&mut self) -> bool {
         let is_idle = |id: &&ObjectId| self.blocks.gathers.get(id).is_some_and(Gather::is_idle);
         let Some(&id) = self.blocks.waiting.iter().find(is_idle) else { return false };

@@ -103,3 +103,5 @@ mod mirror_tests;
 mod random_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;

@@ -343,7 +343,11 @@ impl Landing {
         let State::Part { part: Some(part), .. } = &wanted.state else { return Err(TreeError::UnknownFile(id)) };
         let of_store = |error| TreeError::of_store(&wanted.path, error);
         part.write_vectored_at(slices, offset).map_err(of_store)?;
-        self.tree.with_journal(|journal| journal.record(part, offset, length)).map_err(of_store)?;
+        let recorded = self.tree.with_journal(|journal| {
+            journal.record(part, offset, length);
+            Ok(())
+        });
+        recorded.map_err(of_store)?;
         wanted.here.insert(offset, length);
         self.unjournaled += length.0;
         if self.unjournaled >= limits::JOURNAL_WRITE_BYTES as u64 { self.flush() } else { Ok(()) }

@@ -198,7 +198,8 @@ fn verdict(lines: &Gitignore, path: &[u8], is_dir: bool) -> Option<bool> {
     }
 }
 
-/// The text of a directory's `.supersyncignore`, `None` where there is none.
+/// The text of a directory's `.supersyncignore`, `None` where there is none; EFBIG where it is too long, for what its
+/// last lines leave out must not be sent or deleted.
 fn read(directory: BorrowedFd<'_>) -> nix::Result<Option<Vec<u8>>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = match openat(directory, limits::IGNORE_FILE, flags, Mode::empty()) {
@@ -209,9 +210,11 @@ fn read(directory: BorrowedFd<'_>) -> nix::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let mut text = Vec::new();
-    let read = File::from(file).take(limits::IGNORE_FILE_BYTES_MAX).read_to_end(&mut text);
-    read.map_err(|error| errno_of(&error))?;
-    Ok(Some(text))
+    let read = File::from(file).take(limits::IGNORE_FILE_BYTES_MAX + 1).read_to_end(&mut text);
+    match read.map_err(|error| errno_of(&error))? as u64 {
+        ..=limits::IGNORE_FILE_BYTES_MAX => Ok(Some(text)),
+        _ => Err(Errno::EFBIG),
+    }
 }
 
 fn of_line(line: &str, error: &ignore::Error) -> TreeError {
@@ -221,6 +224,21 @@ fn of_line(line: &str, error: &ignore::Error) -> TreeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd as _;
+
+    /// It was cut where it was longest, and what the lines behind that were to spare was sent, and deleted.
+    #[test]
+    fn an_ignore_file_that_is_too_long_is_not_read_in_part() {
+        let dir = tempfile::tempdir().expect("made");
+        let directory = File::open(dir.path()).expect("opened");
+        let scope = Scope::new(&Rules::new(Vec::<&str>::new()).expect("none"));
+        let enter = |bytes: u64| {
+            std::fs::write(dir.path().join(limits::IGNORE_FILE), vec![b'\n'; bytes as usize]).expect("written");
+            scope.enter(directory.as_fd(), b"").1
+        };
+        assert_eq!(enter(limits::IGNORE_FILE_BYTES_MAX), None);
+        assert!(enter(limits::IGNORE_FILE_BYTES_MAX + 1).is_some_and(|reason| reason.contains("too large")));
+    }
 
     #[test]
     fn the_last_line_that_matches_counts() {
