@@ -320,6 +320,44 @@ fn extended_attributes_that_the_receiver_cannot_keep_are_told() {
     assert_eq!(outcome.paths("failed"), ["tree/a"]);
 }
 
+/// Only root could set them, and whoever else pulled was told of a failure each time.
+#[test]
+fn extended_attributes_of_what_its_owner_may_not_write_come_and_change() {
+    let server = Server::start();
+    let (source, there) = (server.path("open/tree"), server.path("there"));
+    fs::create_dir_all(source.join("dir")).expect("made");
+    fs::write(source.join("file"), "a").expect("written");
+    fs::create_dir(&there).expect("made");
+    if nix::unistd::geteuid().is_root() {
+        // It may write to everything: somebody else is to.
+        std::os::unix::fs::chown(&there, Some(65_534), Some(65_534)).expect("given away");
+        fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    for value in ["one", "two"] {
+        for (name, mode) in [("file", 0o444), ("dir", 0o555)] {
+            if xattr::set(source.join(name), "user.note", value.as_bytes()).is_err() {
+                eprintln!("skipped: the directory for temporary files has no extended attributes");
+                return;
+            }
+            fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).expect("set");
+        }
+        let mut pull = server.pull_from(server.address, "open/tree", &there, &["--xattrs"]);
+        if nix::unistd::geteuid().is_root() {
+            pull.uid(65_534).gid(65_534);
+        }
+        Outcome::of(&server, pull).ok();
+        for (name, mode) in [("file", 0o444), ("dir", 0o555)] {
+            let path = there.join("tree").join(name);
+            assert_eq!(xattr::get(&path, "user.note").expect("read"), Some(value.as_bytes().to_vec()), "{name}");
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, mode, "{name}");
+        }
+        for name in ["file", "dir"] {
+            fs::set_permissions(source.join(name), fs::Permissions::from_mode(0o755)).expect("set");
+        }
+    }
+    fs::set_permissions(there.join("tree/dir"), fs::Permissions::from_mode(0o755)).expect("set");
+}
+
 #[test]
 fn a_dry_run_tells_how_much_would_be_sent() {
     let server = Server::start();

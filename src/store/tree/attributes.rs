@@ -47,6 +47,9 @@ pub(super) struct Difference {
     xattrs: Option<Vec<Xattr>>,
 }
 
+/// Its owner, too, sets the extended attributes of a file only where he may write to it (xattr(7)).
+const OWNER_WRITES: u16 = 0o200;
+
 impl Difference {
     pub(super) fn is_none(&self) -> bool {
         self.owner.is_none() && !self.mode && !self.mtime && self.xattrs.is_none()
@@ -72,11 +75,16 @@ impl Dresser {
         if let Some((uid, gid)) = owner {
             fchown(&file, uid, gid)?;
         }
+        let mode = self.mode_of(entry, made.uid, made.gid);
+        let mut created = created;
         if self.xattrs && !entry.xattrs.is_empty() {
+            if !self.is_privileged && created.is_none_or(|created| created & OWNER_WRITES == 0) {
+                fchmod(&file, Mode::from_bits_truncate((mode | OWNER_WRITES).into()))?;
+                created = None;
+            }
             let file = File::from(file.as_fd().try_clone_to_owned().map_err(|error| errno(&error))?);
             self.replace_xattrs(&file, &[], entry);
         }
-        let mode = self.mode_of(entry, made.uid, made.gid);
         if created != Some(mode) || owner.is_some() && mode & 0o6000 != 0 {
             fchmod(&file, Mode::from_bits_truncate(mode.into()))?;
         }
@@ -120,14 +128,20 @@ impl Dresser {
         if let Some((uid, gid)) = difference.owner {
             fchownat(directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         }
+        let is_link = matches!(entry.kind, Kind::Symlink(_));
+        let set_mode = |mode: u16| {
+            let mode = Mode::from_bits_truncate(mode.into());
+            fchmodat(directory, name, mode, FchmodatFlags::NoFollowSymlink)
+        };
+        let mut is_opened = false;
         if let Some(have) = &difference.xattrs {
+            // Who may not do that may not set them either, which is told.
+            is_opened = !self.is_privileged && mode & OWNER_WRITES == 0 && set_mode(mode | OWNER_WRITES).is_ok();
             let file = File::from(open_to_read(directory, name)?);
             self.replace_xattrs(&file, have, entry);
         }
-        let is_link = matches!(entry.kind, Kind::Symlink(_));
-        if difference.mode || !is_link && difference.owner.is_some() && mode & 0o6000 != 0 {
-            let mode = Mode::from_bits_truncate(mode.into());
-            fchmodat(directory, name, mode, FchmodatFlags::NoFollowSymlink)?;
+        if is_opened || difference.mode || !is_link && difference.owner.is_some() && mode & 0o6000 != 0 {
+            set_mode(mode)?;
         }
         if difference.mtime {
             let (atime, mtime) = (time(entry.atime), time(entry.mtime));
