@@ -518,7 +518,7 @@ fn attributes_that_change_alone_are_set_when_the_object_is_final() {
     assert_eq!(set(&mut flow), 0);
 }
 
-fn relay(objects: &[(&str, u64)]) -> Flow {
+pub(super) fn relay(objects: &[(&str, u64)]) -> Flow {
     let mut flow = Flow::relay(ByteCount(4096 * K));
     for &(text, size) in objects {
         flow.know(entry(text, size, 1)).expect("room");

@@ -2,7 +2,7 @@
 
 use super::carrier::Health;
 use super::flow::{Flow, Kind};
-use super::object::ObjectState;
+use super::object::{Object, ObjectState};
 use super::schedule::Fetcher;
 use crate::limits;
 use crate::units::{ByteCount, LinkId, Time};
@@ -60,7 +60,7 @@ impl Flow {
         match self.kind {
             Kind::Fetch => !self.is_complete(),
             Kind::Offer => false,
-            Kind::Relay => !self.blocks.demands.is_empty() || self.schedule.has_queued(),
+            Kind::Relay => !self.blocks.demands.is_empty() || self.has_asked_for(),
         }
     }
 
@@ -72,7 +72,13 @@ impl Flow {
             let size = object.content.as_ref().map(|content| content.size);
             object.state() == ObjectState::Absent && size.is_some_and(|size| !room.could_fit(size))
         });
-        by_ranges || (self.schedule.has_queued() && !self.has_room_for_one_more())
+        by_ranges || (self.has_asked_for() && !self.has_room_for_one_more())
+    }
+
+    /// Whether a reader of a relay waits for an object that nobody has been asked for.
+    fn has_asked_for(&self) -> bool {
+        let waits = |object: &Object| object.state() == ObjectState::Absent && object.queued;
+        self.read.iter().any(|&id| waits(self.at(id)))
     }
 
     /// Of a link that fetches whole objects, of which nothing is checked on the way.

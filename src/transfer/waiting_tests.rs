@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::block_tests::{arrive, fetching, ms, peer};
+use super::block_tests::{arrive, fetching, ms, name, peer, relay};
 use crate::limits;
 use crate::units::{ByteCount, LinkId, Time};
 
@@ -62,4 +62,19 @@ fn what_a_peer_has_nothing_of_is_left_to_those_who_carry_whole_objects() {
     flow.handle_begin(L2, ByteCount(1000), ms(4)).expect("it is wanted");
     arrive(&mut flow, L1, ranges[0], ms(5));
     assert_eq!(flow.next_range(L1, ms(6)), None);
+}
+
+/// It wanted something for ever from then on, and told that its peer had nothing of it.
+#[test]
+fn a_relay_wants_nothing_once_what_was_asked_for_as_a_whole_has_come_by_ranges() {
+    let mut flow = relay(&[("a", 1000)]);
+    let id = flow.demand(L2, &name("a"), Time::ZERO).expect("it is known");
+    assert!(flow.wants_more());
+    let range = flow.next_range(L1, ms(1)).expect("it is asked for");
+    arrive(&mut flow, L1, range, ms(2));
+    flow.handle_committed(id, range.generation, ms(3));
+    assert_eq!(flow.next_range(L1, ms(4)), None);
+    assert!(!flow.wants_more());
+    flow.release(L2, id, true, ms(4));
+    assert!(!flow.wants_more());
 }
