@@ -117,6 +117,8 @@ pub struct Landing {
     pub(super) unruled: BTreeSet<TreePath>,
     /// Digests of the paths of all entries, where others are to be deleted.
     seen: HashSet<u64>,
+    /// They are told apart no more than the file system does: whether in upper or lower case is the same.
+    pub(super) folds: bool,
     /// Files with several names that entries were found to be already: device, inode, and a digest of the attributes.
     kept: HashMap<(u64, u64), u64>,
     digest: RandomState,
@@ -170,7 +172,6 @@ impl Landing {
             dresser: Dresser::new(options.owner, options.numeric_ids, options.xattrs, tree.made()),
             directories: Directories::new(Arc::clone(&tree)),
             base,
-            options,
             wanted: HashMap::new(),
             open: VecDeque::new(),
             unflushed: Vec::new(),
@@ -184,12 +185,14 @@ impl Landing {
             tables_held: held,
             unruled: BTreeSet::new(),
             seen: HashSet::new(),
+            folds: options.delete && tree.folds_names(),
             kept: HashMap::new(),
             digest: RandomState::new(),
             deleted: Vec::new(),
             unjournaled: 0,
             waits: true,
             stop: Arc::default(),
+            options,
             tree,
         }
     }
@@ -247,7 +250,7 @@ impl Landing {
             if self.seen.len() >= limits::OBJECTS_MAX {
                 return Err(self.too_many(limits::OBJECTS_MAX, "entries"));
             }
-            self.seen.insert(self.digest_of(entry.path.as_bytes()));
+            self.seen.insert(self.seen_as(entry.path.as_bytes()));
         }
         // Another entry may be linked to it.
         let digest = matches!(entry.kind, Kind::File | Kind::HardLink(_)).then(|| self.digest_of(path.as_bytes()));
@@ -653,7 +656,16 @@ impl Landing {
 
     /// Whether the session told of an entry.
     pub(super) fn is_seen(&self, path: &[u8]) -> bool {
-        self.seen.contains(&self.digest_of(path))
+        self.seen.contains(&self.seen_as(path))
+    }
+
+    /// A file system that takes two spellings for one name may list what was sent by another than was sent.
+    fn seen_as(&self, path: &[u8]) -> u64 {
+        if self.folds {
+            self.digest_of(String::from_utf8_lossy(path).to_lowercase().as_bytes())
+        } else {
+            self.digest_of(path)
+        }
     }
 
     fn digest_of(&self, path: &[u8]) -> u64 {

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, Mode, fstat, futimens};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 
 use super::super::error::StoreError;
 use super::super::journal::{self, Journal, Unmarked};
 use super::super::part::{Part, PrivateFile, Room};
-use super::super::root::{Root, Shared};
+use super::super::root::{Root, Shared, is_same_file};
 use super::error::TreeError;
+use crate::limits;
 use crate::units::{ByteCount, Entry, FileTime, ObjectName, RangeSet, Root256, TreePath};
 
 /// A directory that trees land in. Shared by the sessions that write below it.
@@ -140,6 +142,16 @@ impl Tree {
     /// The writing side; an error where there is none.
     pub(super) fn shared(&self) -> Result<&Arc<Shared>, StoreError> {
         self.root.as_ref().map(Root::shared).ok_or_else(|| StoreError::ReadOnly { root: self.path.to_path_buf() })
+    }
+
+    /// Whether the file system takes upper and lower case for one, as FAT does; only known where something can land.
+    pub(super) fn folds_names(&self) -> bool {
+        let Some(root) = &self.root else { return false };
+        let look = |name: &str| fstatat(&root.shared().dir, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        match (look(limits::PRIVATE_DIR), look(&limits::PRIVATE_DIR.to_uppercase())) {
+            (Ok(lower), Ok(upper)) => is_same_file(&lower, &upper),
+            _ => false,
+        }
     }
 
     /// Notes that a version is arriving, until the claim is dropped; `None` while another session has it.

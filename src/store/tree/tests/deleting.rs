@@ -39,6 +39,26 @@ fn texts(paths: &[TreePath]) -> Vec<String> {
     texts
 }
 
+/// Where `IMG.JPG` stood and `img.jpg` was sent, the only file there was of both was found to be as it should be, and
+/// then deleted, since the directory lists it by its old name.
+#[test]
+fn names_that_a_file_system_takes_for_one_are_not_deleted_for_another() {
+    let site = Site::new();
+    site.write("img.jpg", b"x");
+    site.write("photos/a", b"x");
+    site.send(&[], &deleting());
+    for extra in ["IMG.JPG", "Photos", "img.bak"] {
+        fs::write(site.to().join(extra), "extra").expect("written");
+    }
+    let mut landing = site.landing(deleting());
+    assert!(!landing.folds, "the file systems of tests tell them apart");
+    landing.folds = true;
+    for (id, found) in (0..).zip(all(&mut site.walk(&[], WalkOptions::default()), 100)) {
+        landing.examine(id, found.entry).expect("examined");
+    }
+    assert_eq!(texts(&landing.end(true).deleted), ["img.bak"]);
+}
+
 #[test]
 fn what_was_not_sent_goes_but_what_the_rules_leave_out() {
     let site = sent();
