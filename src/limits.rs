@@ -164,6 +164,8 @@ pub const WATCH_AGAIN_AFTER: Duration = Duration::from_secs(600);
 pub const REMOTE_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Whether the directories of modules can be served is looked at this often.
 pub const MODULES_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// A reload looks at the file systems that the config names, and gives up after this time.
+pub const RELOAD_READ_WITHIN: Duration = Duration::from_secs(8);
 /// To look at `local/` or `remote/` takes at most one part in this many of the time.
 pub const LOOK_DUTY: u32 = 20;
 /// What was hashed is offered after this time, however little it is.
@@ -528,8 +530,6 @@ pub const LISTENERS_MAX: usize = 64;
 pub const ALLOW_MAX: usize = 1024;
 /// Modules of one node.
 pub const MODULES_MAX: usize = 256;
-/// A reload looks at the file systems that the config names, and gives up after this time.
-pub const RELOAD_READ_WITHIN: Duration = Duration::from_secs(8);
 /// Longest name of a module, bytes.
 pub const MODULE_NAME_BYTES_MAX: usize = 64;
 /// Worker threads of one node.

@@ -1,6 +1,6 @@
 //! An exchange's links: each is dialed for ever, with capped and jittered back-off, so that start order never matters.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,9 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::flaps::Change;
 use super::line::{Slot, SlotState};
-use super::site::Site;
+use super::site::{Site, on_thread};
 use crate::config::{LinkAddress, Remote};
-use crate::engine;
 use crate::limits;
 use crate::uring::{DriverKind, control, socket};
 
@@ -78,12 +77,10 @@ async fn dial(kind: DriverKind, address: &LinkAddress) -> Result<(OwnedFd, Socke
 
 /// The addresses of a host, the best one first.
 async fn resolve(name: &str, port: u16, bind: Option<IpAddr>) -> Result<Vec<SocketAddr>, String> {
-    let (host, (done, found)) = (name.to_owned(), oneshot::channel());
-    // The runtime's end would wait for a thread of its own, as long as name servers do not answer.
-    let lookup = move || drop(done.send((host.as_str(), port).to_socket_addrs()));
-    engine::spawn("ss-resolver", lookup).map_err(|error| format!("cannot resolve {name}: {error}"))?;
-    let found = found.await.unwrap_or_else(|_| Err(io::Error::other("the thread for it died")));
-    let found = found.map_err(|error| format!("cannot resolve {name}: {error}"))?;
+    let host = name.to_owned();
+    // Name servers may not answer for long.
+    let found = on_thread("ss-resolver", move || (host.as_str(), port).to_socket_addrs()).await;
+    let found = found.flatten().map_err(|error| format!("cannot resolve {name}: {error}"))?;
     // An address of the other family than `bind` cannot be reached from it.
     let fits = |found: &SocketAddr| bind.is_none_or(|bind| bind.is_ipv4() == found.is_ipv4());
     match found.filter(fits).take(limits::DIAL_ADDRESSES_MAX).collect::<Vec<_>>() {

@@ -339,15 +339,13 @@ impl Site {
         let _ = ended.await;
     }
 
-    /// Does what waits for the disk on a thread of its own, which the runtime's end does not wait for: `work` stops by
-    /// itself when the node is ending.
+    /// Does what waits for the disk as [`on_thread`] does: `work` stops by itself when the node is ending.
     pub(super) async fn aside<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> io::Result<T> {
-        let (site, (done, ended)) = (Arc::clone(self), oneshot::channel());
-        engine::spawn("ss-aside", move || drop(done.send(work(&site))))?;
-        ended.await.map_err(|_| io::Error::other("the thread for it died"))
+        let site = Arc::clone(self);
+        on_thread("ss-aside", move || work(&site)).await
     }
 
     fn handle_notice(&self, notice: Notice) {
@@ -587,6 +585,16 @@ pub(super) fn fallback_name(address: IpAddr) -> NodeName {
     let text = address.to_canonical().to_string().replace(':', "-");
     let text = if text.starts_with('-') { format!("0{text}") } else { text };
     NodeName::new(text.as_bytes()).expect("an address without colons is a node's name")
+}
+
+/// Does what waits on a thread of its own, which the runtime's end does not wait for as it would for one of its own.
+pub(super) async fn on_thread<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, ended) = oneshot::channel();
+    engine::spawn(name, move || drop(done.send(work())))?;
+    ended.await.map_err(|_| io::Error::other("the thread for it died"))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

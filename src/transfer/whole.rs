@@ -106,25 +106,24 @@ impl Flow {
     /// `link`, where it was not begun or got no further for long, is open to the links of other peers; whoever begins
     /// it first brings it in.
     pub fn share_unanswered(&mut self, link: LinkId, now: Time) {
-        let Some(fetcher) = self.schedule.fetchers.get(&link) else { return };
+        let Some(fetcher) = self.schedule.fetchers.get(&link).filter(|_| self.kind == Kind::Fetch) else { return };
         let Some(&id) = fetcher.outstanding.front() else { return };
         let is_late = now.since(fetcher.asked_at) >= limits::UNANSWERED_MAX;
-        let peer = fetcher.peer.clone();
         let has_others = || {
-            let others = self.schedule.fetchers.values().any(|other| other.peer != peer);
-            others || self.blocks.carriers.values().any(|carrier| carrier.peer != peer)
+            let others = self.schedule.fetchers.values().any(|other| other.peer != fetcher.peer);
+            others || self.blocks.carriers.values().any(|carrier| carrier.peer != fetcher.peer)
         };
         let is_open = match self.at(id).state() {
             ObjectState::Requested { link: of } => of == link && is_late,
             ObjectState::Arriving { link: of, .. } => of == link && !fetcher.is_moving(now) && has_others(),
             _ => false,
         };
-        if self.kind != Kind::Fetch || !is_open {
+        if !is_open {
             return;
         }
+        let peer = fetcher.peer.clone();
         self.give_back(id);
         let object = self.at_mut(id);
-        object.set_state(ObjectState::Absent);
         object.queued = true;
         (object.pending_at, object.retry_at) = (Some(peer), now);
         self.schedule.defer(id, now);
