@@ -341,12 +341,16 @@ pub const UNSURE_PATIENCE: Duration = Duration::from_secs(10);
 /// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of
 /// more it is likelier that a file system is not mounted there.
 pub const MIRROR_REMOVED_MAX: usize = 32;
-/// An exchange passes an object of at most so many bytes on from memory; it is one range at most.
+/// An object of at most so many bytes is passed on from memory; it is one range at most.
 pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
 /// What such an object costs besides its bytes, roughly.
 pub const KEPT_OBJECT_COST: usize = 256;
-/// Memory for such objects; what does not fit goes to disk.
+/// Memory for such objects of an exchange; what does not fit goes to disk.
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
+/// Memory for such objects that a trader read to hash them; what does not fit is read again.
+pub const AHEAD_BYTES_MAX: usize = 32 << 20;
+/// For so long the links may take to free half of that.
+pub const AHEAD_PATIENCE: Duration = Duration::from_millis(200);
 /// The last bytes that came into spools and are had without reading a file, and what it takes to keep them.
 pub const RECENT_BYTES_MAX: usize = 32 << 20;
 /// Ranges that a link may have on order.

@@ -169,7 +169,7 @@ impl<'s> Arriving<'s> {
             self.awaited.remove(&key);
             make_part(self.shared, key, name, version)?;
         }
-        if self.shared.kept(key.0).is_some_and(|mut kept| kept.fill(key, range.offset, bytes)) {
+        if self.shared.kept(key.0).is_some_and(|mut kept| kept.fill(key, range.offset, bytes, arrived.crc)) {
             return Ok(None);
         }
         if let Some(part) = self.shared.part(key) {

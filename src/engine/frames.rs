@@ -147,17 +147,18 @@ type Unread = (Refusal, String);
 /// A range's bytes, all of one version of the file, and their checksum.
 fn read(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<(Bytes, u32), Unread> {
     let key = (connection.serve, range.object, range.generation);
-    let checked = |bytes: Bytes| {
-        let crc = crc32c(&bytes);
-        (bytes, crc)
-    };
     if let Some(kept) = shared.kept(key.0).and_then(|kept| kept.read(key, range.offset, range.length)) {
-        return Ok(checked(kept));
+        return Ok(kept);
     }
     if let Some(recent) = shared.recent(key.0).and_then(|recent| recent.read(key, range.offset, range.length)) {
         return Ok(recent);
     }
-    read_file(shared, connection, range).map(checked)
+    if let Some(ahead) = shared.ahead.take(key, range.offset, range.length) {
+        return Ok(ahead);
+    }
+    let bytes = read_file(shared, connection, range)?;
+    let crc = crc32c(&bytes);
+    Ok((bytes, crc))
 }
 
 fn read_file(shared: &Shared, connection: &mut Connection, range: RangeRequest) -> Result<Bytes, Unread> {

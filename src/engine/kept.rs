@@ -12,6 +12,7 @@ use super::shared::PartKey;
 use crate::limits;
 use crate::transfer::FlowId;
 use crate::units::{ByteCount, Generation, ObjectId, Offset};
+use crate::wire::checksum::crc32c;
 
 /// What is kept, within [`limits::KEPT_BYTES_MAX`].
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ struct Object {
     size: usize,
     /// All of it, once it has come.
     bytes: Bytes,
+    /// The checksum of all of it, where that came with it.
+    crc: Option<u32>,
     /// There is a file of it as well.
     spilled: bool,
 }
@@ -47,7 +50,9 @@ impl Kept {
     /// Takes room for an object; `false` where it has to go to disk.
     pub(super) fn reserve(&mut self, key: PartKey, size: ByteCount) -> bool {
         let object = match usize::try_from(size.0) {
-            Ok(size) if size <= limits::KEPT_OBJECT_BYTES_MAX => Object { size, bytes: Bytes::new(), spilled: false },
+            Ok(size) if size <= limits::KEPT_OBJECT_BYTES_MAX => {
+                Object { size, bytes: Bytes::new(), crc: None, spilled: false }
+            }
             _ => return false,
         };
         if self.objects.contains_key(&key) || self.cost + object.cost() > limits::KEPT_BYTES_MAX {
@@ -58,16 +63,17 @@ impl Kept {
         true
     }
 
-    /// Bytes of an object came in, as a rule all of them at once; `false` where it is not kept here.
-    pub(super) fn fill(&mut self, key: PartKey, offset: Offset, bytes: &Bytes) -> bool {
+    /// Bytes of an object came in, as a rule all of them at once, with their checksum; `false` where it is not kept
+    /// here.
+    pub(super) fn fill(&mut self, key: PartKey, offset: Offset, bytes: &Bytes, crc: u32) -> bool {
         let Some(object) = self.objects.get_mut(&key) else { return false };
         if bytes.len() == object.size {
-            object.bytes = bytes.clone();
+            (object.bytes, object.crc) = (bytes.clone(), Some(crc));
         } else {
             let mut all = object.padded();
             let start = offset.0 as usize;
             all[start..start + bytes.len()].copy_from_slice(bytes);
-            object.bytes = all.into();
+            (object.bytes, object.crc) = (all.into(), None);
         }
         true
     }
@@ -76,11 +82,13 @@ impl Kept {
         self.objects.contains_key(&key)
     }
 
-    /// A range of an object, where that is kept here and some of it has come.
-    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<Bytes> {
+    /// A range of an object and its checksum, where that is kept here and some of it has come.
+    pub(super) fn read(&self, key: PartKey, offset: Offset, length: ByteCount) -> Option<(Bytes, u32)> {
         let start = offset.0 as usize;
         let object = self.objects.get(&key).filter(|object| !object.bytes.is_empty())?;
-        Some(object.bytes.slice(start..start + length.0 as usize))
+        let bytes = object.bytes.slice(start..start + length.0 as usize);
+        let crc = object.crc.filter(|_| bytes.len() == object.size).unwrap_or_else(|| crc32c(&bytes));
+        Some((bytes, crc))
     }
 
     /// Has `write` make a file of an object, for somebody who can only read that, where there is none yet.
@@ -133,9 +141,13 @@ mod tests {
         let mut kept = Kept::default();
         assert!(!kept.reserve(key(1), ByteCount(SMALL.0 + 1)), "too long");
         assert!(kept.reserve(key(1), ByteCount(6)));
-        assert!(kept.fill(key(1), Offset(3), &of(b"def")) && kept.fill(key(1), Offset(0), &of(b"abc")));
-        assert_eq!(kept.read(key(1), Offset(2), ByteCount(3)).as_deref(), Some(b"cde".as_slice()));
-        assert!(!kept.fill(key(2), Offset(0), &of(b"abc")), "no room was taken for it");
+        assert!(kept.fill(key(1), Offset(3), &of(b"def"), 7) && kept.fill(key(1), Offset(0), &of(b"abc"), 7));
+        assert_eq!(kept.read(key(1), Offset(2), ByteCount(3)), Some((of(b"cde"), crc32c(b"cde"))));
+        assert_eq!(kept.read(key(1), Offset(0), ByteCount(6)), Some((of(b"abcdef"), crc32c(b"abcdef"))));
+        assert!(kept.fill(key(1), Offset(0), &of(b"uvwxyz"), 7));
+        assert_eq!(kept.read(key(1), Offset(0), ByteCount(6)), Some((of(b"uvwxyz"), 7)), "as it came");
+        assert_eq!(kept.read(key(1), Offset(0), ByteCount(5)), Some((of(b"uvwxy"), crc32c(b"uvwxy"))));
+        assert!(!kept.fill(key(2), Offset(0), &of(b"abc"), 7), "no room was taken for it");
         assert_eq!(kept.evict(FlowId(0), ObjectId(1)), Some(Evicted { has_file: false }));
         assert_eq!((kept.remove(key(1)), kept.cost), (None, 0));
     }
@@ -143,7 +155,7 @@ mod tests {
     #[test]
     fn who_needs_a_file_makes_it_once() {
         let mut kept = Kept::default();
-        assert!(kept.reserve(key(1), ByteCount(3)) && kept.fill(key(1), Offset(0), &of(b"abc")));
+        assert!(kept.reserve(key(1), ByteCount(3)) && kept.fill(key(1), Offset(0), &of(b"abc"), 7));
         assert_eq!(kept.spill(key(1), |_| Err("full")), Err("full"));
         let mut files = Vec::new();
         for _ in 0..2 {

@@ -17,6 +17,7 @@
 //! memory of its own. When no buffer is left, or too many bytes of ranges wait, links stop reading, which is the
 //! back-pressure from disk to peer.
 
+mod ahead;
 mod arriving;
 mod connection;
 mod flight;
@@ -42,6 +43,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 pub use connection::{LinkView, Traffic};
 pub use places::Places;
 pub use shared::Store;
@@ -52,7 +54,7 @@ use crate::proto::Protocol;
 use crate::proto::duplex::LinkConfig;
 use crate::store::Journal;
 use crate::transfer::{FlowId, Flows};
-use crate::units::{LinkId, NodeName, ObjectName, Time};
+use crate::units::{Generation, LinkId, NodeName, ObjectId, ObjectName, Time};
 use crate::uring::{DriverKind, RingError};
 use inbox::Message;
 use shared::{Shared, lock};
@@ -215,6 +217,21 @@ impl Engine {
     /// Looks at or changes the flows; what follows from it is under way when this returns.
     pub fn with_flows<R>(&self, f: impl FnOnce(&mut Flows, Time) -> R) -> R {
         self.shared.with_flows(f)
+    }
+
+    /// All of a small object was read to be hashed: its bytes and their checksum are sent to whoever fetches it next.
+    pub fn read_ahead(&self, flow: FlowId, id: ObjectId, generation: Generation, bytes: Bytes, crc: u32) {
+        self.shared.ahead.add((flow, id, generation), bytes, crc);
+    }
+
+    /// Blocks while more than enough was read ahead and the links take it, for [`limits::AHEAD_PATIENCE`] at most.
+    pub fn wait_for_links(&self) {
+        self.shared.ahead.wait();
+    }
+
+    /// Nothing is read ahead now. To be called from time to time: what nobody took in between is let go.
+    pub fn rest_ahead(&self) {
+        self.shared.ahead.rest();
     }
 
     /// The node's clock.

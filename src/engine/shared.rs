@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::ahead::Ahead;
 use super::arriving::Version;
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
@@ -82,6 +83,8 @@ pub(super) struct Shared {
     pub(super) ending: AtomicBool,
     /// How many objects have failed since when, of those that the log tells as warnings.
     failed: Mutex<(Time, usize)>,
+    /// Small objects of `local/`.
+    pub(super) ahead: Ahead,
     /// Small objects of spools.
     kept: Mutex<Kept>,
     /// The last ranges that came into spools.
@@ -128,6 +131,7 @@ impl Shared {
             dead: AtomicBool::new(false),
             over_at: AtomicU64::new(u64::MAX),
             failed: Mutex::default(),
+            ahead: Ahead::default(),
             kept: Mutex::default(),
             recent: Mutex::default(),
             spaces: Pool::new(limits::RANGES_POOLED_MAX, limits::BLOCK_BYTES as usize)?,
@@ -472,7 +476,7 @@ mod tests {
         for generation in (0..200).map(Generation) {
             let key = (FlowId(0), ObjectId(0), generation);
             let kept = || shared.kept(FlowId(0)).expect("a spool");
-            assert!(kept().reserve(key, ByteCount(3)) && kept().fill(key, Offset(0), &Bytes::from_static(b"abc")));
+            assert!(kept().reserve(key, ByteCount(3)) && kept().fill(key, Offset(0), &Bytes::from_static(b"abc"), 7));
             let barrier = Barrier::new(2);
             let open = || {
                 barrier.wait();

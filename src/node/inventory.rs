@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::problems::Subject;
 use super::site::{SECOND, Site, lock};
 use crate::config::Config;
 use crate::engine;
 use crate::limits;
-use crate::store::{DirectoryLock, HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_source};
+use crate::store::{DirectoryLock, HashCache, Hashes, Root, SourceError, Stamp, StoreError, hash_small, hash_source};
 use crate::transfer::{Content, Entry};
 use crate::units::ObjectName;
 use crate::wire::inventory::check_size;
@@ -143,7 +145,7 @@ fn run(site: &Weak<Site>, root: &Root) {
                     cache.rest();
                 }
             }
-            Next::Nothing => {}
+            Next::Nothing => site.engine().rest_ahead(),
         }
     }
 }
@@ -156,7 +158,7 @@ fn hash_all(site: &Site, root: &Root, batch: Batch, mut cache: Option<&mut HashC
             return;
         }
         let known = cache.as_ref().and_then(|cache| cache.lookup(&name, &stamp));
-        let known = known.map(|hashes| Hashed { hashes, mark: stamp.print() });
+        let known = known.map(|hashes| Hashed { hashes, mark: stamp.print(), bytes: None });
         match known.map_or_else(|| hash(root, &name, &stamp, cache.as_deref_mut()), Ok) {
             Ok(found) => hashed.push((name, stamp, found)),
             Err(missed) => {
@@ -170,6 +172,7 @@ fn hash_all(site: &Site, root: &Root, batch: Batch, mut cache: Option<&mut HashC
         if began.elapsed() >= limits::OFFER_AFTER {
             offer(site, std::mem::take(&mut hashed));
             remember(cache.as_deref_mut());
+            site.engine().wait_for_links();
             began = Instant::now();
         }
     }
@@ -207,6 +210,8 @@ struct Hashed {
     hashes: Hashes,
     /// What to know it by at the next look: the print of its stamp; or [`unsettled`].
     mark: u64,
+    /// All of it, where it is small and was read just now.
+    bytes: Option<Bytes>,
 }
 
 /// What an object of this stamp is known by that is to be hashed again at the next look.
@@ -222,15 +227,20 @@ fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCa
     if source.stamp() != *stamp {
         return Err(Missed::Changed("it has changed since it was seen".into()));
     }
-    let hashes = hash_source(&source)?;
+    let (hashes, bytes) = if stamp.size.0 <= limits::KEPT_OBJECT_BYTES_MAX as u64 {
+        let (hashes, bytes) = hash_small(&source)?;
+        (hashes, Some(Bytes::from(bytes)))
+    } else {
+        (hash_source(&source)?, None)
+    };
     // It may be written to again without another stamp.
     if !source.is_settled() {
-        return Ok(Hashed { hashes, mark: unsettled(stamp) });
+        return Ok(Hashed { hashes, mark: unsettled(stamp), bytes });
     }
     if let Some(cache) = cache {
         cache.insert(name, stamp, &hashes);
     }
-    Ok(Hashed { hashes, mark: stamp.print() })
+    Ok(Hashed { hashes, mark: stamp.print(), bytes })
 }
 
 fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashed)>) {
@@ -239,7 +249,8 @@ fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashed)>) {
     }
     site.engine().with_flows(|flows, _| {
         let flow = flows.at(SECOND);
-        for (name, stamp, Hashed { hashes, mark }) in hashed {
+        for (name, stamp, Hashed { hashes, mark, bytes }) in hashed {
+            let crc = hashes.block_crcs.first().copied();
             let content = engine::content_of(&stamp, hashes);
             let is_other = |known: &Content| known.root != content.root;
             if flow.find(&name).and_then(|id| flow.content(id)).is_some_and(is_other) {
@@ -248,6 +259,9 @@ fn offer(site: &Site, hashed: Vec<(ObjectName, Stamp, Hashed)>) {
             flow.offer(name.clone(), content.size);
             if let Some(id) = flow.know(Entry { name, content }) {
                 flow.set_mark(id, mark);
+                if let Some((bytes, crc)) = bytes.zip(crc) {
+                    site.engine().read_ahead(SECOND, id, flow.generation(id), bytes, crc);
+                }
             }
         }
     });

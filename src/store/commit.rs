@@ -4,9 +4,12 @@
 //! that it speaks of:
 //!
 //! 1. the parts' bytes, their modes and times, and the markers' text under private names or none, are flushed;
-//! 2. markers of objects that are about to be replaced are removed, and their directories flushed;
-//! 3. the parts get their final names, directories being made as needed; all directories concerned are flushed;
-//! 4. the markers get their final names; the directories are flushed again.
+//! 2. parts of names that no file has get them, directories being made as needed;
+//! 3. of all others the markers are removed, and their directories flushed;
+//! 4. these parts get their final names as well; all directories concerned are flushed;
+//! 5. the markers get their final names; the directories are flushed again.
+//!
+//! A marker that was left alone when its object was removed by hand stands until the new one takes its place.
 //!
 //! Each step is taken for the whole batch before the next, so that many small objects cost few waits. An object
 //! that fails a step is out of the batch and reported; the others go on.
@@ -94,14 +97,15 @@ impl Batch<'_> {
         });
     }
 
-    /// Removes the markers of objects that are replaced, and gives the parts their final names. The directories to
-    /// flush: those that got a name, and those above a directory that is not known to be durable.
+    /// Gives the parts their final names, and removes the markers of objects that are replaced before that. The
+    /// directories to flush: those that got a name, and those above a directory that is not known to be durable.
     fn rename_objects(&mut self) -> BTreeSet<Vec<u8>> {
         let (mut retired, mut touched) = (BTreeSet::new(), BTreeSet::new());
         let shared = Arc::clone(self.shared);
         let Ok(durable) = shared.hold_tree() else { return touched };
         let mut last = LastDirectory::default();
-        self.each(|shared, entry| entry.retire_marker(shared, &mut last, &mut touched, &mut retired));
+        self.each(|shared, entry| entry.link_object(shared, &mut last, &mut touched));
+        self.each(|shared, entry| entry.retire_marker(shared, &mut last, &mut retired));
         self.sync_directories(&retired);
         self.each(|shared, entry| {
             let name = entry.part.name().as_bytes();
@@ -157,23 +161,38 @@ impl Entry {
         Self { part, marker: None, attributed: false, outcome: Ok(()) }
     }
 
-    /// Removes the marker of the object that this one replaces; makes the object's directory on the way.
-    fn retire_marker(
+    /// Gives the part its final name if that is free; makes the object's directory on the way.
+    fn link_object(
         &mut self,
         shared: &Shared,
         last: &mut LastDirectory,
         touched: &mut BTreeSet<Vec<u8>>,
-        retired: &mut BTreeSet<Vec<u8>>,
     ) -> Result<(), StoreError> {
         if !self.part.is_arriving() {
             // Given up meanwhile: what stands stays, and so does its marker.
             return Err(self.io(shared, "commit", Errno::ECANCELED));
         }
         let (directory, entry) = last.make(shared, self.part.name(), touched)?;
-        let removed = remove_entry(directory, &marker_name(entry))
+        let linked = self.part.file().link_to(directory, entry);
+        linked.map(drop).map_err(|errno| self.io(shared, "rename a finished part to", errno))
+    }
+
+    /// Removes the marker of the object that this one replaces.
+    fn retire_marker(
+        &mut self,
+        shared: &Shared,
+        last: &mut LastDirectory,
+        retired: &mut BTreeSet<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        if self.part.file().is_moved() {
+            return Ok(());
+        }
+        let removed = last
+            .open(shared, self.part.name())
+            .and_then(|(directory, entry)| remove_entry(directory, &marker_name(entry)))
             .map_err(|errno| self.io(shared, "remove the old marker of", errno))?;
         if removed {
-            retired.insert(self.parent());
+            note(retired, self.parent());
         }
         Ok(())
     }
@@ -184,12 +203,14 @@ impl Entry {
         last: &mut LastDirectory,
         touched: &mut BTreeSet<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        let (directory, entry) = last.make(shared, self.part.name(), touched)?;
-        self.part
-            .file()
-            .rename_to(directory, entry)
-            .map_err(|errno| self.io(shared, "rename a finished part to", errno))?;
-        touched.insert(self.parent());
+        if !self.part.file().is_moved() {
+            let (directory, entry) = last.make(shared, self.part.name(), touched)?;
+            self.part
+                .file()
+                .rename_to(directory, entry)
+                .map_err(|errno| self.io(shared, "rename a finished part to", errno))?;
+        }
+        note(touched, self.parent());
         Ok(())
     }
 
@@ -206,7 +227,7 @@ impl Entry {
                 .rename_to(directory, &marker_name(entry))
                 .map_err(|errno| self.io(shared, "write the marker of", errno))?;
         }
-        marked.insert(self.parent());
+        note(marked, self.parent());
         Ok(())
     }
 
@@ -222,8 +243,9 @@ impl Entry {
         self.outcome
     }
 
-    fn parent(&self) -> Vec<u8> {
-        resolve::split(self.part.name().as_bytes()).0.to_vec()
+    /// Its directory.
+    fn parent(&self) -> &[u8] {
+        resolve::split(self.part.name().as_bytes()).0
     }
 
     fn io(&self, shared: &Shared, operation: &'static str, errno: Errno) -> StoreError {
@@ -285,6 +307,13 @@ fn write_marker(shared: &Arc<Shared>, part: &Part) -> Result<PrivateFile, StoreE
         Ok(_) => Err(shared.full(part.name(), part.size(), Errno::ENOSPC)),
         Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) => Err(shared.full(part.name(), part.size(), errno)),
         Err(errno) => Err(StoreError::io(&shared.path, Some(part.name()), "write the marker of", errno)),
+    }
+}
+
+/// Most objects of a batch share their directory.
+fn note(directories: &mut BTreeSet<Vec<u8>>, path: &[u8]) {
+    if !directories.contains(path) {
+        directories.insert(path.to_vec());
     }
 }
 

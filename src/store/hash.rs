@@ -71,6 +71,15 @@ pub fn hash_source_unless(source: &Source, is_over: impl Fn() -> bool) -> Result
     Ok(Some(Hashes { root: Root256(*hasher.finalize().as_bytes()), block_crcs: block_crcs.into() }))
 }
 
+/// The same of an object that is no longer than a block; and its bytes.
+pub fn hash_small(source: &Source) -> Result<(Hashes, Vec<u8>), SourceError> {
+    let mut bytes = vec![0; source.size().0 as usize];
+    source.read_exact_at(&mut bytes, Offset(0))?;
+    source.verify_unchanged()?;
+    let block_crcs = (!bytes.is_empty()).then(|| block_crc(&bytes)).into_iter().collect();
+    Ok((Hashes { root: Root256(*blake3::hash(&bytes).as_bytes()), block_crcs }, bytes))
+}
+
 /// The same, to its end.
 pub fn hash_source(source: &Source) -> Result<Hashes, SourceError> {
     hash_source_unless(source, || false).map(|hashes| hashes.expect("nobody said that it is over"))

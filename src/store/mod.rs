@@ -50,8 +50,8 @@ pub use commit::Committer;
 pub use error::{Lack, Refusal, SourceError, StoreError};
 pub use glance::Glance;
 pub use hash::{
-    BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_part, hash_source, hash_source_unless,
-    root_of, unseen_blocks,
+    BlockCv, Hashes, block_count, block_crc, block_cv, block_range, hash_part, hash_small, hash_source,
+    hash_source_unless, root_of, unseen_blocks,
 };
 pub use hashes_cache::HashCache;
 pub use journal::{Confirmed, Journal, Pending, Resumed, Unmarked};

@@ -516,8 +516,9 @@ impl PrivateFile {
     pub(super) fn create_unnamed(shared: &Arc<Shared>, name: &ObjectName) -> Result<Self, StoreError> {
         let writer = shared.writer()?;
         let Some(mode) = writer.unnamed_mode else { return Self::create(shared, name) };
-        let flags = OFlag::O_RDWR | OFlag::O_TMPFILE;
-        let fd = resolve::open_beneath(writer.parts.as_fd(), b"", flags, Links::Refuse)
+        // In the directory itself: no path leads out of it.
+        let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+        let fd = openat(&writer.parts, ".", flags, Mode::from_bits_truncate(0o666))
             .map_err(|errno| not_made(shared, name, errno))?;
         let mut file = Self::new(shared, fd, OnceLock::new(), None);
         file.made_with = Some(mode);
@@ -623,18 +624,29 @@ impl PrivateFile {
         Ok(())
     }
 
+    /// Gives it its final name where it has no name yet, and no other file has that one; whether it did.
+    pub(super) fn link_to(&self, directory: BorrowedFd<'_>, name: &[u8]) -> nix::Result<bool> {
+        if self.entry.get().is_some() {
+            return Ok(false);
+        }
+        match linkat(&self.fd, "", directory, name, AtFlags::AT_EMPTY_PATH) {
+            Err(Errno::EEXIST) => Ok(false),
+            linked => {
+                linked?;
+                self.moved.store(true, Ordering::Release);
+                Ok(true)
+            }
+        }
+    }
+
     /// Moves it out of the private directory, in place of whatever file has that name.
     pub(super) fn rename_to(&self, directory: BorrowedFd<'_>, name: &[u8]) -> nix::Result<()> {
         let writer = self.shared.writer().map_err(|_| Errno::EBADF)?;
         self.leave(writer, || {
-            let link = || linkat(&self.fd, "", directory, name, AtFlags::AT_EMPTY_PATH);
-            match self.entry.get().is_none().then(link) {
-                Some(Err(Errno::EEXIST)) | None => {
-                    nix::fcntl::renameat(&writer.parts, self.entry()?, directory, name)?;
-                }
-                Some(linked) => linked?,
+            if !self.link_to(directory, name)? {
+                nix::fcntl::renameat(&writer.parts, self.entry()?, directory, name)?;
+                self.moved.store(true, Ordering::Release);
             }
-            self.moved.store(true, Ordering::Release);
             Ok(())
         })
     }

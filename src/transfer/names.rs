@@ -12,8 +12,15 @@ use crate::units::{ObjectId, ObjectName};
 
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    places: HashTable<ObjectId>,
+    places: HashTable<Place>,
     key: u64,
+}
+
+/// With half of its name's hash, so that names are looked at only to tell that one is the right one.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    hash: u32,
+    id: ObjectId,
 }
 
 impl Names {
@@ -28,19 +35,20 @@ impl Names {
     }
 
     pub(super) fn find(&self, objects: &[Object], name: &ObjectName) -> Option<ObjectId> {
-        self.places.find(hash_of(self.key, name), |&id| named(objects, id) == name).copied()
+        let hash = hash_of(self.key, name);
+        let is_it = |place: &Place| place.hash == hash && named(objects, place.id) == name;
+        self.places.find(spread(hash), is_it).map(|place| place.id)
     }
 
     /// Adds an object whose name has no place yet.
     pub(super) fn insert(&mut self, objects: &[Object], id: ObjectId) {
-        let key = self.key;
-        let hash = |&id: &ObjectId| hash_of(key, named(objects, id));
-        self.places.insert_unique(hash(&id), id, hash);
+        let hash = hash_of(self.key, named(objects, id));
+        self.places.insert_unique(spread(hash), Place { hash, id }, |place| spread(place.hash));
     }
 
     pub(super) fn remove(&mut self, objects: &[Object], id: ObjectId) {
         let hash = hash_of(self.key, named(objects, id));
-        if let Ok(place) = self.places.find_entry(hash, |&other| other == id) {
+        if let Ok(place) = self.places.find_entry(spread(hash), |place| place.id == id) {
             place.remove();
         }
     }
@@ -50,6 +58,11 @@ fn named(objects: &[Object], id: ObjectId) -> &ObjectName {
     &objects[id.0 as usize].name
 }
 
-fn hash_of(key: u64, name: &ObjectName) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::new().hash_one((key, name.as_bytes()))
+fn hash_of(key: u64, name: &ObjectName) -> u32 {
+    BuildHasherDefault::<DefaultHasher>::new().hash_one((key, name.as_bytes())) as u32
+}
+
+/// The table goes by the lowest bits of what it is given, and by the highest.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }

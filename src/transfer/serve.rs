@@ -38,6 +38,11 @@ impl Flow {
         self.at(id).is_present().then_some(self.at(id).mark)
     }
 
+    /// Which attempt at an object it stands by: a range of it is asked for by this.
+    pub fn generation(&self, id: ObjectId) -> Generation {
+        self.at(id).generation
+    }
+
     /// Up to where places of objects go.
     pub fn places(&self) -> u32 {
         self.objects.len() as u32

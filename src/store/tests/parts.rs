@@ -62,8 +62,13 @@ fn a_large_batch_commits_every_object_in_its_own_directory() {
 #[test]
 fn an_object_that_comes_whole_has_no_name_before_its_own_and_is_marked_with_its_root() {
     let site = Site::new();
-    // Flushed one by one, and all at once; the second time each replaces the one before.
-    for (count, round) in [1, 4 * limits::COMMIT_SYNC_EACH_MAX].into_iter().flat_map(|count| [(count, 0), (count, 1)]) {
+    // Flushed one by one, and all at once; the second time each replaces the one before, the third time what is left
+    // where somebody removed that and not its marker.
+    let counts = [1, 4 * limits::COMMIT_SYNC_EACH_MAX];
+    for (count, round) in counts.into_iter().flat_map(|count| (0..3).map(move |round| (count, round))) {
+        if round == 2 {
+            (0..count).for_each(|i| fs::remove_file(site.path.join(format!("{count}/{i}"))).expect("removed"));
+        }
         let text = |i| format!("object {i}, round {round}");
         let part = |i: usize| {
             let part = site.root.write_part(&name(&format!("{count}/{i}")), text(i).as_bytes()).expect("room");
