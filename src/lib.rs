@@ -38,8 +38,9 @@
 //!
 //! Between nodes that both speak [`proto::extended`] it is ranges of objects that travel, over any link: read and
 //! checksummed as they go out, but for small objects that were hashed a moment ago; gathered in memory and checked as
-//! they come in, written and journaled ([`store::Journal`]), passed on by an exchange as soon as they are; the object's
-//! root is verified before it is made final.
+//! they come in, written and journaled ([`store::Journal`]); the object's root is verified before it is made final. An
+//! exchange passes each range on as soon as it is checked, and writes down only what it cannot keep in memory until
+//! then.
 //!
 //! In a session ([`proto::session`]) it is a tree: [`store::tree::Walk`] finds its entries, [`engine::session`]
 //! announces them and reads their blocks into trains; at the other end [`store::tree::Landing`] makes directories and

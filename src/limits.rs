@@ -90,8 +90,8 @@ pub const IDLE_BUFFER_BYTES: usize = 16 << 10;
 pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * (LINKS_MAX + SESSION_LINKS_MAX) + SESSION_CALLERS_MAX;
 /// A range of so many bytes takes its memory from the pool.
 pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
-/// Ranges that have memory of the pool at a time, each a block.
-pub const RANGES_POOLED_MAX: usize = 64;
+/// Ranges that have memory of the pool at a time, each a block: those that are kept, and those on their way.
+pub const RANGES_POOLED_MAX: usize = (KEPT_BYTES_MAX >> 20) + 64;
 /// Requests of the named protocol that wait at a server for one client, bytes of their names and what it takes to keep
 /// them.
 pub const NAMED_REQUESTS_BYTES_MAX: usize = 1 << 20;
@@ -341,13 +341,19 @@ pub const UNSURE_PATIENCE: Duration = Duration::from_secs(10);
 /// Where what is gone at the origin is removed, so many objects may go at once, or as many as the origin still has: of
 /// more it is likelier that a file system is not mounted there.
 pub const MIRROR_REMOVED_MAX: usize = 32;
-/// An object of at most so many bytes is passed on from memory; it is one range at most.
-pub const KEPT_OBJECT_BYTES_MAX: usize = RANGE_BYTES_MIN as usize;
+/// An object of at most so many bytes is small: one range.
+pub const SMALL_OBJECT_BYTES_MAX: u64 = RANGE_BYTES_MIN;
+/// An exchange passes an object on from memory if it is small; or if it has at most so many bytes ...
+pub const KEPT_OBJECT_BYTES_MAX: u64 = 32 << 20;
+/// ... and comes within this time, at the rate of those before it: so much is fetched again where the process dies.
+pub const KEPT_TIME_MAX: Duration = Duration::from_millis(200);
 /// What such an object costs besides its bytes, roughly.
 pub const KEPT_OBJECT_COST: usize = 256;
-/// Memory for such objects of an exchange; what does not fit goes to disk.
-pub const KEPT_BYTES_MAX: usize = 64 << 20;
-/// Memory for such objects that a trader read to hash them; what does not fit is read again.
+/// However short it is, it may come in so many pieces that stay as they came.
+pub const KEPT_RANGES_MIN: usize = 8;
+/// Memory for such objects; what does not fit goes to disk.
+pub const KEPT_BYTES_MAX: usize = 96 << 20;
+/// Memory for small objects that a trader read to hash them; what does not fit is read again.
 pub const AHEAD_BYTES_MAX: usize = 32 << 20;
 /// For so long the links may take to free half of that.
 pub const AHEAD_PATIENCE: Duration = Duration::from_millis(200);
@@ -423,8 +429,8 @@ pub const WRONG_BLOCK_DELAY_MIN: Duration = Duration::from_millis(100);
 pub const WRONG_BLOCK_DELAY_MAX: Duration = Duration::from_secs(30);
 /// A spool forgets an object that was delivered after this time, ...
 pub const KEEP_DELIVERED: Duration = Duration::from_secs(10);
-/// ... but one that is passed on from memory after this, ...
-pub const KEEP_DELIVERED_SMALL: Duration = Duration::from_millis(100);
+/// ... but one that is in memory after this, ...
+pub const KEEP_DELIVERED_IN_MEMORY: Duration = Duration::from_millis(25);
 /// ... and one that nobody asked for after this.
 pub const KEEP_UNDELIVERED: Duration = Duration::from_secs(60);
 /// Requests that wait are looked at this often though nothing happened to their objects: some have waited for too long.

@@ -90,7 +90,7 @@ mod tests {
     use crate::transfer::FlowId;
     use crate::units::{Generation, ObjectId};
 
-    const LENGTH: ByteCount = ByteCount(limits::KEPT_OBJECT_BYTES_MAX as u64);
+    const LENGTH: ByteCount = ByteCount(limits::SMALL_OBJECT_BYTES_MAX);
 
     fn key(id: u32) -> PartKey {
         (FlowId(1), ObjectId(id), Generation(0))

@@ -6,16 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::kept::{Filled, Kept};
 use super::shared::{PartKey, Shared, Store};
 use super::writer::{fail, make_part};
 use crate::limits;
 use crate::store::{FileMode, FileTime, Part, StoreError};
-use crate::transfer::RangeRequest;
-use crate::units::{ByteCount, LinkId, ObjectName, Root256};
+use crate::transfer::pace::Meter;
+use crate::transfer::{FlowId, RangeRequest};
+use crate::units::{ByteCount, LinkId, ObjectName, Rate, Root256};
 
 /// The version of an object that a part is for.
 #[derive(Debug, Clone, Copy)]
@@ -51,25 +54,35 @@ pub(super) struct Arriving<'s> {
     shared: &'s Shared,
     /// Objects whose file is made when all of them is here; as many as the flows have parts open.
     awaited: BTreeMap<PartKey, Version>,
-    /// Parts that stand now.
+    /// Objects that have room in memory now.
     created: Vec<PartKey>,
     /// Whole objects that are kept in memory.
     kept: Vec<PartKey>,
     arrived: Vec<Arrived>,
     /// What these count for.
     cost: usize,
+    /// How fast objects come in.
+    rates: BTreeMap<FlowId, Meter>,
 }
 
 impl<'s> Arriving<'s> {
     pub(super) fn new(shared: &'s Shared) -> Self {
-        Self { shared, awaited: BTreeMap::new(), created: Vec::new(), kept: Vec::new(), arrived: Vec::new(), cost: 0 }
+        Self {
+            shared,
+            awaited: BTreeMap::new(),
+            created: Vec::new(),
+            kept: Vec::new(),
+            arrived: Vec::new(),
+            cost: 0,
+            rates: BTreeMap::new(),
+        }
     }
 
     /// Takes on an object that begins to come in; `false` where it needs a part first.
     pub(super) fn open(&mut self, key: PartKey, version: Version) -> bool {
-        let is_one_range = (1..=limits::KEPT_OBJECT_BYTES_MAX as u64).contains(&version.size.0);
+        let is_one_range = (1..=limits::SMALL_OBJECT_BYTES_MAX).contains(&version.size.0);
         match self.shared.stores[usize::from(key.0.0)] {
-            Store::Spool(_) if self.shared.kept(key.0).is_some_and(|mut kept| kept.reserve(key, version.size)) => {
+            Store::Spool(_) if self.is_soon_here(key.0, version.size) && self.reserve(key, version) => {
                 self.created.push(key);
                 self.settle_if(self.created.len() >= limits::JUDGED_AT_ONCE_MAX);
                 true
@@ -82,7 +95,22 @@ impl<'s> Arriving<'s> {
         }
     }
 
+    /// Whether an object is small, or comes in no time. While nobody knows, it may be long.
+    fn is_soon_here(&self, flow: FlowId, size: ByteCount) -> bool {
+        let rate = || self.rates.get(&flow).and_then(|meter| meter.rate(self.shared.now()));
+        let is_quick = |rate: Rate| size.0 as f64 <= rate.0 * limits::KEPT_TIME_MAX.as_secs_f64();
+        size.0 <= limits::SMALL_OBJECT_BYTES_MAX || rate().is_some_and(is_quick)
+    }
+
+    fn reserve(&self, key: PartKey, version: Version) -> bool {
+        self.shared.kept(key.0).is_some_and(|mut kept| kept.reserve(key, version))
+    }
+
     pub(super) fn arrive(&mut self, arrived: Arrived) {
+        let now = self.shared.now();
+        let meter = self.rates.entry(arrived.key.0).or_default();
+        meter.start(now);
+        meter.add(arrived.range.length, now);
         let overlaps = |other: &Arrived| {
             other.key == arrived.key
                 && other.range.offset < arrived.range.end()
@@ -98,7 +126,7 @@ impl<'s> Arriving<'s> {
 
     /// All of an object is here; `false` where it is not kept in memory.
     pub(super) fn finish(&mut self, key: PartKey) -> bool {
-        let is_kept = self.shared.kept(key.0).is_some_and(|kept| kept.contains(key));
+        let is_kept = self.shared.kept(key.0).is_some_and(|mut kept| kept.finish(key));
         if is_kept {
             self.kept.push(key);
             self.settle_if(self.kept.len() >= limits::JUDGED_AT_ONCE_MAX);
@@ -133,7 +161,7 @@ impl<'s> Arriving<'s> {
                 flows.at(flow).handle_committed(id, generation, now);
             }
             for (flow, id, generation) in created {
-                flows.at(flow).handle_created(id, generation);
+                flows.at(flow).handle_kept(id, generation);
             }
             let judge = |arrived: &Arrived| {
                 let flow = flows.at(arrived.key.0);
@@ -169,8 +197,11 @@ impl<'s> Arriving<'s> {
             self.awaited.remove(&key);
             make_part(self.shared, key, name, version)?;
         }
-        if self.shared.kept(key.0).is_some_and(|mut kept| kept.fill(key, range.offset, bytes, arrived.crc)) {
-            return Ok(None);
+        let fill = |mut kept: MutexGuard<'_, Kept>| kept.fill(key, range.offset, bytes, arrived.crc);
+        match self.shared.kept(key.0).map(fill) {
+            Some(Filled::Kept) => return Ok(None),
+            Some(Filled::NoRoom) => self.shared.spill(key, name)?,
+            Some(Filled::NotKept) | None => {}
         }
         if let Some(part) = self.shared.part(key) {
             match self.shared.stores[usize::from(key.0.0)] {

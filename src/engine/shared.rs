@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
-use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -21,7 +20,7 @@ use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows, Problem};
-use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
+use crate::units::{Generation, LinkId, ObjectId, ObjectName, Time};
 use crate::uring::{DriverKind, Pool};
 use crate::wire::padding::Padding;
 
@@ -85,7 +84,7 @@ pub(super) struct Shared {
     failed: Mutex<(Time, usize)>,
     /// Small objects of `local/`.
     pub(super) ahead: Ahead,
-    /// Small objects of spools.
+    /// Objects of spools that are in memory.
     kept: Mutex<Kept>,
     /// The last ranges that came into spools.
     recent: Mutex<Recent>,
@@ -301,7 +300,7 @@ impl Shared {
         lock(&self.parts).remove(&key)
     }
 
-    /// The small objects of spools, if this is the flow of one.
+    /// The objects of spools that are in memory, if this is the flow of one.
     pub(super) fn kept(&self, flow: FlowId) -> Option<MutexGuard<'_, Kept>> {
         matches!(self.stores[usize::from(flow.0)], Store::Spool(_)).then(|| lock(&self.kept))
     }
@@ -320,14 +319,23 @@ impl Shared {
         }
     }
 
-    /// Writes an object that is kept in memory to its spool, for a link that needs a file.
-    fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
+    /// Writes an object that is kept in memory to its spool, for a link that needs a file, or at the end.
+    pub(super) fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
         let Some(mut kept) = self.kept(key.0) else { return Ok(()) };
         // Held until the file stands: who else needs it waits for it, and it is not evicted before.
-        kept.spill(key, |bytes| {
-            let part = self.stores[usize::from(key.0.0)].root().create_part(name, ByteCount(bytes.len() as u64))?;
-            part.write_vectored_at(&[IoSlice::new(bytes)], Offset(0))?;
-            part.keep_unsynced()
+        kept.spill(key, |object| {
+            let Version { size, root, mode, mtime } = object.version;
+            let part = self.stores[usize::from(key.0.0)].root().open_part(name, size, root)?;
+            let written = object.write_to(&part).inspect_err(|_| part.abandon())?;
+            if object.is_whole {
+                return part.keep_unsynced().inspect_err(|_| part.abandon());
+            }
+            part.set_attributes(mode, mtime);
+            if let Some(mut journal) = self.journal(key.0) {
+                written.iter().for_each(|&(offset, length)| journal.record(&part, offset, length));
+            }
+            self.add_part(key, part);
+            Ok(())
         })
     }
 
@@ -451,8 +459,10 @@ mod tests {
 
     use bytes::Bytes;
 
+    use super::super::kept::Filled;
     use super::*;
     use crate::transfer::Flow;
+    use crate::units::{ByteCount, Offset, Root256};
 
     fn shared_of(root: Root) -> Shared {
         let config = EngineConfig {
@@ -476,7 +486,10 @@ mod tests {
         for generation in (0..200).map(Generation) {
             let key = (FlowId(0), ObjectId(0), generation);
             let kept = || shared.kept(FlowId(0)).expect("a spool");
-            assert!(kept().reserve(key, ByteCount(3)) && kept().fill(key, Offset(0), &Bytes::from_static(b"abc"), 7));
+            let (mode, mtime) = (FileMode::default(), FileTime(0));
+            assert!(kept().reserve(key, Version { size: ByteCount(3), root: Root256([7; 32]), mode, mtime }));
+            assert_eq!(kept().fill(key, Offset(0), &Bytes::from_static(b"abc"), 7), Filled::Kept);
+            assert!(kept().finish(key));
             let barrier = Barrier::new(2);
             let open = || {
                 barrier.wait();

@@ -123,6 +123,7 @@ pub(super) fn spawn_writer(shared: Arc<Shared>, jobs: Receiver<WriteJob>) -> std
         // What followed from the last writes: whole parts that a spool keeps.
         jobs.try_iter().for_each(|job| handle(&shared, &mut arriving, job));
         arriving.settle();
+        spill(&shared);
         journals.write();
     })
 }
@@ -213,6 +214,20 @@ fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
         WriteJob::Remove { flow, name } => shared.commit(CommitJob::Remove { flow, name }),
         WriteJob::Settle { link } => shared.notify(Notice::Settled { link }),
         WriteJob::Range(_) | WriteJob::Stop => {}
+    }
+}
+
+/// What spools have in memory goes to disk while there is time, so that the next run need not fetch it; not what is
+/// whole and somebody has had.
+fn spill(shared: &Shared) {
+    let spool = shared.stores.iter().position(|store| matches!(store, Store::Spool(_)));
+    let all = spool.and_then(|flow| shared.kept(FlowId(flow as u8))).map(|kept| kept.all()).unwrap_or_default();
+    for (key, is_whole) in all {
+        let is_had = is_whole && shared.with_flows(|flows, _| flows.at(key.0).is_delivered(key.1));
+        let Some(name) = current_name(shared, key).filter(|_| !is_had && !shared.is_over()) else { continue };
+        if let Err(error) = shared.spill(key, &name) {
+            tracing::warn!(object = %name, "fetched again after a restart: {error}");
+        }
     }
 }
 

@@ -227,7 +227,7 @@ fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCa
     if source.stamp() != *stamp {
         return Err(Missed::Changed("it has changed since it was seen".into()));
     }
-    let (hashes, bytes) = if stamp.size.0 <= limits::KEPT_OBJECT_BYTES_MAX as u64 {
+    let (hashes, bytes) = if stamp.size.0 <= limits::SMALL_OBJECT_BYTES_MAX {
         let (hashes, bytes) = hash_small(&source)?;
         (hashes, Some(Bytes::from(bytes)))
     } else {

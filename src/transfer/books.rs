@@ -32,7 +32,7 @@ impl Flow {
             assert_eq!(room.used(), live().map(Object::footprint).sum(), "room");
             for id in room.evictable() {
                 let object = self.at(id);
-                let is_marked = room.is_marked(id, object.footprint(), object.delivered, object.last_use);
+                let is_marked = room.is_marked(id, object.footprint(), object.delivered, object.kept_until());
                 assert!(object.is_evictable() && is_marked, "{id} may go: {object:?}");
             }
         }

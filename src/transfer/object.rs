@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::action::Problem;
 use super::ledger::Content;
+use crate::limits;
 use crate::units::{ByteCount, Generation, LinkId, NodeName, ObjectName, Offset, Root256, Time};
 
 /// Where an object stands. Absent -> Requested -> Arriving or Growing -> Whole -> Present, or by ranges Absent ->
@@ -151,6 +152,8 @@ pub(super) struct Passing {
     pub(super) failures: u32,
     /// What is on the move has other attributes since it began to.
     pub(super) attributes_changed: bool,
+    /// What is here of it is in memory, not in a file.
+    pub(super) in_memory: bool,
 }
 
 impl Passing {
@@ -165,6 +168,7 @@ impl Passing {
         problem: None,
         failures: 0,
         attributes_changed: false,
+        in_memory: false,
     };
 }
 
@@ -328,6 +332,16 @@ impl Object {
     /// Whether it may be thrown away to make room.
     pub(super) fn is_evictable(&self) -> bool {
         matches!(self.state(), ObjectState::Present { .. } | ObjectState::Gathering { .. }) && self.readers.is_empty()
+    }
+
+    /// Until when it stays in a spool though it may go.
+    pub(super) fn kept_until(&self) -> Time {
+        self.last_use
+            + match (self.delivered, self.in_memory) {
+                (false, _) => limits::KEEP_UNDELIVERED,
+                (true, false) => limits::KEEP_DELIVERED,
+                (true, true) => limits::KEEP_DELIVERED_IN_MEMORY,
+            }
     }
 
     /// Whether an object of its length has such a range; `true` where that is not known.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::limits;
 use crate::units::{ByteCount, ObjectId, Time};
 
 #[derive(Debug)]
@@ -57,14 +56,14 @@ impl Room {
         self.used == self.evictable_bytes
     }
 
-    pub(super) fn may_go(&mut self, id: ObjectId, size: ByteCount, delivered: bool, last_use: Time) {
-        if self.evictable.insert((!delivered, kept_until(size, delivered, last_use), id, size)) {
+    pub(super) fn may_go(&mut self, id: ObjectId, size: ByteCount, delivered: bool, until: Time) {
+        if self.evictable.insert((!delivered, until, id, size)) {
             self.evictable_bytes += size;
         }
     }
 
-    pub(super) fn must_stay(&mut self, id: ObjectId, size: ByteCount, delivered: bool, last_use: Time) {
-        if self.evictable.remove(&(!delivered, kept_until(size, delivered, last_use), id, size)) {
+    pub(super) fn must_stay(&mut self, id: ObjectId, size: ByteCount, delivered: bool, until: Time) {
+        if self.evictable.remove(&(!delivered, until, id, size)) {
             self.evictable_bytes -= size;
         }
     }
@@ -77,8 +76,8 @@ impl Room {
 
     /// Whether it may go, with just these marks.
     #[cfg(test)]
-    pub(super) fn is_marked(&self, id: ObjectId, size: ByteCount, delivered: bool, last_use: Time) -> bool {
-        self.evictable.contains(&(!delivered, kept_until(size, delivered, last_use), id, size))
+    pub(super) fn is_marked(&self, id: ObjectId, size: ByteCount, delivered: bool, until: Time) -> bool {
+        self.evictable.contains(&(!delivered, until, id, size))
     }
 
     /// Who has been kept for no one longer than need be.
@@ -98,14 +97,4 @@ impl Room {
     pub(super) fn next_to_go(&self) -> Option<ObjectId> {
         self.evictable.first().map(|&(_, _, id, _)| id)
     }
-}
-
-fn kept_until(size: ByteCount, delivered: bool, last_use: Time) -> Time {
-    let is_small = size.0 <= limits::KEPT_OBJECT_BYTES_MAX as u64;
-    last_use
-        + match (delivered, is_small) {
-            (false, _) => limits::KEEP_UNDELIVERED,
-            (true, false) => limits::KEEP_DELIVERED,
-            (true, true) => limits::KEEP_DELIVERED_SMALL,
-        }
 }

@@ -38,6 +38,11 @@ impl Flow {
         self.at(id).is_present().then_some(self.at(id).mark)
     }
 
+    /// Somebody has had it from here.
+    pub fn is_delivered(&self, id: ObjectId) -> bool {
+        self.at(id).delivered
+    }
+
     /// Which attempt at an object it stands by: a range of it is asked for by this.
     pub fn generation(&self, id: ObjectId) -> Generation {
         self.at(id).generation
@@ -313,7 +318,7 @@ impl Flow {
         let Some(room) = &mut self.room else { return };
         let object = &self.objects[id.0 as usize];
         if object.is_evictable() {
-            room.may_go(id, object.footprint(), object.delivered, object.last_use);
+            room.may_go(id, object.footprint(), object.delivered, object.kept_until());
         }
     }
 
@@ -325,7 +330,7 @@ impl Flow {
         if !object.is_evictable() {
             return;
         }
-        room.must_stay(id, object.footprint(), object.delivered, object.last_use);
+        room.must_stay(id, object.footprint(), object.delivered, object.kept_until());
     }
 
     /// A spool of `max` takes what was too long for it.

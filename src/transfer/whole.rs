@@ -14,8 +14,22 @@ use crate::units::{ByteCount, Generation, LinkId, ObjectId, Time};
 impl Flow {
     /// The part file of a generation stands.
     pub fn handle_created(&mut self, id: ObjectId, generation: Generation) {
+        self.handle_begun(id, generation, false);
+    }
+
+    /// There is room in memory for a generation: it needs no part file.
+    pub fn handle_kept(&mut self, id: ObjectId, generation: Generation) {
+        self.handle_begun(id, generation, true);
+    }
+
+    fn handle_begun(&mut self, id: ObjectId, generation: Generation, in_memory: bool) {
         if !self.is_current(id, generation) {
             return;
+        }
+        if self.at(id).in_memory != in_memory {
+            self.unmark_evictable(id);
+            self.at_mut(id).in_memory = in_memory;
+            self.update_evictable(id);
         }
         if let Some(ObjectState::Arriving { created, .. } | ObjectState::Gathering { created, .. }) =
             self.at_mut(id).moving_mut()

@@ -14,6 +14,7 @@ mod engine;
 mod full;
 mod hostile;
 mod lockstep;
+mod memory;
 mod metrics;
 mod mirror;
 mod mixed;
