@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::kept::{Filled, Kept};
+use super::kept::Filled;
 use super::shared::{PartKey, Shared, Store};
 use super::writer::{fail, make_part};
 use crate::limits;
@@ -197,11 +196,16 @@ impl<'s> Arriving<'s> {
             self.awaited.remove(&key);
             make_part(self.shared, key, name, version)?;
         }
-        let fill = |mut kept: MutexGuard<'_, Kept>| kept.fill(key, range.offset, bytes, arrived.crc);
-        match self.shared.kept(key.0).map(fill) {
-            Some(Filled::Kept) => return Ok(None),
-            Some(Filled::NoRoom) => self.shared.spill(key, name)?,
-            Some(Filled::NotKept) | None => {}
+        if let Some(mut kept) = self.shared.kept(key.0) {
+            // It may have become a slow one since it began.
+            let is_slow = kept.size(key).is_some_and(|size| !self.is_soon_here(key.0, size));
+            let filled = if is_slow { Filled::NoRoom } else { kept.fill(key, range.offset, bytes, arrived.crc) };
+            drop(kept);
+            match filled {
+                Filled::Kept => return Ok(None),
+                Filled::NoRoom => self.shared.spill(key, name)?,
+                Filled::NotKept => {}
+            }
         }
         if let Some(part) = self.shared.part(key) {
             match self.shared.stores[usize::from(key.0.0)] {
@@ -245,6 +249,9 @@ impl<'s> Arriving<'s> {
                 (None, Some((offset, length))) => {
                     if let Some(mut recent) = self.shared.recent(arrived.key.0) {
                         recent.forget(arrived.key);
+                    }
+                    if let Some(mut kept) = self.shared.kept(arrived.key.0) {
+                        kept.retract(arrived.key, offset, length);
                     }
                     if let (Some(part), Some(mut journal)) =
                         (self.shared.part(arrived.key), self.shared.journal(arrived.key.0))

@@ -7,16 +7,14 @@
 //! well; when the process dies it is gone, and fetched again if somebody still wants it.
 
 use std::collections::BTreeMap;
-use std::io::IoSlice;
 
 use bytes::Bytes;
 
 use super::arriving::Version;
 use super::shared::PartKey;
 use crate::limits;
-use crate::store::{Part, StoreError};
 use crate::transfer::FlowId;
-use crate::units::{ByteCount, Generation, ObjectId, Offset};
+use crate::units::{ByteCount, Generation, ObjectId, ObjectName, Offset};
 use crate::wire::checksum::crc32c;
 
 /// What is kept, within [`limits::KEPT_BYTES_MAX`].
@@ -28,15 +26,15 @@ pub(super) struct Kept {
 }
 
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) version: Version,
+struct Object {
+    version: Version,
     content: Content,
     /// Bytes of its ranges.
     held: usize,
     /// All of it has come.
-    pub(super) is_whole: bool,
-    /// There is a file of it as well.
-    has_file: bool,
+    is_whole: bool,
+    /// The name of its file, if there is one as well.
+    file: Option<ObjectName>,
 }
 
 /// What has come of an object.
@@ -65,17 +63,33 @@ impl Object {
     /// What it costs to have it.
     fn cost(&self) -> usize {
         let content = match &self.content {
-            Content::Ranges(ranges) => self.held + ranges.len() * size_of::<Range>(),
+            Content::Ranges(ranges) => self.held + ranges.len() * limits::WAITING_RANGE_COST,
             Content::Joined(joined) => joined.len(),
         };
         content + limits::KEPT_OBJECT_COST
     }
 
+    /// Where among its ranges one has its place that stays as it comes.
+    fn place(&self, offset: usize, length: usize) -> Option<usize> {
+        let Content::Ranges(ranges) = &self.content else { return None };
+        let at = ranges.partition_point(|range| range.end() <= offset);
+        let is_free = ranges.get(at).is_none_or(|next| next.offset >= offset + length);
+        (is_free && ranges.len() < ranges_max(self.version.size)).then_some(at)
+    }
+
+    /// What it will cost more with such a range, at most.
+    fn cost_with(&self, offset: usize, length: usize) -> usize {
+        match (&self.content, self.place(offset, length)) {
+            (Content::Joined(_), _) => 0,
+            (Content::Ranges(_), Some(_)) => length + limits::WAITING_RANGE_COST,
+            (Content::Ranges(_), None) => self.version.size.0 as usize,
+        }
+    }
+
     fn add(&mut self, offset: usize, bytes: &Bytes, crc: u32) {
+        let place = self.place(offset, bytes.len());
         if let Content::Ranges(ranges) = &mut self.content {
-            let at = ranges.partition_point(|range| range.end() <= offset);
-            let is_free = ranges.get(at).is_none_or(|next| next.offset >= offset + bytes.len());
-            if is_free && ranges.len() < ranges_max(self.version.size) {
+            if let Some(at) = place {
                 ranges.insert(at, Range { offset, bytes: own(bytes), crc });
                 self.held += bytes.len();
                 return;
@@ -111,19 +125,6 @@ impl Object {
         };
         let crc = crc32c(&bytes);
         Some((bytes, crc))
-    }
-
-    /// Writes what has come of it to a part; which ranges those are, where that is still known.
-    pub(super) fn write_to(&self, part: &Part) -> Result<Vec<(Offset, ByteCount)>, StoreError> {
-        let write = |offset: usize, bytes: &[u8]| {
-            let offset = Offset(offset as u64);
-            part.write_vectored_at(&[IoSlice::new(bytes)], offset)?;
-            Ok((offset, ByteCount(bytes.len() as u64)))
-        };
-        match &self.content {
-            Content::Joined(joined) => write(0, joined).map(|_| Vec::new()),
-            Content::Ranges(ranges) => ranges.iter().map(|range| write(range.offset, &range.bytes)).collect(),
-        }
     }
 }
 
@@ -161,7 +162,7 @@ impl Kept {
             return false;
         }
         let content = Content::Ranges(Vec::new());
-        let object = Object { version, content, held: 0, is_whole: false, has_file: false };
+        let object = Object { version, content, held: 0, is_whole: false, file: None };
         self.cost += object.cost();
         self.objects.insert(key, object);
         true
@@ -170,13 +171,18 @@ impl Kept {
     /// Bytes of an object came in, with their checksum.
     pub(super) fn fill(&mut self, key: PartKey, offset: Offset, bytes: &Bytes, crc: u32) -> Filled {
         let Some(object) = self.objects.get_mut(&key) else { return Filled::NotKept };
-        if self.cost + bytes.len() > limits::KEPT_BYTES_MAX {
+        if self.cost + object.cost_with(offset.0 as usize, bytes.len()) > limits::KEPT_BYTES_MAX {
             return Filled::NoRoom;
         }
         let before = object.cost();
         object.add(offset.0 as usize, bytes, crc);
         self.cost = self.cost - before + object.cost();
         Filled::Kept
+    }
+
+    /// How long an object is that is kept here.
+    pub(super) fn size(&self, key: PartKey) -> Option<ByteCount> {
+        self.objects.get(&key).map(|object| object.version.size)
     }
 
     /// All of an object has come; `false` where it is not kept here.
@@ -194,23 +200,48 @@ impl Kept {
         self.objects.iter().map(|(&key, object)| (key, object.is_whole)).collect()
     }
 
-    /// Has `write` make a file of an object, for somebody who can only read that, where there is none yet. What is not
-    /// whole is kept no longer, for more of it is to come: it has a part from then on.
-    pub(super) fn spill<E>(&mut self, key: PartKey, write: impl FnOnce(&Object) -> Result<(), E>) -> Result<(), E> {
-        let Some(object) = self.objects.get_mut(&key).filter(|object| !object.has_file) else { return Ok(()) };
-        write(object)?;
-        object.has_file = true;
-        if !object.is_whole {
-            self.remove(key);
+    /// What has come of an object beyond `written`, to be written to its file, where there is none of it yet.
+    pub(super) fn unwritten(&self, key: PartKey, written: &[(Offset, ByteCount)]) -> Option<Unwritten> {
+        let object = self.objects.get(&key).filter(|object| object.file.is_none())?;
+        let is_written = |range: &&Range| {
+            let (offset, length) = (Offset(range.offset as u64), ByteCount(range.bytes.len() as u64));
+            written.contains(&(offset, length))
+        };
+        let ranges = match &object.content {
+            Content::Joined(joined) => vec![(Offset(0), Bytes::copy_from_slice(joined))],
+            Content::Ranges(ranges) => {
+                let unwritten = ranges.iter().filter(|range| !is_written(range));
+                unwritten.map(|range| (Offset(range.offset as u64), range.bytes.clone())).collect()
+            }
+        };
+        let is_known = matches!(object.content, Content::Ranges(_));
+        Some(Unwritten { version: object.version, is_whole: object.is_whole, is_known, ranges })
+    }
+
+    /// An object that is whole has a file of this name as well.
+    pub(super) fn set_file(&mut self, key: PartKey, name: &ObjectName) {
+        if let Some(object) = self.objects.get_mut(&key) {
+            object.file = Some(name.clone());
         }
-        Ok(())
+    }
+
+    /// Some of what came of an object was wrong: that goes.
+    pub(super) fn retract(&mut self, key: PartKey, offset: Offset, length: ByteCount) {
+        let Some(object) = self.objects.get_mut(&key) else { return };
+        let before = object.cost();
+        let wrong = offset.0 as usize..(offset.0 + length.0) as usize;
+        if let Content::Ranges(ranges) = &mut object.content {
+            ranges.retain(|range| range.end() <= wrong.start || wrong.end <= range.offset);
+            object.held = ranges.iter().map(|range| range.bytes.len()).sum();
+        }
+        self.cost = self.cost - before + object.cost();
     }
 
     /// An attempt at an object is over.
     pub(super) fn remove(&mut self, key: PartKey) -> Option<Evicted> {
         let object = self.objects.remove(&key)?;
         self.cost -= object.cost();
-        Some(Evicted { has_file: object.has_file })
+        Some(Evicted { file: object.file })
     }
 
     /// An object is no longer kept, whichever attempt brought it.
@@ -226,7 +257,7 @@ impl Kept {
 pub(super) enum Filled {
     /// They are here.
     Kept,
-    /// There is no room for them: their object is to be [spilled](Kept::spill).
+    /// There is no room for them: their object is to go on in a file.
     NoRoom,
     /// Their object is not here.
     NotKept,
@@ -235,15 +266,26 @@ pub(super) enum Filled {
 /// What is left of an object that was kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Evicted {
-    /// There is a file of it.
-    pub(super) has_file: bool,
+    /// There is a file of it, of this name.
+    pub(super) file: Option<ObjectName>,
+}
+
+/// What has come of an object and is to be written to its file.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    pub(super) version: Version,
+    /// All of the object has come.
+    pub(super) is_whole: bool,
+    /// The ranges are those that came, and not all of an object of which some may be missing.
+    pub(super) is_known: bool,
+    pub(super) ranges: Vec<(Offset, Bytes)>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{FileMode, FileTime, Root};
-    use crate::units::{ObjectName, Root256};
+    use crate::store::{FileMode, FileTime};
+    use crate::units::Root256;
 
     fn key(id: u32) -> PartKey {
         (FlowId(0), ObjectId(id), Generation(1))
@@ -279,7 +321,7 @@ mod tests {
         assert!(fill(&mut kept, 3, b"def"));
         assert_eq!((read(&kept, 2, 5), read(&kept, 0, 9)), (checked(b"cdefg"), checked(b"abcdefghi")));
         assert_eq!(kept.fill(key(2), Offset(0), &Bytes::from_static(b"abc"), 7), Filled::NotKept);
-        assert_eq!(kept.evict(FlowId(0), ObjectId(1)), Some(Evicted { has_file: false }));
+        assert_eq!(kept.evict(FlowId(0), ObjectId(1)), Some(Evicted { file: None }));
         assert_eq!((kept.remove(key(1)), kept.cost), (None, 0));
     }
 
@@ -303,40 +345,36 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_a_file_makes_it_once() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let root = Root::create(dir.path()).expect("a root");
-        let name = ObjectName::new(b"a").expect("valid");
-        let write = |object: &Object| {
-            let part = root.open_part(&name, object.version.size, object.version.root)?;
-            object.write_to(&part)?;
-            part.keep_unsynced()
-        };
+    fn what_is_to_be_written_is_what_came_and_was_not() {
         let mut kept = Kept::default();
-        assert!(kept.reserve(key(1), of(3)) && fill(&mut kept, 0, b"abc") && kept.finish(key(1)));
-        assert_eq!(kept.spill(key(1), |_| Err("full")), Err("full"));
-        kept.spill(key(1), write).expect("room");
-        kept.spill(key(1), |_| Err("once more")).expect("it is there");
-        assert_eq!(std::fs::read(dir.path().join("a")).expect("it stands"), b"abc");
-        assert_eq!(kept.remove(key(1)), Some(Evicted { has_file: true }));
+        assert!(kept.reserve(key(1), of(9)) && fill(&mut kept, 6, b"ghi") && fill(&mut kept, 0, b"abc"));
+        let ranges = |kept: &Kept, written: &[(Offset, ByteCount)]| {
+            let unwritten = kept.unwritten(key(1), written)?;
+            let ranges = unwritten.ranges.iter().map(|(offset, bytes)| (offset.0, bytes.to_vec()));
+            Some((unwritten.is_whole, unwritten.is_known, ranges.collect::<Vec<_>>()))
+        };
+        assert_eq!(ranges(&kept, &[]), Some((false, true, vec![(0, b"abc".to_vec()), (6, b"ghi".to_vec())])));
+        assert_eq!(ranges(&kept, &[(Offset(0), ByteCount(3))]), Some((false, true, vec![(6, b"ghi".to_vec())])));
+        assert!(fill(&mut kept, 5, b"FG") && kept.finish(key(1)));
+        assert_eq!(ranges(&kept, &[]), Some((true, false, vec![(0, b"abc\0\0FGhi".to_vec())])), "joined");
+        let name = ObjectName::new(b"a").expect("valid");
+        kept.set_file(key(1), &name);
+        assert_eq!(ranges(&kept, &[]), None, "it has a file");
+        assert_eq!(kept.remove(key(1)), Some(Evicted { file: Some(name) }));
     }
 
     #[test]
-    fn what_is_not_whole_goes_to_a_part_for_good() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let root = Root::create(dir.path()).expect("a root");
-        let name = ObjectName::new(b"a").expect("valid");
-        let part = root.open_part(&name, ByteCount(9), of(9).root).expect("room");
+    fn what_was_wrong_goes_and_comes_again() {
         let mut kept = Kept::default();
-        assert!(kept.reserve(key(1), of(9)) && fill(&mut kept, 6, b"ghi") && fill(&mut kept, 0, b"abc"));
-        let mut written = Vec::new();
-        let write = |object: &Object| object.write_to(&part).map(|ranges| written = ranges);
-        kept.spill(key(1), write).expect("room");
-        assert_eq!(written, [(Offset(0), ByteCount(3)), (Offset(6), ByteCount(3))]);
-        assert_eq!((kept.cost, fill(&mut kept, 3, b"def"), kept.finish(key(1))), (0, false, false));
-        let mut read = [1; 9];
-        part.read_exact_at(&mut read, Offset(0)).expect("as long as it will be");
-        assert_eq!(&read, b"abc\0\0\0ghi");
+        assert!(kept.reserve(key(1), of(9)));
+        assert!(fill(&mut kept, 0, b"abc") && fill(&mut kept, 3, b"d") && fill(&mut kept, 4, b"ef"));
+        assert!(fill(&mut kept, 6, b"ghi"));
+        kept.retract(key(1), Offset(3), ByteCount(3));
+        assert_eq!((read(&kept, 0, 3), read(&kept, 3, 1)), (Some((b"abc".to_vec(), 7)), None));
+        assert_eq!(kept.cost, limits::KEPT_OBJECT_COST + 2 * (3 + limits::WAITING_RANGE_COST));
+        assert!(fill(&mut kept, 3, b"DEF"));
+        assert_eq!(read(&kept, 3, 3), Some((b"DEF".to_vec(), 7)), "as it came");
+        assert_eq!(read(&kept, 0, 9), checked(b"abcDEFghi"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,15 +13,15 @@ use super::ahead::Ahead;
 use super::arriving::Version;
 use super::connection::{LinkStats, LinkView, Traffic};
 use super::inbox::{Inbox, Message};
-use super::kept::Kept;
+use super::kept::{Evicted, Kept, Unwritten};
 use super::recent::Recent;
 use super::session::{Answer, NewConnection, Sessions};
-use super::writer::{CommitJob, WriteJob};
+use super::writer::{CommitJob, WriteJob, fail};
 use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows, Problem};
-use crate::units::{Generation, LinkId, ObjectId, ObjectName, Time};
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Time};
 use crate::uring::{DriverKind, Pool};
 use crate::wire::padding::Padding;
 
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     pub(super) ahead: Ahead,
     /// Objects of spools that are in memory.
     kept: Mutex<Kept>,
+    /// Held while one of these is written to its file.
+    spilling: Mutex<()>,
     /// The last ranges that came into spools.
     recent: Mutex<Recent>,
     /// Memory for long ranges.
@@ -132,6 +135,7 @@ impl Shared {
             failed: Mutex::default(),
             ahead: Ahead::default(),
             kept: Mutex::default(),
+            spilling: Mutex::default(),
             recent: Mutex::default(),
             spaces: Pool::new(limits::RANGES_POOLED_MAX, limits::BLOCK_BYTES as usize)?,
             sessions: Sessions::default(),
@@ -312,31 +316,61 @@ impl Shared {
 
     /// What is served of an object: its part while it is arriving, else its file.
     pub(super) fn source(&self, key: PartKey, name: &ObjectName) -> Result<Arc<Source>, StoreError> {
-        self.spill(key, name)?;
+        self.spill(key, name).inspect_err(|error| fail(self, key, error))?;
         match self.part(key) {
             Some(part) => part.source(),
             None => self.stores[usize::from(key.0.0)].root().open_source(name).map(Arc::new),
         }
     }
 
-    /// Writes an object that is kept in memory to its spool, for a link that needs a file, or at the end.
+    /// Writes an object that is kept in memory to its spool: for a link that needs a file, where there is no more room,
+    /// or at the end. What is not whole goes on in a part.
     pub(super) fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
+        // Who else needs the file waits for it, and the object does not go before it stands; but whoever sends what is
+        // in memory does not wait for the disk.
+        let _alone = lock(&self.spilling);
+        let unwritten = |written: &[_]| self.kept(key.0).and_then(|kept| kept.unwritten(key, written));
+        let Some(object) = unwritten(&[]) else { return Ok(()) };
+        let Version { size, root, mode, mtime } = object.version;
+        let part = self.stores[usize::from(key.0.0)].root().open_part(name, size, root)?;
+        let mut written = Vec::new();
+        let mut write = |unwritten: &Unwritten| {
+            for (offset, bytes) in &unwritten.ranges {
+                part.write_vectored_at(&[IoSlice::new(bytes)], *offset).inspect_err(|_| part.abandon())?;
+                written.push((*offset, ByteCount(bytes.len() as u64)));
+            }
+            Ok(written.clone())
+        };
+        let before = write(&object)?;
         let Some(mut kept) = self.kept(key.0) else { return Ok(()) };
-        // Held until the file stands: who else needs it waits for it, and it is not evicted before.
-        kept.spill(key, |object| {
-            let Version { size, root, mode, mtime } = object.version;
-            let part = self.stores[usize::from(key.0.0)].root().open_part(name, size, root)?;
-            let written = object.write_to(&part).inspect_err(|_| part.abandon())?;
-            if object.is_whole {
-                return part.keep_unsynced().inspect_err(|_| part.abandon());
-            }
-            part.set_attributes(mode, mtime);
-            if let Some(mut journal) = self.journal(key.0) {
-                written.iter().for_each(|&(offset, length)| journal.record(&part, offset, length));
-            }
-            self.add_part(key, part);
-            Ok(())
-        })
+        // What came in meanwhile.
+        let Some(rest) = kept.unwritten(key, &before) else { return Ok(()) };
+        let written = write(&rest)?;
+        if rest.is_whole {
+            part.keep_unsynced().inspect_err(|_| part.abandon())?;
+            kept.set_file(key, name);
+            return Ok(());
+        }
+        part.set_attributes(mode, mtime);
+        if let Some(mut journal) = self.journal(key.0).filter(|_| rest.is_known) {
+            written.iter().for_each(|&(offset, length)| journal.record(&part, offset, length));
+        }
+        self.add_part(key, part);
+        kept.remove(key);
+        drop(kept);
+        self.with_flows(|flows, _| flows.at(key.0).handle_created(key.1, key.2));
+        Ok(())
+    }
+
+    /// An object is no longer kept in memory; the name of its file, if it has one.
+    pub(super) fn drop_kept(
+        &self,
+        flow: FlowId,
+        take: impl FnOnce(&mut Kept) -> Option<Evicted>,
+    ) -> Option<Option<ObjectName>> {
+        let _alone = lock(&self.spilling);
+        let evicted = take(&mut *self.kept(flow)?)?;
+        Some(evicted.file)
     }
 
     // -- links -------------------------------------------------------------------------------------------------------
@@ -462,7 +496,7 @@ mod tests {
     use super::super::kept::Filled;
     use super::*;
     use crate::transfer::Flow;
-    use crate::units::{ByteCount, Offset, Root256};
+    use crate::units::{Offset, Root256};
 
     fn shared_of(root: Root) -> Shared {
         let config = EngineConfig {

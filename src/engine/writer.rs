@@ -189,7 +189,9 @@ fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
         WriteJob::Open { key, version, resumed: _ } => open(shared, key, version),
         WriteJob::Abandon { key } => {
             arriving.forget(key);
-            let _ = shared.kept(key.0).and_then(|mut kept| kept.remove(key));
+            if let Some(Some(name)) = shared.drop_kept(key.0, |kept| kept.remove(key)) {
+                evict(shared, key.0, &name);
+            }
             if let Some(part) = shared.take_part(key) {
                 throw_away(shared, key.0, &part);
             }
@@ -206,8 +208,8 @@ fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
         },
         WriteJob::Finish { .. } => {}
         WriteJob::Evict { flow, id, name } => {
-            let kept = shared.kept(flow).and_then(|mut kept| kept.evict(flow, id));
-            if kept.is_none_or(|kept| kept.has_file) {
+            let kept = shared.drop_kept(flow, |kept| kept.evict(flow, id));
+            if kept.is_none_or(|file| file.is_some()) {
                 evict(shared, flow, &name);
             }
         }
@@ -222,12 +224,14 @@ fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
 fn spill(shared: &Shared) {
     let spool = shared.stores.iter().position(|store| matches!(store, Store::Spool(_)));
     let all = spool.and_then(|flow| shared.kept(FlowId(flow as u8))).map(|kept| kept.all()).unwrap_or_default();
+    let mut failed = Vec::new();
     for (key, is_whole) in all {
         let is_had = is_whole && shared.with_flows(|flows, _| flows.at(key.0).is_delivered(key.1));
         let Some(name) = current_name(shared, key).filter(|_| !is_had && !shared.is_over()) else { continue };
-        if let Err(error) = shared.spill(key, &name) {
-            tracing::warn!(object = %name, "fetched again after a restart: {error}");
-        }
+        failed.extend(shared.spill(key, &name).err());
+    }
+    if let Some(first) = failed.first() {
+        tracing::warn!("objects that are fetched again after the restart: {}, for {first}", failed.len());
     }
 }
 

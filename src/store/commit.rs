@@ -233,7 +233,8 @@ impl Entry {
 
     /// The outcome. A marker that stands but may not be durable is taken back.
     fn finish(self, shared: &Shared) -> Result<(), StoreError> {
-        if self.outcome.is_err() && self.marker.as_ref().is_some_and(PrivateFile::is_moved) {
+        // Or one stands that speaks of another object.
+        if self.outcome.is_err() && self.part.file().is_moved() {
             let (parent, entry) = resolve::split(self.part.name().as_bytes());
             if let Ok(directory) = resolve::open_directory(shared.dir.as_fd(), parent, Links::Follow) {
                 // The failure is reported already, and this one has the same cause.

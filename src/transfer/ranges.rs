@@ -73,6 +73,15 @@ impl Flow {
         }
     }
 
+    /// The link over which a range was asked for has ended before that was answered, or what was sent of it may be lost:
+    /// the object is to stay for whoever comes next.
+    pub fn lose_range(&mut self, link: LinkId, id: ObjectId, now: Time) {
+        if self.at(id).waits_for_range(link) {
+            self.at_mut(id).delivered = false;
+            self.release_range(link, id, false, now);
+        }
+    }
+
     /// An object of which `link` has asked for ranges, and for which the answer may be another one than it was.
     pub fn poll_stirred(&mut self, link: LinkId) -> Option<ObjectId> {
         self.blocks.stirred.pop(link)

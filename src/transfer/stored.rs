@@ -55,7 +55,9 @@ impl Flow {
     /// The store could not take a generation: it is over. Nothing new at all is fetched for a while where that is the
     /// fault of the whole store.
     pub fn handle_store_failed(&mut self, id: ObjectId, generation: Generation, why: String, fault: Fault, now: Time) {
-        if !self.is_current(id, generation) || matches!(self.at(id).state(), ObjectState::Present { .. }) {
+        // What a relay has in memory may want a file.
+        let is_here = matches!(self.at(id).state(), ObjectState::Present { .. });
+        if !self.is_current(id, generation) || (is_here && self.kind != Kind::Relay) {
             return;
         }
         if fault == Fault::Store {
@@ -69,6 +71,9 @@ impl Flow {
             while let Some(delivered) = self.room.as_ref().and_then(Room::delivered) {
                 self.evict(delivered);
             }
+        }
+        if is_here {
+            return;
         }
         let is_coming_in = match self.at(id).state() {
             ObjectState::Arriving { link, .. } => self.head(link) == Some(id),

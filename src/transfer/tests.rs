@@ -348,6 +348,49 @@ fn a_full_disk_keeps_nothing_that_was_delivered() {
     assert_eq!(flow.state(ObjectId(0)), ObjectState::Present { size: ByteCount(100) }, "it is not delivered yet");
 }
 
+/// Its link was told what is in memory, and could not have the file that it needs: nothing else was held up, and it was
+/// fetched again and again.
+#[test]
+fn a_full_disk_is_one_where_what_is_in_memory_wants_a_file() {
+    let mut flow = relay_with_two(1000);
+    let id = ObjectId(0);
+    flow.handle_store_failed(id, flow.generation(id), "full".to_owned(), Fault::Store, at(1));
+    assert_eq!(flow.state(id), ObjectState::Present { size: ByteCount(100) });
+    flow.demand(DOWN, &name("c"), at(2)).unwrap();
+    assert_eq!(flow.next_request(UP, false, at(2)), None);
+    assert!(flow.next_request(UP, false, at(1) + limits::HOLD_MIN).is_some());
+}
+
+#[test]
+fn what_is_in_memory_goes_a_moment_after_its_delivery() {
+    let mut flow = relay_with_two(1000);
+    let (kept, spooled) = (ObjectId(0), ObjectId(1));
+    flow.handle_kept(kept, flow.generation(kept));
+    [kept, spooled].into_iter().for_each(|id| flow.release(DOWN, id, true, at(1)));
+    flow.expire(at(1));
+    assert!(flow.is_delivered(kept) && flow.spool().is_some_and(|(used, _)| used == ByteCount(200)));
+    flow.expire(at(1) + limits::KEEP_DELIVERED_IN_MEMORY);
+    assert_eq!(flow.state(kept), ObjectState::Absent);
+    assert_eq!(flow.state(spooled), ObjectState::Present { size: ByteCount(100) });
+}
+
+/// All of an object went when a link ended, for one range of it had been sent.
+#[test]
+fn what_may_be_lost_with_its_link_is_not_delivered() {
+    let mut flow = relay_with_two(1000);
+    let id = ObjectId(0);
+    flow.release(DOWN, id, false, at(1));
+    for offset in [0, 50] {
+        flow.demand_range(DOWN, id, Offset(offset), ByteCount(50), at(2));
+    }
+    flow.release_range(DOWN, id, true, at(3));
+    assert!(flow.is_delivered(id));
+    flow.lose_range(DOWN, id, at(4));
+    assert!(!flow.is_delivered(id));
+    flow.expire(at(4) + limits::KEEP_DELIVERED);
+    assert_eq!(flow.state(id), ObjectState::Present { size: ByteCount(100) });
+}
+
 /// A relay whose spool is too small for what its reader has asked for, and asks for no more.
 fn with_an_object_too_long() -> (Flow, ObjectId) {
     let mut flow = relay(250);

@@ -308,10 +308,10 @@ impl Link {
         fetch.detach_blocks(self.config.id, now);
         serve.unsubscribe(self.config.id);
         for asked in self.asked.drain() {
-            serve.release_range(self.config.id, asked.object, asked.generation.is_some(), now);
+            serve.lose_range(self.config.id, asked.object, now);
         }
         if let Some(object) = self.sent.take() {
-            serve.release_range(self.config.id, object, true, now);
+            serve.lose_range(self.config.id, object, now);
         }
         for (_, object) in self.wished.drain(..) {
             serve.release_range(self.config.id, object, false, now);
