@@ -73,7 +73,7 @@ impl Flow {
         }
     }
 
-    /// The link over which a range was asked for has ended before that was answered, or what was sent of it may be lost:
+    /// The link over which a range was asked for has ended before that was answered, or what was sent may be lost:
     /// the object is to stay for whoever comes next.
     pub fn lose_range(&mut self, link: LinkId, id: ObjectId, now: Time) {
         if self.at(id).waits_for_range(link) {
