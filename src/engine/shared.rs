@@ -362,15 +362,10 @@ impl Shared {
         Ok(())
     }
 
-    /// An object is no longer kept in memory; the name of its file, if it has one.
-    pub(super) fn drop_kept(
-        &self,
-        flow: FlowId,
-        take: impl FnOnce(&mut Kept) -> Option<Evicted>,
-    ) -> Option<Option<ObjectName>> {
+    /// Takes what is no longer kept in memory, but not while its file is made.
+    pub(super) fn drop_kept(&self, flow: FlowId, take: impl FnOnce(&mut Kept) -> Option<Evicted>) -> Option<Evicted> {
         let _alone = lock(&self.spilling);
-        let evicted = take(&mut *self.kept(flow)?)?;
-        Some(evicted.file)
+        self.kept(flow).and_then(|mut kept| take(&mut kept))
     }
 
     // -- links -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use super::arriving::{Arrived, Arriving, Version};
+use super::kept::Evicted;
 use super::shared::{PartKey, Shared, Store, lock};
 use super::{Notice, spawn};
 use crate::limits;
@@ -189,7 +190,7 @@ fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
         WriteJob::Open { key, version, resumed: _ } => open(shared, key, version),
         WriteJob::Abandon { key } => {
             arriving.forget(key);
-            if let Some(Some(name)) = shared.drop_kept(key.0, |kept| kept.remove(key)) {
+            if let Some(Evicted { file: Some(name) }) = shared.drop_kept(key.0, |kept| kept.remove(key)) {
                 evict(shared, key.0, &name);
             }
             if let Some(part) = shared.take_part(key) {
@@ -209,7 +210,7 @@ fn handle(shared: &Shared, arriving: &mut Arriving<'_>, job: WriteJob) {
         WriteJob::Finish { .. } => {}
         WriteJob::Evict { flow, id, name } => {
             let kept = shared.drop_kept(flow, |kept| kept.evict(flow, id));
-            if kept.is_none_or(|file| file.is_some()) {
+            if kept.is_none_or(|kept| kept.file.is_some()) {
                 evict(shared, flow, &name);
             }
         }
