@@ -52,32 +52,38 @@ pub fn block_crc(block: &[u8]) -> u32 {
 /// an error, never a mixture of two. `None` where `is_over`, which is asked before each block, said that it is to be
 /// left.
 pub fn hash_source_unless(source: &Source, is_over: impl Fn() -> bool) -> Result<Option<Hashes>, SourceError> {
+    hash_by_blocks(source, &mut Vec::new(), is_over)
+}
+
+/// The same of an object that is no longer than a block, to its end; and its bytes.
+pub fn hash_small(source: &Source) -> Result<(Hashes, Vec<u8>), SourceError> {
+    let mut bytes = Vec::new();
+    let hashes = hash_by_blocks(source, &mut bytes, || false)?;
+    Ok((hashes.expect("nobody said that it is over"), bytes))
+}
+
+/// Leaves the last block in `block`.
+fn hash_by_blocks(
+    source: &Source,
+    block: &mut Vec<u8>,
+    is_over: impl Fn() -> bool,
+) -> Result<Option<Hashes>, SourceError> {
     source.advise_sequential();
     let size = source.size();
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; size.0.min(limits::BLOCK_BYTES) as usize];
     let mut block_crcs = Vec::with_capacity(usize::try_from(block_count(size)).unwrap_or(0));
     for index in 0..block_count(size) {
         let (offset, length) = block_range(index, size);
         if is_over() {
             return Ok(None);
         }
-        let block = &mut buffer[..length.0 as usize];
+        block.resize(length.0 as usize, 0);
         source.read_exact_at(block, offset)?;
         hasher.update(block);
         block_crcs.push(block_crc(block));
     }
     source.verify_unchanged()?;
     Ok(Some(Hashes { root: Root256(*hasher.finalize().as_bytes()), block_crcs: block_crcs.into() }))
-}
-
-/// The same of an object that is no longer than a block; and its bytes.
-pub fn hash_small(source: &Source) -> Result<(Hashes, Vec<u8>), SourceError> {
-    let mut bytes = vec![0; source.size().0 as usize];
-    source.read_exact_at(&mut bytes, Offset(0))?;
-    source.verify_unchanged()?;
-    let block_crcs = (!bytes.is_empty()).then(|| block_crc(&bytes)).into_iter().collect();
-    Ok((Hashes { root: Root256(*blake3::hash(&bytes).as_bytes()), block_crcs }, bytes))
 }
 
 /// The same, to its end.
