@@ -91,7 +91,7 @@ pub const IDLE_BUFFERS_PER_WORKER: usize = 2 * (LINKS_MAX + SESSION_LINKS_MAX) +
 /// A range of so many bytes takes its memory from the pool.
 pub const RANGE_POOLED_BYTES_MIN: u64 = 64 << 10;
 /// Ranges that have memory of the pool at a time, each a block: those that are kept, and those on their way.
-pub const RANGES_POOLED_MAX: usize = (KEPT_BYTES_MAX >> 20) + 64;
+pub const RANGES_POOLED_MAX: usize = KEPT_BYTES_MAX / BLOCK_BYTES as usize + 64;
 /// Requests of the named protocol that wait at a server for one client, bytes of their names and what it takes to keep
 /// them.
 pub const NAMED_REQUESTS_BYTES_MAX: usize = 1 << 20;

@@ -17,7 +17,7 @@ use crate::units::{ByteCount, Offset};
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     objects: Mutex<Objects>,
-    /// Something was taken.
+    /// Half of the room is free again.
     taken: Condvar,
 }
 
@@ -30,6 +30,13 @@ struct Objects {
     is_shut: bool,
     /// Something was taken since the last [`Ahead::rest`].
     was_taken: bool,
+}
+
+impl Objects {
+    /// Whether more than half of the room is taken.
+    fn is_full(&self) -> bool {
+        self.cost > limits::AHEAD_BYTES_MAX / 2
+    }
 }
 
 fn cost(bytes: &Bytes) -> usize {
@@ -55,9 +62,10 @@ impl Ahead {
         let mut objects = lock(&self.objects);
         objects.all.get(&key).filter(|(bytes, _)| offset.0 == 0 && length.0 == bytes.len() as u64)?;
         let found = objects.all.remove(&key)?;
+        let was_full = objects.is_full();
         objects.cost -= cost(&found.0);
         objects.was_taken = true;
-        if objects.cost <= limits::AHEAD_BYTES_MAX / 2 {
+        if was_full && !objects.is_full() {
             objects.is_shut = false;
             self.taken.notify_one();
         }
@@ -67,8 +75,8 @@ impl Ahead {
     /// Blocks until half of the room is free, or the links have had the time for that.
     pub(super) fn wait(&self) {
         let objects = lock(&self.objects);
-        let is_full = |objects: &mut Objects| !objects.is_shut && objects.cost > limits::AHEAD_BYTES_MAX / 2;
-        let waited = self.taken.wait_timeout_while(objects, limits::AHEAD_PATIENCE, is_full);
+        let is_to_wait = |objects: &mut Objects| !objects.is_shut && objects.is_full();
+        let waited = self.taken.wait_timeout_while(objects, limits::AHEAD_PATIENCE, is_to_wait);
         let (mut objects, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         objects.is_shut |= waited.timed_out();
     }

@@ -60,7 +60,7 @@ pub(super) struct Arriving<'s> {
     arrived: Vec<Arrived>,
     /// What these count for.
     cost: usize,
-    /// How fast objects come in.
+    /// How fast objects of spools come in.
     rates: BTreeMap<FlowId, Meter>,
 }
 
@@ -106,10 +106,12 @@ impl<'s> Arriving<'s> {
     }
 
     pub(super) fn arrive(&mut self, arrived: Arrived) {
-        let now = self.shared.now();
-        let meter = self.rates.entry(arrived.key.0).or_default();
-        meter.start(now);
-        meter.add(arrived.range.length, now);
+        if let Store::Spool(_) = self.shared.stores[usize::from(arrived.key.0.0)] {
+            let now = self.shared.now();
+            let meter = self.rates.entry(arrived.key.0).or_default();
+            meter.start(now);
+            meter.add(arrived.range.length, now);
+        }
         let overlaps = |other: &Arrived| {
             other.key == arrived.key
                 && other.range.offset < arrived.range.end()

@@ -9,6 +9,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+
 use super::ahead::Ahead;
 use super::arriving::Version;
 use super::connection::{LinkStats, LinkView, Traffic};
@@ -21,7 +23,7 @@ use super::{EngineConfig, NewLink, Notice};
 use crate::limits;
 use crate::store::{FileMode, FileTime, Journal, Part, Root, Source, StoreError};
 use crate::transfer::{Action, Event, FlowId, Flows, Problem};
-use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Time};
+use crate::units::{ByteCount, Generation, LinkId, ObjectId, ObjectName, Offset, Time};
 use crate::uring::{DriverKind, Pool};
 use crate::wire::padding::Padding;
 
@@ -329,23 +331,21 @@ impl Shared {
         // Who else needs the file waits for it, and the object does not go before it stands; but whoever sends what is
         // in memory does not wait for the disk.
         let _alone = lock(&self.spilling);
-        let unwritten = |written: &[_]| self.kept(key.0).and_then(|kept| kept.unwritten(key, written));
-        let Some(object) = unwritten(&[]) else { return Ok(()) };
+        let Some(object) = self.kept(key.0).and_then(|kept| kept.unwritten(key, &[])) else { return Ok(()) };
         let Version { size, root, mode, mtime } = object.version;
         let part = self.stores[usize::from(key.0.0)].root().open_part(name, size, root)?;
-        let mut written = Vec::new();
-        let mut write = |unwritten: &Unwritten| {
-            for (offset, bytes) in &unwritten.ranges {
-                part.write_vectored_at(&[IoSlice::new(bytes)], *offset).inspect_err(|_| part.abandon())?;
-                written.push((*offset, ByteCount(bytes.len() as u64)));
-            }
-            Ok(written.clone())
+        let write = |unwritten: &Unwritten| -> Result<Vec<_>, StoreError> {
+            let write_one = |(offset, bytes): &(Offset, Bytes)| {
+                part.write_vectored_at(&[IoSlice::new(bytes)], *offset)?;
+                Ok((*offset, ByteCount(bytes.len() as u64)))
+            };
+            unwritten.ranges.iter().map(write_one).collect::<Result<_, _>>().inspect_err(|_| part.abandon())
         };
-        let before = write(&object)?;
+        let mut written = write(&object)?;
         let Some(mut kept) = self.kept(key.0) else { return Ok(()) };
         // What came in meanwhile.
-        let Some(rest) = kept.unwritten(key, &before) else { return Ok(()) };
-        let written = write(&rest)?;
+        let Some(rest) = kept.unwritten(key, &written) else { return Ok(()) };
+        written.extend(write(&rest)?);
         if rest.is_whole {
             part.keep_unsynced().inspect_err(|_| part.abandon())?;
             kept.set_file(key, name);
@@ -486,12 +486,10 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::sync::{Barrier, mpsc};
 
-    use bytes::Bytes;
-
     use super::super::kept::Filled;
     use super::*;
     use crate::transfer::Flow;
-    use crate::units::{Offset, Root256};
+    use crate::units::Root256;
 
     fn shared_of(root: Root) -> Shared {
         let config = EngineConfig {
