@@ -107,8 +107,9 @@ pub const TRAIN_IOVECS_MAX: usize = 1024;
 pub const PIECE_BYTES_UNCOPIED_MIN: usize = 16 << 10;
 /// An object's last bytes, which are sent only when all of it was found unchanged: so many, or what fits the packet.
 pub const TAIL_BYTES_MAX: usize = 64 << 10;
-/// Bytes of ranges that may wait for the writer, and what it takes to keep them, before links stop reading.
-pub const WRITE_BACKLOG_MAX: usize = 32 << 20;
+/// Bytes that may wait for the writer, and what it takes to keep them, before links stop reading: few enough to be in
+/// the processor's cache still when they are written, where the links are quicker than the writer.
+pub const WRITE_BACKLOG_MAX: usize = 4 << 20;
 /// What a range in memory takes besides its bytes, roughly.
 pub const WAITING_RANGE_COST: usize = 256;
 /// Ranges that came in, and objects that are whole, of which the flows are told at once.

@@ -96,7 +96,7 @@ pub(super) struct Shared {
     /// Memory for long ranges.
     pub(super) spaces: Pool,
     pub(super) sessions: Sessions,
-    /// What the ranges that wait for the writer count for.
+    /// What waits for the writer counts for so many bytes.
     pub(super) backlog: AtomicUsize,
     /// What of the parts that are arriving is verified and written; in the order of the flows' ids.
     pub(super) journals: Vec<Option<Mutex<Journal>>>,

@@ -300,6 +300,7 @@ impl Worker {
             connection.flight.carry.clear();
             connection.flight.keep_partial(buffer);
         } else {
+            self.shared.backlog.fetch_add(buffer.filled().len(), Ordering::AcqRel);
             self.shared.write(WriteJob::Write { flow: fetch, buffer, writes });
         }
         // One that is no peer, for its config, is none to be missed later.

@@ -309,12 +309,14 @@ fn write(shared: &Shared, flow: FlowId, buffer: Buffer, writes: &[Write]) {
             Err(error) => fail(shared, key, &error),
         }
     }
+    let held = buffer.filled().len();
     drop(buffer);
     shared.with_flows(|flows, _| {
         for (id, generation, upto) in written {
             flows.at(flow).handle_written(id, generation, ByteCount(upto));
         }
     });
+    shared.shrink_backlog(held);
 }
 
 /// Nobody goes on with a part.

@@ -1,7 +1,8 @@
 //! Receive buffers: one anonymous mapping cut into pieces, handed out and taken back.
 //!
-//! A pool is mapped once, aligned for huge pages and touched only when used. Pieces are reused last in, first out,
-//! so the memory in use stays warm and small. A [`Buffer`] goes back to its pool when it is dropped, from any thread.
+//! A pool is mapped once and touched only when used. Pieces are reused last in, first out, so the memory in use stays
+//! warm and small. Its pages are ordinary ones: a receive often fills a fraction of a buffer, and what it does not
+//! fill is not made. A [`Buffer`] goes back to its pool when it is dropped, from any thread.
 //!
 //! A buffer's bytes are always initialised: the kernel hands out anonymous memory as zeroes.
 
@@ -13,10 +14,8 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::libc;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// What the kernel makes one huge page of on the machines we serve.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// The largest ordinary page that Linux has on any machine; mappings are whole multiples of it.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 /// Buffers start on such boundaries; a multiple of every page size that matters would waste memory, this does not.
@@ -223,8 +222,8 @@ impl Shared {
     }
 }
 
-/// Anonymous memory, read and write, starting on a huge page's boundary when it is as long as one. Zeroes at first;
-/// what is not touched takes no memory, and what was is given back when it is dropped.
+/// Anonymous memory, read and write. Zeroes at first; what is not touched takes no memory, and what was is given back
+/// when it is dropped.
 pub(super) struct Mapping {
     pub(super) start: NonNull<u8>,
     bytes: usize,
@@ -238,33 +237,11 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     pub(super) fn new(bytes: NonZeroUsize) -> io::Result<Mapping> {
-        let huge = bytes.get() >= HUGE_PAGE_BYTES;
-        let slack = if huge { HUGE_PAGE_BYTES } else { 0 };
         let bytes = bytes.get().checked_next_multiple_of(PAGE_BYTES_MAX).and_then(NonZeroUsize::new);
         let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapped = bytes.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private anonymous mapping at an address that the kernel chooses replaces nothing.
-        let base = unsafe { mmap_anonymous(None, mapped, protection, MapFlags::MAP_PRIVATE)? };
-        let skip = if huge { base.as_ptr().align_offset(HUGE_PAGE_BYTES) } else { 0 };
-        // SAFETY: `skip < HUGE_PAGE_BYTES = slack` (or both are 0) and `mapped = bytes + slack`, so the result and the
-        // `bytes` behind it lie within the mapping made above.
-        let start = unsafe { base.cast::<u8>().add(skip) };
-        // SAFETY: both cut off only what the mapping made above has before `start` and behind `start + bytes`, in whole
-        // pages, to which no pointer has been given out. That a cut fails is harmless: address space is not memory.
-        unsafe {
-            if skip > 0 {
-                let _ = munmap(base, skip);
-            }
-            if slack > skip {
-                let _ = munmap(start.add(bytes.get()).cast(), slack - skip);
-            }
-        }
-        if huge {
-            // Only speed depends on it, and a kernel without huge pages refuses.
-            // SAFETY: the range is the mapping made above; the advice changes no content.
-            let _ = unsafe { madvise(start.cast(), bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
-        }
+        let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_PRIVATE)? }.cast();
         Ok(Mapping { start, bytes: bytes.get() })
     }
 }
