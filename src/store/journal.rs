@@ -324,8 +324,9 @@ impl Journal {
                 None => {}
             }
         }
-        self.write()?;
-        let (file, path) = self.log.file()?;
+        let written = self.write().and_then(|()| self.log.file());
+        // It counts as durable by now.
+        let (file, path) = written.inspect_err(|_| self.log.doubt())?;
         Ok(Confirmed { file, path })
     }
 
