@@ -202,6 +202,10 @@ impl Worker {
                     }
                 }
                 Spoken::Site(connection) => {
+                    // A file that is gone keeps its room on the disk while it is open.
+                    if connection.link.asked() == 0 {
+                        connection.source = None;
+                    }
                     if !connection.flight.receiving && connection.flight.closing.is_none() {
                         connection.link.handle_life(now);
                     }
