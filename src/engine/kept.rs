@@ -35,6 +35,8 @@ struct Object {
     is_whole: bool,
     /// The name of its file, if there is one as well.
     file: Option<ObjectName>,
+    /// How often some of it was wrong.
+    retractions: u32,
 }
 
 /// What has come of an object.
@@ -162,7 +164,7 @@ impl Kept {
             return false;
         }
         let content = Content::Ranges(Vec::new());
-        let object = Object { version, content, held: 0, is_whole: false, file: None };
+        let object = Object { version, content, held: 0, is_whole: false, file: None, retractions: 0 };
         self.cost += object.cost();
         self.objects.insert(key, object);
         true
@@ -195,6 +197,11 @@ impl Kept {
         self.objects.get(&key)?.read(offset.0 as usize, length.0 as usize)
     }
 
+    /// Whether an object is here and has no file.
+    pub(super) fn has_no_file(&self, key: PartKey) -> bool {
+        self.objects.get(&key).is_some_and(|object| object.file.is_none())
+    }
+
     /// What is kept, and whether all of it has come.
     pub(super) fn all(&self) -> Vec<(PartKey, bool)> {
         self.objects.iter().map(|(&key, object)| (key, object.is_whole)).collect()
@@ -215,7 +222,8 @@ impl Kept {
             }
         };
         let is_known = matches!(object.content, Content::Ranges(_));
-        Some(Unwritten { version: object.version, is_whole: object.is_whole, is_known, ranges })
+        let Object { version, is_whole, retractions, .. } = *object;
+        Some(Unwritten { version, is_whole, is_known, retractions, ranges })
     }
 
     /// An object that is whole has a file of this name as well.
@@ -228,6 +236,7 @@ impl Kept {
     /// Some of what came of an object was wrong: that goes.
     pub(super) fn retract(&mut self, key: PartKey, offset: Offset, length: ByteCount) {
         let Some(object) = self.objects.get_mut(&key) else { return };
+        object.retractions += 1;
         let before = object.cost();
         let wrong = offset.0 as usize..(offset.0 + length.0) as usize;
         if let Content::Ranges(ranges) = &mut object.content {
@@ -278,6 +287,8 @@ pub(super) struct Unwritten {
     pub(super) is_whole: bool,
     /// The ranges are those that came, and not all of an object of which some may be missing.
     pub(super) is_known: bool,
+    /// Where it is another number than it was, ranges of the same place may be others.
+    pub(super) retractions: u32,
     pub(super) ranges: Vec<(Offset, Bytes)>,
 }
 
@@ -369,7 +380,10 @@ mod tests {
         assert!(kept.reserve(key(1), of(9)));
         assert!(fill(&mut kept, 0, b"abc") && fill(&mut kept, 3, b"d") && fill(&mut kept, 4, b"ef"));
         assert!(fill(&mut kept, 6, b"ghi"));
+        let retractions = |kept: &Kept| kept.unwritten(key(1), &[]).map(|unwritten| unwritten.retractions);
+        let before = retractions(&kept);
         kept.retract(key(1), Offset(3), ByteCount(3));
+        assert_ne!(retractions(&kept), before, "who has written what was there learns that it is another");
         assert_eq!((read(&kept, 0, 3), read(&kept, 3, 1)), (Some((b"abc".to_vec(), 7)), None));
         assert_eq!(kept.cost, limits::KEPT_OBJECT_COST + 2 * (3 + limits::WAITING_RANGE_COST));
         assert!(fill(&mut kept, 3, b"DEF"));

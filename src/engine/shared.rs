@@ -328,6 +328,10 @@ impl Shared {
     /// Writes an object that is kept in memory to its spool: for a link that needs a file, where there is no more room,
     /// or at the end. What is not whole goes on in a part.
     pub(super) fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
+        let is_here = || self.kept(key.0).is_some_and(|kept| kept.has_no_file(key));
+        if !is_here() {
+            return Ok(());
+        }
         // Who else needs the file waits for it, and the object does not go before it stands; but whoever sends what is
         // in memory does not wait for the disk.
         let _alone = lock(&self.spilling);
@@ -343,8 +347,13 @@ impl Shared {
         };
         let mut written = write(&object)?;
         let Some(mut kept) = self.kept(key.0) else { return Ok(()) };
-        // What came in meanwhile.
-        let Some(rest) = kept.unwritten(key, &written) else { return Ok(()) };
+        // What came in meanwhile; all of it, where some of what was written has turned out to be wrong.
+        let Some(mut rest) = kept.unwritten(key, &written) else { return Ok(()) };
+        if rest.retractions != object.retractions {
+            written.clear();
+            let Some(all) = kept.unwritten(key, &written) else { return Ok(()) };
+            rest = all;
+        }
         written.extend(write(&rest)?);
         if rest.is_whole {
             part.keep_unsynced().inspect_err(|_| part.abandon())?;
