@@ -170,15 +170,19 @@ impl<'s> Arriving<'s> {
                     flow.handle_damaged(arrived.link, arrived.range, now);
                     return None;
                 }
-                flow.wants_piece(arrived.range).then(|| flow.name(arrived.range.object).clone())
+                if !flow.wants_piece(arrived.range) {
+                    flow.handle_unwanted(arrived.link, arrived.range, now);
+                    return None;
+                }
+                Some(flow.name(arrived.range.object).clone())
             };
             arrived.iter().map(judge).collect()
         });
         let mut written = Vec::with_capacity(arrived.len());
         for (arrived, name) in arrived.iter().zip(wanted) {
-            match name.map_or(Ok(None), |name| self.write(arrived, &name)) {
-                Ok(part) if arrived.is_right => written.push((arrived, part)),
-                Ok(_) => {}
+            let Some(name) = name else { continue };
+            match self.write(arrived, &name) {
+                Ok(part) => written.push((arrived, part)),
                 Err(error) => fail(self.shared, arrived.key, &error),
             }
         }

@@ -24,14 +24,11 @@ impl Flow {
         true
     }
 
-    /// Whether a piece should be written: it is of the attempt under way and not all here.
+    /// Whether a piece should be written: it is of the attempt under way, not all here, and reaches over no other one.
     pub fn wants_piece(&self, piece: RangeRequest) -> bool {
+        let gather = self.blocks.gathers.get(&piece.object).filter(|gather| gather.started);
         self.is_current(piece.object, piece.generation)
-            && self
-                .blocks
-                .gathers
-                .get(&piece.object)
-                .is_some_and(|g| g.started && !g.have.contains(piece.offset, piece.length))
+            && gather.is_some_and(|gather| gather.fits(piece.offset, piece.length))
     }
 
     /// `bytes` at the front of what is left of an order came in; `None`: of an order that was cancelled.

@@ -171,23 +171,29 @@ impl Gather {
         gaps
     }
 
+    /// Whether bytes of this place would be taken: some of them are not here, and checksums combine only of ranges that
+    /// follow each other.
+    pub(super) fn fits(&self, offset: Offset, length: ByteCount) -> bool {
+        let parts = self.parts.get(&(offset.0 / limits::BLOCK_BYTES));
+        // Those that are here follow each other, so the last one that begins before either end is all that can reach
+        // over it.
+        let reaches_over = |parts: &BTreeMap<u64, Piece>, at: u64| {
+            parts.range(..at).next_back().is_some_and(|(_, part)| part.end() > at)
+        };
+        let overlaps = |parts| reaches_over(parts, offset.0) || reaches_over(parts, offset.0 + length.0);
+        !self.have.contains(offset, length) && !parts.is_some_and(overlaps)
+    }
+
     /// Bytes came in that are what their sender says they are.
     pub(super) fn add(&mut self, piece: Piece, content: &Content) -> Added {
         let Piece { offset, length, .. } = piece;
-        let new: u64 = self.have.missing_in(offset, length).map(|gap| gap.1.0).sum();
-        if new == 0 {
+        if !self.fits(offset, length) {
             return Added::Nothing;
         }
+        let new: u64 = self.have.missing_in(offset, length).map(|gap| gap.1.0).sum();
         let block = offset.0 / limits::BLOCK_BYTES;
         let parts = self.parts.entry(block).or_default();
-        let end = piece.end();
-        // Checksums combine only of ranges that follow each other. Those that are here do, so the last one that begins
-        // before either end is all that can reach over it.
-        let reaches_over = |at: u64| parts.range(..at).next_back().is_some_and(|(_, part)| part.end() > at);
-        if reaches_over(offset.0) || reaches_over(end) {
-            return Added::Nothing;
-        }
-        while let Some((&inside, _)) = parts.range(offset.0..end).next() {
+        while let Some((&inside, _)) = parts.range(offset.0..piece.end()).next() {
             parts.remove(&inside);
         }
         parts.insert(offset.0, piece);
@@ -354,6 +360,7 @@ mod tests {
         let content = content(&bytes);
         let mut gather = Gather::new(content.size);
         gather.add(piece(&bytes, 0, 32 * K, 1), &content);
+        assert!(!gather.fits(Offset(16 * K), ByteCount(32 * K)), "nor is it written");
         assert_eq!(gather.add(piece(&bytes, 16 * K, 32 * K, 2), &content), Added::Nothing);
         assert_eq!(gather.add(piece(&bytes, 0, 64 * K, 2), &content), Added::New(ByteCount(32 * K)));
         assert_eq!(gather.add(piece(&bytes, 64 * K, 64 * K, 2), &content), Added::New(ByteCount(64 * K)));

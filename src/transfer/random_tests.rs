@@ -267,6 +267,8 @@ impl World {
             self.flow.handle_unwanted(link, piece, now);
         } else if is_damaged {
             self.flow.handle_damaged(link, piece, now);
+        } else if !self.flow.wants_piece(piece) {
+            self.flow.handle_unwanted(link, piece, now);
         } else if !self.disk_fails(0.04, (piece.object, piece.generation)) {
             self.flow.handle_created(piece.object, piece.generation);
             let byte = self.flow.content(piece.object).map_or(0, |content| content.root.0[0]);

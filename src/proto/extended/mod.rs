@@ -61,9 +61,9 @@ pub enum Instruction {
     },
     /// Some of the data, as ranges of the train.
     Data(Data),
-    /// All data of the range is here. If it has this CRC-32C, write it (unless
-    /// [`Flow::wants_piece`] says that it is not wanted any more) and call [`Flow::handle_verified`]; if not,
-    /// [`Flow::handle_damaged`].
+    /// All data of the range is here. If it has another CRC-32C, call [`Flow::handle_damaged`]; if
+    /// [`Flow::wants_piece`] says that it is not wanted any more, [`Flow::handle_unwanted`]; else write it and call
+    /// [`Flow::handle_verified`].
     End {
         /// The range.
         range: RangeRequest,

@@ -211,10 +211,11 @@ impl Node {
                     self.damaged += 1;
                     return flow.handle_damaged(link, range, now);
                 }
-                if flow.wants_piece(range) {
-                    let part = self.parts.get_mut(&(flow_id, range.object, range.generation)).expect("it was opened");
-                    part[range.offset.0 as usize..range.end().0 as usize].copy_from_slice(&bytes);
+                if !flow.wants_piece(range) {
+                    return flow.handle_unwanted(link, range, now);
                 }
+                let part = self.parts.get_mut(&(flow_id, range.object, range.generation)).expect("it was opened");
+                part[range.offset.0 as usize..range.end().0 as usize].copy_from_slice(&bytes);
                 flow.handle_verified(link, range, crc, now);
             }
         }
