@@ -17,7 +17,7 @@ use crate::limits;
 use crate::store::{FileMode, FileTime, Part, StoreError};
 use crate::transfer::pace::Meter;
 use crate::transfer::{FlowId, RangeRequest};
-use crate::units::{ByteCount, LinkId, ObjectName, Rate, Root256};
+use crate::units::{ByteCount, LinkId, ObjectName, Rate, Root256, Time};
 
 /// The version of an object that a part is for.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +61,31 @@ pub(super) struct Arriving<'s> {
     /// What these count for.
     cost: usize,
     /// How fast objects of spools come in.
-    rates: BTreeMap<FlowId, Meter>,
+    rates: BTreeMap<FlowId, Incoming>,
+}
+
+/// How fast bytes come in, and when they did last.
+#[derive(Debug, Default)]
+struct Incoming {
+    meter: Meter,
+    last: Time,
+}
+
+impl Incoming {
+    /// A pause in which nothing was wanted says nothing of the path, and neither does one in which it was cut.
+    fn add(&mut self, bytes: ByteCount, now: Time) {
+        let idle = now.since(self.last);
+        if idle > limits::KEPT_TIME_MAX {
+            self.meter.skip(idle);
+        }
+        self.last = now;
+        self.meter.start(now);
+        self.meter.add(bytes, now);
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        self.meter.rate(self.last)
+    }
 }
 
 impl<'s> Arriving<'s> {
@@ -96,9 +120,8 @@ impl<'s> Arriving<'s> {
 
     /// Whether an object is small, or comes in no time. While nobody knows, it may be long.
     fn is_soon_here(&self, flow: FlowId, size: ByteCount) -> bool {
-        let rate = || self.rates.get(&flow).and_then(|meter| meter.rate(self.shared.now()));
         let is_quick = |rate: Rate| size.0 as f64 <= rate.0 * limits::KEPT_TIME_MAX.as_secs_f64();
-        size.0 <= limits::SMALL_OBJECT_BYTES_MAX || rate().is_some_and(is_quick)
+        size.0 <= limits::SMALL_OBJECT_BYTES_MAX || self.rates.get(&flow).and_then(Incoming::rate).is_some_and(is_quick)
     }
 
     fn reserve(&self, key: PartKey, version: Version) -> bool {
@@ -107,10 +130,7 @@ impl<'s> Arriving<'s> {
 
     pub(super) fn arrive(&mut self, arrived: Arrived) {
         if let Store::Spool(_) = self.shared.stores[usize::from(arrived.key.0.0)] {
-            let now = self.shared.now();
-            let meter = self.rates.entry(arrived.key.0).or_default();
-            meter.start(now);
-            meter.add(arrived.range.length, now);
+            self.rates.entry(arrived.key.0).or_default().add(arrived.range.length, self.shared.now());
         }
         let overlaps = |other: &Arrived| {
             other.key == arrived.key
@@ -267,5 +287,28 @@ impl<'s> Arriving<'s> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_takes_nothing_off_the_rate() {
+        let mut incoming = Incoming::default();
+        let come_in = |incoming: &mut Incoming, from: u64| {
+            (0..=500).for_each(|ms| incoming.add(ByteCount(1 << 20), Time::ZERO + Duration::from_millis(from + ms)));
+        };
+        assert_eq!(incoming.rate().map(|rate| rate.0), None, "nothing is known");
+        come_in(&mut incoming, 1);
+        let before = incoming.rate().expect("500 ms are enough for a reading").0;
+        incoming.add(ByteCount(1), Time::ZERO + Duration::from_secs(60));
+        assert_eq!(incoming.rate().map(|rate| rate.0), Some(before));
+        come_in(&mut incoming, 60_001);
+        let after = incoming.rate().expect("it is known").0;
+        assert!((before * 0.95..before * 1.05).contains(&after), "{before} {after}");
     }
 }
