@@ -134,9 +134,6 @@ impl Flow {
         {
             gather.put_off(&peer, now);
             gather.orders = gather.orders.saturating_sub(usize::from(front.0 == 0));
-            if gather.orders == 0 && self.kind == Kind::Fetch {
-                self.blocks.waiting.insert(rest.object);
-            }
             self.free_range(rest.object, rest.offset, ByteCount(order.end().0 - rest.offset.0));
         }
         if self.kind == Kind::Fetch && self.blocks.ranks.contains_key(&rest.object) {
@@ -316,9 +313,14 @@ impl Flow {
             }
             carrier.orders.end_doubling(id, offset, length);
         }
-        let is_open = !gather.is_taken();
+        let (is_open, is_started) = (!gather.is_taken(), gather.started);
         match self.kind {
-            Kind::Fetch if is_open => self.blocks.open(id),
+            Kind::Fetch if is_open => {
+                self.blocks.open(id);
+                if is_started {
+                    self.blocks.waiting.insert(id);
+                }
+            }
             Kind::Relay if !self.at(id).readers.is_empty() => {
                 let gather = self.blocks.gathers.get_mut(&id).expect("just seen");
                 for (offset, length) in gaps.into_iter().rev() {

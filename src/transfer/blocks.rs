@@ -83,7 +83,7 @@ pub(super) struct Blocks {
     open: BTreeMap<u64, ObjectId>,
     pub(super) ranks: BTreeMap<ObjectId, u64>,
     next_rank: u64,
-    /// Those in block hands of which nothing is on order, since who was asked last had nothing of them.
+    /// Those in block hands of which something was given back that is not on order again.
     pub(super) waiting: BTreeSet<ObjectId>,
     /// The one that was looked at last.
     waiting_last: Option<ObjectId>,
@@ -250,9 +250,8 @@ impl Flow {
         gather.demanded.remove(offset, length);
         gather.taken.insert(offset, length);
         gather.orders += 1;
-        let is_taken = gather.is_taken();
-        self.blocks.waiting.remove(&object);
-        if is_taken {
+        if gather.is_taken() {
+            self.blocks.waiting.remove(&object);
             self.blocks.shut(object);
         }
         let carrier = self.blocks.carriers.get_mut(&link)?;
@@ -326,10 +325,13 @@ impl Flow {
             }
             Kind::Fetch => self.blocks.open(id),
             // Whoever asks for the whole of it asks for all its ranges.
-            Kind::Relay => {
-                let size = self.at(id).content.as_ref().map_or(ByteCount(0), |content| content.size);
-                self.demand_gaps(None, id, Offset(0), size);
-            }
+            Kind::Relay => match self.at(id).content.as_ref().map_or(ByteCount(0), |content| content.size) {
+                ByteCount(0) if self.at(id).state() == ObjectState::Absent && self.reserve(id) => {
+                    self.start_gather(id);
+                    self.complete(id);
+                }
+                size => self.demand_gaps(None, id, Offset(0), size),
+            },
             Kind::Offer => {}
         }
         self.wake_carriers();
@@ -475,11 +477,13 @@ impl Flow {
         None
     }
 
-    /// An object of which nothing is here or on order, since who carries ranges has nothing of it, is given to those
-    /// who carry whole objects; whether there was one.
-    pub(super) fn leave_one_to_whole(&mut self) -> bool {
-        let is_idle = |id: &&ObjectId| self.blocks.gathers.get(id).is_some_and(Gather::is_idle);
-        let Some(&id) = self.blocks.waiting.iter().find(is_idle) else { return false };
+    /// An object that those who carry ranges do not give is given to those who carry whole objects; whether there was
+    /// one.
+    pub(super) fn leave_one_to_whole(&mut self, now: Time) -> bool {
+        let peers = || self.blocks.carriers.values().map(|carrier| &carrier.peer);
+        let is_given_up =
+            |id: &&ObjectId| self.blocks.gathers.get(id).is_some_and(|gather| gather.is_given_up(peers(), now));
+        let Some(&id) = self.blocks.waiting.iter().find(is_given_up) else { return false };
         self.give_back(id);
         self.enqueue(id);
         true
@@ -505,6 +509,9 @@ impl Flow {
             }
             if !is_wanted || gather.taken.contains(offset, length) {
                 gather.demanded.remove(offset, length);
+                if !gather.started && gather.demanded.is_empty() {
+                    self.blocks.gathers.remove(&id);
+                }
                 continue;
             }
             if !gather.started && !self.reserve(id) {
@@ -688,6 +695,9 @@ impl Flow {
     /// reader's has room: what was cancelled stays there until its turn comes.
     pub(super) fn demand_gaps(&mut self, reader: Option<LinkId>, id: ObjectId, offset: Offset, length: ByteCount) {
         let Some(size) = self.at(id).content.as_ref().map(|content| content.size) else { return };
+        if self.blocks.demands.is_full(reader) {
+            return;
+        }
         let gather = self.blocks.gathers.entry(id).or_insert_with(|| Gather::new(size));
         let gaps: Vec<_> = gather.taken.missing_in(offset, length).collect();
         for (offset, length) in gaps {

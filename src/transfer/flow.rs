@@ -318,7 +318,7 @@ impl Flow {
             self.share_out(now);
         }
         let id = self.take_request(link, now).or_else(|| {
-            let is_given = self.kind == Kind::Fetch && self.leave_one_to_whole();
+            let is_given = self.kind == Kind::Fetch && self.leave_one_to_whole(now);
             is_given.then(|| self.take_request(link, now)).flatten()
         })?;
         self.let_go(id);
@@ -706,10 +706,18 @@ impl Flow {
 
     /// The same, on demand of a reader.
     pub(super) fn enqueue_for(&mut self, id: ObjectId, reader: Option<LinkId>) {
-        if self.mark_queued(id) {
-            self.schedule.push(id, reader);
+        if self.queue_whole(id, reader) {
             self.open_blocks(id, None);
         }
+    }
+
+    /// The same, for whoever carries whole objects alone; whether it was not queued.
+    pub(super) fn queue_whole(&mut self, id: ObjectId, reader: Option<LinkId>) -> bool {
+        let news = self.mark_queued(id);
+        if news {
+            self.schedule.push(id, reader);
+        }
+        news
     }
 
     /// The same, ahead of all others: work that was given back has waited long enough.

@@ -55,6 +55,7 @@ pub(super) enum Added {
 /// What a peer does not have now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Later {
+    since: Time,
     pub(super) until: Time,
     delay: Duration,
 }
@@ -241,9 +242,14 @@ impl Gather {
         put_off(&mut self.doubted, peer, (limits::WRONG_BLOCK_DELAY_MIN, limits::WRONG_BLOCK_DELAY_MAX), now);
     }
 
-    /// Nothing of it is here or on order.
-    pub(super) fn is_idle(&self) -> bool {
-        self.orders == 0 && self.have.is_empty() && !self.opened
+    /// Nothing of it is on order, and of `peers`, who carry ranges, one has had nothing of it, or all for long where
+    /// some of it is here.
+    pub(super) fn is_given_up<'p>(&self, mut peers: impl Iterator<Item = &'p NodeName>, now: Time) -> bool {
+        let is_begun = !self.have.is_empty() || self.opened;
+        let is_long = |later: &Later| now.since(later.since) >= limits::BLOCKS_PATIENCE;
+        self.orders == 0
+            && !self.later.is_empty()
+            && (!is_begun || peers.all(|peer| self.later.get(peer).is_some_and(is_long)))
     }
 
     /// A peer has given of it.
@@ -270,7 +276,8 @@ fn put_off(of: &mut BTreeMap<NodeName, Later>, peer: &NodeName, (least, most): (
         return;
     }
     let delay = (before.map_or(Duration::ZERO, |later| later.delay) * 2).clamp(least, most);
-    of.insert(peer.clone(), Later { until: now + delay, delay });
+    let since = before.map_or(now, |later| later.since);
+    of.insert(peer.clone(), Later { since, until: now + delay, delay });
 }
 
 /// CRC-32C of ranges that follow each other.

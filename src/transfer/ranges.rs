@@ -47,12 +47,19 @@ impl Flow {
         if self.kind != Kind::Relay || !self.at(id).has_range(offset, length) {
             return;
         }
-        let is_missing = matches!(self.at(id).state(), ObjectState::Absent | ObjectState::Gathering { .. });
-        if is_missing && !self.blocks.carriers.is_empty() && self.at(id).retry_at <= now {
+        let has_carriers = !self.blocks.carriers.is_empty();
+        let is_missing = match self.at(id).state() {
+            ObjectState::Absent => true,
+            ObjectState::Gathering { .. } => has_carriers,
+            _ => false,
+        };
+        if is_missing && self.at(id).retry_at <= now {
+            // Of what comes by ranges no more is fetched than this, whenever those come who carry them.
             self.demand_gaps(Some(link), id, offset, length);
             self.wake_carriers();
-        } else if self.at(id).state() == ObjectState::Absent && self.at(id).retry_at <= now {
-            self.enqueue(id);
+            if !has_carriers {
+                self.queue_whole(id, None);
+            }
         }
         self.hash_if_asked(id);
     }

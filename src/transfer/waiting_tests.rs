@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::block_tests::{arrive, fetching, ms, name, peer, relay};
 use crate::limits;
-use crate::units::{ByteCount, LinkId, Time};
+use crate::transfer::{Action, Availability};
+use crate::units::{ByteCount, LinkId, ObjectId, Offset, Time};
 
 const L1: LinkId = LinkId(1);
 const L2: LinkId = LinkId(2);
@@ -49,6 +50,25 @@ fn as_many_as_may_be_in_block_hands_may_wait_for_a_peer_that_has_none_of_them() 
     arrive(&mut flow, L2, range, ms(now + 3));
 }
 
+/// After one range of each of them nothing was asked for any more.
+#[test]
+fn all_of_what_waits_is_asked_for_where_no_further_objects_are_begun() {
+    let mut flow = fetching(&[("a", 1 << 20), ("b", 1 << 20)], &[(L1, "e1")]);
+    let first = flow.next_range(L1, ms(0)).expect("it is wanted");
+    let second = flow.next_range(L1, ms(0)).expect("there is more of it");
+    assert_eq!(first.object, second.object);
+    flow.handle_range_pending(L1, first, ms(1));
+    flow.open_parts = limits::OPEN_PARTS_MAX;
+    // One range of it is on order still.
+    let (mut now, mut left) = (5000, (1 << 20) - second.length.0);
+    while left > 0 {
+        let range = flow.next_range(L1, ms(now)).unwrap_or_else(|| panic!("{left} bytes are not asked for"));
+        assert_eq!(range.object, first.object);
+        arrive(&mut flow, L1, range, ms(now + 1));
+        (now, left) = (now + 2, left - range.length.0);
+    }
+}
+
 /// They were nobody else's for as long as the link lived.
 #[test]
 fn what_a_peer_has_nothing_of_is_left_to_those_who_carry_whole_objects() {
@@ -64,6 +84,23 @@ fn what_a_peer_has_nothing_of_is_left_to_those_who_carry_whole_objects() {
     assert_eq!(flow.next_range(L1, ms(6)), None);
 }
 
+/// What had come of it kept it from all others for as long as a link of ranges lived.
+#[test]
+fn what_a_peer_has_only_some_of_is_left_to_those_who_carry_whole_objects_in_the_end() {
+    let mut flow = fetching(&[("a", 2 << 20)], &[(L1, "e1")]);
+    flow.attach_fetcher(L2, peer("e2"));
+    let range = flow.next_range(L1, Time::ZERO).expect("it is wanted");
+    arrive(&mut flow, L1, range, ms(1));
+    let patience = limits::BLOCKS_PATIENCE.as_millis() as u64;
+    for now in (2..patience).step_by(10) {
+        while let Some(range) = flow.next_range(L1, ms(now)) {
+            flow.handle_range_pending(L1, range, ms(now));
+        }
+        assert_eq!(flow.next_request(L2, true, ms(now)), None, "it may come on");
+    }
+    assert_eq!(flow.next_request(L2, true, ms(patience + 2000)), Some(range.object));
+}
+
 /// It wanted something for ever from then on, and told that its peer had nothing of it.
 #[test]
 fn a_relay_wants_nothing_once_what_was_asked_for_as_a_whole_has_come_by_ranges() {
@@ -77,4 +114,41 @@ fn a_relay_wants_nothing_once_what_was_asked_for_as_a_whole_has_come_by_ranges()
     assert!(!flow.wants_more());
     flow.release(L2, id, true, ms(4));
     assert!(!flow.wants_more());
+}
+
+/// There is no range of it to ask for, so that nothing was, and whoever waited did so for ever.
+#[test]
+fn an_empty_object_is_made_at_once_for_who_asks_a_relay_for_the_whole_of_it() {
+    let mut flow = relay(&[("a", 0)]);
+    let id = flow.demand(L2, &name("a"), Time::ZERO).expect("it is known");
+    assert!(matches!(flow.poll_action(), Some(Action::OpenPart { .. })));
+    let Some(Action::Commit { generation, .. }) = flow.poll_action() else { panic!("it is whole") };
+    flow.handle_created(id, generation);
+    flow.handle_committed(id, generation, ms(1));
+    assert!(matches!(flow.availability(id, ms(2)), Availability::Ready { size: ByteCount(0), .. }));
+    assert_eq!((flow.next_range(L1, ms(3)), flow.wants_more()), (None, false));
+}
+
+/// All of the object was, from its beginning on and before all else.
+#[test]
+fn of_what_was_asked_for_while_nobody_could_give_it_no_more_is_fetched() {
+    const ASKED: (Offset, ByteCount) = (Offset(512 << 10), ByteCount(32 << 10));
+    let mut flow = relay(&[("a", 1 << 20)]);
+    flow.detach_blocks(L1, ms(1));
+    flow.demand_range(L2, ObjectId(0), ASKED.0, ASKED.1, ms(2));
+    flow.attach_blocks(L1, peer("t1"), ms(3));
+    let ranges: Vec<_> = std::iter::from_fn(|| flow.next_range(L1, ms(4))).collect();
+    assert_eq!(ranges.iter().map(|range| (range.offset, range.length)).collect::<Vec<_>>(), [ASKED]);
+}
+
+/// Each such object cost room for ever.
+#[test]
+fn a_relay_keeps_nothing_of_what_was_asked_for_and_is_no_longer() {
+    let mut flow = relay(&[("a", 1000), ("b", 1000)]);
+    for id in [ObjectId(0), ObjectId(1)] {
+        flow.demand_range(L2, id, Offset(0), ByteCount(1000), ms(1));
+        flow.release_range(L2, id, false, ms(2));
+    }
+    assert_eq!(flow.next_range(L1, ms(3)), None);
+    assert!(flow.blocks.gathers.is_empty());
 }

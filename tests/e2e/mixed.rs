@@ -77,6 +77,22 @@ fn what_comes_whole_and_is_known_from_an_inventory_is_as_good_as_what_comes_in_b
     assert!(received(&site, "e2") > 0);
 }
 
+/// There is no range of it that the exchange could ask for, so that it never answered.
+#[test]
+fn an_empty_object_comes_to_a_seed_only_trader() {
+    let mut site = Site::new(Plan { exchanges: 1, ..plan() });
+    site.unlist("t2", "delete = \"keep\"");
+    fs::write(site.local("t2", 1), []).expect("write");
+    let names: Vec<String> = (1..=site.plan.segments).map(|segment| format!("stock{segment}")).collect();
+    let (local, remote) = (site.path("t1").join("local"), site.path("t1").join("remote"));
+    let peer = Peer::trader(site.address("t1"), &names, &local, &remote, Habits::default());
+    ["t2", "e1"].iter().for_each(|node| site.run(node));
+    let all = site.plan.segments;
+    site.until_unchecked("all have come", |site| site.has_markers("t1", all));
+    assert_eq!(fs::metadata(site.remote("t1", 1)).map(|meta| meta.len()).ok(), Some(0));
+    drop(peer);
+}
+
 #[test]
 fn what_comes_whole_from_a_trader_without_blocks_comes_over_each_exchange_once() {
     let mut site = start_with_whole(Plan { records: 20_000, ..plan() }, &["t1"]);
