@@ -398,6 +398,8 @@ pub const INTERESTS_PER_PEER_MAX: usize = 64;
 pub const PIECES_PER_BLOCK_MAX: usize = BLOCK_BYTES as usize / 32;
 /// Objects that are passed over in the search for a range that a link may order.
 pub const OBJECTS_PASSED_OVER_MAX: usize = 256;
+/// Objects of which a peer has told another version than is known, and that are noted until it is clear whose counts.
+pub const DOUBTS_PER_PEER_MAX: usize = 1024;
 /// What came in by ranges is given up for whole objects when no link that carries ranges was there for this time.
 pub const BLOCKS_PATIENCE: Duration = Duration::from_secs(30);
 /// A peer's inventory is given this time to come before the peer is asked for objects by name alone, ...

@@ -211,7 +211,7 @@ impl Flow {
         self.asks.due.remove(&link);
         for cursor in self.ledger.cursors.values_mut() {
             if cursor.reader == Some(link) {
-                (cursor.reader, cursor.asked, cursor.sure) = (None, None, false);
+                (cursor.reader, cursor.asked, cursor.sure) = (None, None, 0);
                 cursor.waits_since = None;
                 cursor.reread |= std::mem::take(&mut cursor.rereading);
             }

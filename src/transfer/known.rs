@@ -154,6 +154,7 @@ impl Flow {
         self.listed_only = listed_only;
         if !listed_only {
             self.ledger.cursors.clear();
+            self.ledger.doubts.clear();
         }
     }
 

@@ -79,6 +79,9 @@ pub(super) struct Ledger {
     pub(super) subscribers: BTreeSet<LinkId>,
     /// How far the logs of the peers are read.
     pub(super) cursors: BTreeMap<NodeName, Cursor>,
+    /// Objects of which a peer has told a version that was not believed, or that another one took the place of, and the
+    /// root of that.
+    pub(super) doubts: BTreeMap<NodeName, BTreeMap<ObjectName, Root256>>,
     /// Bytes of long news that are coming in.
     pub(super) long_news: u64,
 }
@@ -108,11 +111,9 @@ pub(super) struct Cursor {
     pub(super) lossy: bool,
     /// What it told in an earlier epoch, and no more in this one, is still in the table.
     pub(super) unswept: bool,
-    /// It has answered since it is read over this link: what it tells is not of a time before that.
-    pub(super) sure: bool,
-    /// Not all that it told was believed ...
-    pub(super) doubted: bool,
-    /// ... and its log is to be read once more from the start, ...
+    /// The last question that it has answered over this link, 0 if none: what it tells is not of a time before that.
+    pub(super) sure: u32,
+    /// Its log is to be read once more from the start, ...
     pub(super) reread: bool,
     /// ... which it has been asked for, and has not answered since.
     pub(super) rereading: bool,
@@ -130,6 +131,7 @@ impl Default for Ledger {
             removal_bytes: 0,
             subscribers: BTreeSet::new(),
             cursors: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             long_news: 0,
         }
     }
@@ -140,6 +142,31 @@ impl Ledger {
     pub(super) fn free_mask(&self) -> u32 {
         let used = self.cursors.values().fold(0, |masks, cursor| masks | cursor.mask);
         !used & used.wrapping_add(1)
+    }
+
+    /// What a peer told of an object, with this root, is not what is known of it.
+    pub(super) fn doubt(&mut self, peer: &NodeName, object: &ObjectName, root: Root256) {
+        let objects = match self.doubts.get_mut(peer) {
+            Some(objects) => objects,
+            None => self.doubts.entry(peer.clone()).or_default(),
+        };
+        if objects.len() < limits::DOUBTS_PER_PEER_MAX || objects.contains_key(object) {
+            objects.insert(object.clone(), root);
+        }
+    }
+
+    /// This is known of an object now: the bits of those who have told it, and were not believed.
+    pub(super) fn vindicate(&mut self, object: &ObjectName, root: Root256) -> u32 {
+        let mut masks = 0;
+        for (peer, objects) in &mut self.doubts {
+            // Of so many not all are noted.
+            let is_all = objects.len() < limits::DOUBTS_PER_PEER_MAX;
+            if is_all && objects.get(object) == Some(&root) {
+                objects.remove(object);
+                masks |= self.cursors.get(peer).map_or(0, |cursor| cursor.mask);
+            }
+        }
+        masks
     }
 
     /// Records that an object is known, or is known anew.

@@ -48,6 +48,8 @@ pub(super) struct Asks {
     was_told: bool,
     /// A peer has answered, or nobody has for so long that what is here from an earlier run may be replaced.
     pub(super) settled: bool,
+    /// Peers tell different versions of an object.
+    pub(super) differ: bool,
     /// When the first peer was asked.
     begun: Option<Time>,
     /// Of a flow that offers: all that is in its root is told.
@@ -163,7 +165,7 @@ impl Flow {
         self.ledger.cursors.values().any(|cursor| cursor.reader.is_some() && cursor.answered > 0 && !cursor.lossy)
     }
 
-    /// Asks again where something may be gone; to be called from time to time.
+    /// Asks again where something may be gone or another version; to be called from time to time.
     pub fn review(&mut self, now: Time) {
         let is_asked = || self.ledger.cursors.values().any(|cursor| cursor.reader.is_some());
         if !self.asks.settled && is_asked() && now.since(*self.asks.begun.get_or_insert(now)) >= limits::UNSURE_PATIENCE
@@ -173,7 +175,8 @@ impl Flow {
         for cursor in self.ledger.cursors.values_mut().filter(|cursor| cursor.asked.is_some()) {
             cursor.late |= now.since(*cursor.waits_since.get_or_insert(now)) >= limits::UNSURE_PATIENCE;
         }
-        if self.kind == Kind::Fetch && std::mem::take(&mut self.asks.doubt) {
+        let may_be_gone = self.kind == Kind::Fetch && std::mem::take(&mut self.asks.doubt);
+        if std::mem::take(&mut self.asks.differ) || may_be_gone {
             self.ask_all();
         }
     }
@@ -228,6 +231,7 @@ impl Flow {
         let Cursor { reader, mask, asked, waits_since, late, again, origin, .. } = *cursor;
         let unswept = true;
         *cursor = Cursor { epoch, reader, mask, asked, waits_since, late, again, origin, unswept, ..Cursor::default() };
+        self.ledger.doubts.remove(peer);
         self.untell(mask);
         self.asks.doubt = true;
         true
@@ -255,6 +259,7 @@ impl Flow {
         if place.is_some_and(|id| self.is_doubtful(peer, id, &entry.content)) {
             return;
         }
+        let masks = self.ledger.vindicate(&entry.name, entry.content.root);
         let known = self.know_at(place, entry);
         let readers = self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some());
         let readers = readers.fold(0, |masks, cursor| masks | cursor.mask);
@@ -266,9 +271,9 @@ impl Flow {
             return;
         };
         let object = self.at_mut(id);
-        let is_news = object.given_by & mask == 0;
+        let is_news = object.given_by & (mask | masks) != mask | masks;
         object.told_by |= mask;
-        object.given_by |= mask;
+        object.given_by |= mask | masks;
         object.told_at = count;
         // Another peer has not told of it: it is behind, or this one is.
         let is_told_by_all = object.told_by & readers == readers;
@@ -322,7 +327,7 @@ impl Flow {
             self.asks.doubt = true;
             return;
         }
-        cursor.sure = true;
+        cursor.sure = ask;
         self.settle();
         let Some(cursor) = self.ledger.cursors.get_mut(peer) else { return };
         if cursor.reread {
@@ -373,10 +378,14 @@ impl Flow {
             self.ledger.cursors.values().filter(|cursor| cursor.reader.is_some()).filter_map(|c| c.origin).collect();
         let is_spoken_for = |cursor: &Cursor| cursor.origin.is_some_and(|origin| there.contains(&origin));
         let mut gone = 0;
-        self.ledger.cursors.retain(|_, cursor| {
+        let doubts = &mut self.ledger.doubts;
+        self.ledger.cursors.retain(|peer, cursor| {
             let has_told = if cursor.mask == 0 { cursor.seq > 0 } else { cursor.mask & told != 0 };
             let stays = cursor.reader.is_some() || (has_told && !is_spoken_for(cursor));
-            gone |= if stays { 0 } else { cursor.mask };
+            if !stays {
+                gone |= cursor.mask;
+                doubts.remove(peer);
+            }
             stays
         });
         if gone & told != 0 {
