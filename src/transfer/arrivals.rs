@@ -1,6 +1,6 @@
 //! What comes of the ranges on order: they come in right, damaged or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::{Action, Problem};
 use super::blocks::{Blocks, RangeRequest};
@@ -307,7 +307,8 @@ impl Flow {
     pub(super) fn free_range(&mut self, id: ObjectId, offset: Offset, length: ByteCount) {
         let Some(gather) = self.blocks.gathers.get_mut(&id) else { return };
         let gaps = gather.release(offset, length);
-        for carrier in self.blocks.carriers.values_mut() {
+        let carriers = if gather.orders > 0 { Some(&mut self.blocks.carriers) } else { None };
+        for carrier in carriers.into_iter().flat_map(BTreeMap::values_mut) {
             for order in carrier.orders.iter().filter(|order| order.request.object == id) {
                 gather.taken.insert(order.request.offset, order.request.length);
             }

@@ -699,68 +699,6 @@ impl Flow {
         self.open_parts -= 1;
     }
 
-    /// Queues an absent object if the flow still wants it.
-    pub(super) fn enqueue(&mut self, id: ObjectId) {
-        self.enqueue_for(id, None);
-    }
-
-    /// The same, on demand of a reader.
-    pub(super) fn enqueue_for(&mut self, id: ObjectId, reader: Option<LinkId>) {
-        if self.queue_whole(id, reader) {
-            self.open_blocks(id, None);
-        }
-    }
-
-    /// The same, for whoever carries whole objects alone; whether it was not queued.
-    pub(super) fn queue_whole(&mut self, id: ObjectId, reader: Option<LinkId>) -> bool {
-        let news = self.mark_queued(id);
-        if news {
-            self.schedule.push(id, reader);
-        }
-        news
-    }
-
-    /// The same, ahead of all others: work that was given back has waited long enough.
-    fn enqueue_first(&mut self, id: ObjectId) {
-        if self.mark_queued(id) {
-            self.schedule.push_front(id);
-            self.open_blocks(id, None);
-        }
-    }
-
-    fn mark_queued(&mut self, id: ObjectId) -> bool {
-        let object = self.at(id);
-        let wanted = match self.kind {
-            Kind::Fetch => true,
-            Kind::Offer => false,
-            Kind::Relay => !object.readers.is_empty(),
-        };
-        if !wanted {
-            self.forget_if_idle(id);
-            return false;
-        }
-        let news = !std::mem::replace(&mut self.at_mut(id).queued, true);
-        if news {
-            self.wake_fetchers();
-        }
-        news
-    }
-
-    pub(super) fn enqueue_later(&mut self, id: ObjectId, now: Time) {
-        let retry_at = self.at(id).retry_at;
-        if retry_at <= now {
-            return self.enqueue(id);
-        }
-        // On demand, who demands decides when to try again.
-        if self.kind == Kind::Fetch && !self.at(id).queued {
-            self.at_mut(id).queued = true;
-            self.schedule.defer(id, retry_at);
-            self.open_blocks(id, Some(now));
-            self.wake_fetchers();
-        }
-        self.forget_if_idle(id);
-    }
-
     pub(super) fn wake_fetchers(&mut self) {
         self.wakes.extend(self.schedule.fetchers.keys());
     }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::flow::{Flow, Kind};
 use super::pace::Meter;
 use crate::limits;
 use crate::units::{ByteCount, LinkId, NodeName, ObjectId, Rate, Time};
@@ -96,6 +97,8 @@ pub(super) struct Schedule {
     turns: BTreeMap<LinkId, u64>,
     /// What is to be tried again later, and when.
     deferred: BTreeSet<(Time, ObjectId)>,
+    /// How many of both there were when what is no work any more was last thrown out.
+    shed_to: usize,
 }
 
 impl Schedule {
@@ -134,6 +137,27 @@ impl Schedule {
 
     pub(super) fn defer(&mut self, id: ObjectId, until: Time) {
         self.deferred.insert((until, id));
+    }
+
+    /// Whether what is no longer to be fetched may be most of what is queued: what comes by ranges is taken out by
+    /// nobody.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.queued() >= 2 * self.shed_to.max(SHED_MIN)
+    }
+
+    /// Keeps of what is queued and deferred only what `stays`.
+    pub(super) fn shed(&mut self, mut stays: impl FnMut(ObjectId) -> bool) {
+        self.shared.retain(|_, id| stays(*id));
+        self.deferred.retain(|&(_, id)| stays(id));
+        if self.shared.is_empty() {
+            self.turns.clear();
+        }
+        self.shed_to = self.queued();
+    }
+
+    /// How many are queued or deferred that no link is first choice for.
+    pub(super) fn queued(&self) -> usize {
+        self.shared.len() + self.deferred.len()
     }
 
     /// When the first deferred object may be tried again.
@@ -304,6 +328,85 @@ impl Schedule {
     /// Whether somebody has something to take from later on, so that an idle link should look again.
     pub(super) fn has_queued(&self) -> bool {
         !self.shared.is_empty() || self.fetchers.values().any(|f| !f.queue.is_empty())
+    }
+}
+
+/// So many are never looked through for what is no work any more.
+const SHED_MIN: usize = 512;
+
+impl Flow {
+    /// Queues an absent object if the flow still wants it.
+    pub(super) fn enqueue(&mut self, id: ObjectId) {
+        self.enqueue_for(id, None);
+    }
+
+    /// The same, on demand of a reader.
+    pub(super) fn enqueue_for(&mut self, id: ObjectId, reader: Option<LinkId>) {
+        if self.queue_whole(id, reader) {
+            self.open_blocks(id, None);
+        }
+    }
+
+    /// The same, for whoever carries whole objects alone; whether it was not queued.
+    pub(super) fn queue_whole(&mut self, id: ObjectId, reader: Option<LinkId>) -> bool {
+        let news = self.mark_queued(id);
+        if news {
+            self.schedule.push(id, reader);
+            self.shed_queued();
+        }
+        news
+    }
+
+    /// The same, ahead of all others: work that was given back has waited long enough.
+    pub(super) fn enqueue_first(&mut self, id: ObjectId) {
+        if self.mark_queued(id) {
+            self.schedule.push_front(id);
+            self.shed_queued();
+            self.open_blocks(id, None);
+        }
+    }
+
+    fn shed_queued(&mut self) {
+        if self.schedule.is_overfull() {
+            // One that came by ranges and is wanted again is queued again.
+            let (objects, mut seen) = (&self.objects, vec![false; self.objects.len()]);
+            let mut is_first = |at: usize| !std::mem::replace(&mut seen[at], true);
+            self.schedule.shed(|id| objects[id.0 as usize].queued && is_first(id.0 as usize));
+        }
+    }
+
+    fn mark_queued(&mut self, id: ObjectId) -> bool {
+        let object = self.at(id);
+        let wanted = match self.kind {
+            Kind::Fetch => true,
+            Kind::Offer => false,
+            Kind::Relay => !object.readers.is_empty(),
+        };
+        if !wanted {
+            self.forget_if_idle(id);
+            return false;
+        }
+        let news = !std::mem::replace(&mut self.at_mut(id).queued, true);
+        if news {
+            self.wake_fetchers();
+        }
+        news
+    }
+
+    pub(super) fn enqueue_later(&mut self, id: ObjectId, now: Time) {
+        let retry_at = self.at(id).retry_at;
+        if retry_at <= now {
+            return self.enqueue(id);
+        }
+        // On demand, who demands decides when to try again.
+        if self.kind == Kind::Fetch && !self.at(id).queued {
+            self.at_mut(id).queued = true;
+            self.schedule.defer(id, retry_at);
+            self.shed_queued();
+            self.open_blocks(id, Some(now));
+            self.wake_fetchers();
+        }
+        self.forget_if_idle(id);
     }
 }
 

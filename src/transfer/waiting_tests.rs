@@ -152,3 +152,16 @@ fn a_relay_keeps_nothing_of_what_was_asked_for_and_is_no_longer() {
     assert_eq!(flow.next_range(L1, ms(3)), None);
     assert!(flow.blocks.gathers.is_empty());
 }
+
+/// It stood in the queue of those who carry whole objects for ever: at a trader, each version of each object.
+#[test]
+fn what_has_come_by_ranges_is_queued_no_more() {
+    let mut flow = fetching(&[("a", 1000)], &[(L1, "e1")]);
+    for now in 0..10_000 {
+        let range = flow.next_range(L1, ms(now)).expect("it is wanted");
+        arrive(&mut flow, L1, range, ms(now));
+        flow.handle_committed(range.object, range.generation, ms(now));
+        assert!(flow.want_again(&name("a"), ByteCount(1000)), "it is gone again");
+    }
+    assert!(flow.schedule.queued() < 2000, "{} are queued", flow.schedule.queued());
+}
