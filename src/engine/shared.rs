@@ -319,9 +319,28 @@ impl Shared {
     /// What is served of an object: its part while it is arriving, else its file.
     pub(super) fn source(&self, key: PartKey, name: &ObjectName) -> Result<Arc<Source>, StoreError> {
         self.spill(key, name).inspect_err(|error| fail(self, key, error))?;
-        match self.part(key) {
-            Some(part) => part.source(),
-            None => self.stores[usize::from(key.0.0)].root().open_source(name).map(Arc::new),
+        if let Some(part) = self.part(key) {
+            return part.source();
+        }
+        let store = &self.stores[usize::from(key.0.0)];
+        let source = store.root().open_source(name)?;
+        if matches!(store, Store::Local(_)) {
+            self.check_seen(key, name, &source)?;
+        }
+        Ok(Arc::new(source))
+    }
+
+    /// A file that has been replaced since it was looked at is not sent as what it was: whoever asked would take the
+    /// links that it came over for bad ones.
+    fn check_seen(&self, (flow, id, _): PartKey, name: &ObjectName, source: &Source) -> Result<(), StoreError> {
+        let print = source.stamp().print();
+        match self.with_flows(|flows, _| flows.at(flow).mark(id)) {
+            // The other way round: it may be written to again without another stamp.
+            Some(seen) if seen != 0 && seen != print && seen != !print => {
+                let root = self.stores[usize::from(flow.0)].root().path().to_path_buf();
+                Err(StoreError::Changing { root, object: name.clone() })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -511,6 +530,35 @@ mod tests {
         };
         let (write_jobs, commit_jobs) = (mpsc::channel().0, mpsc::channel().0);
         Shared::new(config, 1, write_jobs, commit_jobs, Box::new(|_| {})).expect("memory")
+    }
+
+    /// It was sent, and the peer took the link for one that damages what it carries.
+    #[test]
+    fn a_file_that_was_replaced_is_not_sent_as_what_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a");
+        std::fs::write(&path, "abc").expect("write");
+        let mut shared = shared_of(Root::create(dir.path()).expect("a root"));
+        let root = Arc::clone(shared.stores[0].root());
+        shared.stores[0] = Store::Local(Arc::clone(&root));
+        let name = ObjectName::new(b"a").expect("valid");
+        let mut flow = Flow::offer_only();
+        flow.offer(name.clone(), ByteCount(3));
+        let id = flow.find(&name).expect("offered");
+        let key = (FlowId(0), id, flow.generation(id));
+        shared.with_flows(|flows, _| *flows.at(FlowId(0)) = flow);
+        let opens = |mark: u64| {
+            shared.with_flows(|flows, _| flows.at(FlowId(0)).set_mark(id, mark));
+            shared.source(key, &name).map(|source| source.size())
+        };
+        let print = || root.open_source(&name).expect("here").stamp().print();
+        let seen = print();
+        assert!(opens(seen).is_ok() && opens(!seen).is_ok());
+        std::fs::write(dir.path().join("b"), "xyz").expect("write");
+        std::fs::rename(dir.path().join("b"), &path).expect("rename");
+        assert!(matches!(opens(seen), Err(StoreError::Changing { .. })));
+        assert!(matches!(opens(!seen), Err(StoreError::Changing { .. })));
+        assert!(opens(print()).is_ok(), "it has been looked at");
     }
 
     /// The second of two links that needed the file of a small object at once found none, and the object was given up.
