@@ -7,7 +7,8 @@
 //! present. What a peer said is pending is left to other peers first: they may have it. In a flow that fetches on
 //! demand there is one queue for all links, and those who ask take turns in it.
 //!
-//! Queues are rebuilt when links come and go; an entry whose object is no longer absent is dropped when met.
+//! Queues are rebuilt when links come and go; an entry whose object is no longer absent is dropped when met, or where
+//! such may be most of them: nobody meets what comes by ranges.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
