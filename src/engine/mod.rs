@@ -12,10 +12,10 @@
 //! what the flows want done before letting go: actions go to writer and committer, wakes to the workers of the links
 //! concerned, events to the log.
 //!
-//! A worker waits for no file but those that it sends from, which it reads; it writes none but a small object of a
-//! spool, for a link that needs a file. What came in travels to the writer, in its receive buffer or as a range in
-//! memory of its own. When no buffer is left, or too many bytes of ranges wait, links stop reading, which is the
-//! back-pressure from disk to peer.
+//! A worker waits for no file but those that it sends from, which it reads; it writes none but an object of a spool
+//! that is in memory, for a link that needs a file. What came in travels to the writer, in its receive buffer or as a
+//! range in memory of its own. When no buffer is left, or too many bytes of ranges wait, links stop reading, which is
+//! the back-pressure from disk to peer.
 
 mod ahead;
 mod arriving;
