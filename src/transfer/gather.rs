@@ -172,26 +172,31 @@ impl Gather {
         gaps
     }
 
-    /// Whether bytes of this place would be taken: some of them are not here, and checksums combine only of ranges that
-    /// follow each other.
+    /// Whether bytes of this place would be taken: some of them are not here, and they reach over no others.
     pub(super) fn fits(&self, offset: Offset, length: ByteCount) -> bool {
-        let parts = self.parts.get(&(offset.0 / limits::BLOCK_BYTES));
-        // Those that are here follow each other, so the last one that begins before either end is all that can reach
-        // over it.
-        let reaches_over = |parts: &BTreeMap<u64, Piece>, at: u64| {
-            parts.range(..at).next_back().is_some_and(|(_, part)| part.end() > at)
-        };
-        let overlaps = |parts| reaches_over(parts, offset.0) || reaches_over(parts, offset.0 + length.0);
-        !self.have.contains(offset, length) && !parts.is_some_and(overlaps)
+        !self.have.contains(offset, length) && !self.reaches_over(offset, length)
+    }
+
+    /// Checksums combine only of ranges that follow each other. Those that are here do, so the last one that begins
+    /// before either end is all that can reach over it.
+    fn reaches_over(&self, offset: Offset, length: ByteCount) -> bool {
+        let Some(parts) = self.parts.get(&(offset.0 / limits::BLOCK_BYTES)) else { return false };
+        let (start, end) = (offset.0, offset.0 + length.0);
+        let last_before = |at: u64| parts.range(..at).next_back();
+        match last_before(end) {
+            None => false,
+            Some((&first, part)) if first < start => part.end() > start,
+            Some((_, part)) => part.end() > end || last_before(start).is_some_and(|(_, part)| part.end() > start),
+        }
     }
 
     /// Bytes came in that are what their sender says they are.
     pub(super) fn add(&mut self, piece: Piece, content: &Content) -> Added {
         let Piece { offset, length, .. } = piece;
-        if !self.fits(offset, length) {
+        let new: u64 = self.have.missing_in(offset, length).map(|gap| gap.1.0).sum();
+        if new == 0 || self.reaches_over(offset, length) {
             return Added::Nothing;
         }
-        let new: u64 = self.have.missing_in(offset, length).map(|gap| gap.1.0).sum();
         let block = offset.0 / limits::BLOCK_BYTES;
         let parts = self.parts.entry(block).or_default();
         while let Some((&inside, _)) = parts.range(offset.0..piece.end()).next() {
