@@ -40,13 +40,14 @@ use crate::limits;
 use crate::uring::socket;
 
 /// Sets up the socket of a connection that stands. What is on its way to a near peer is kept short: more would not make
-/// it faster, and is lost when the peer dies.
+/// it faster, and is lost when the peer dies. The kernel ends none whose peer takes nothing: its disk may be busy for
+/// long. That a peer is gone shows in its silence.
 fn set_up(socket: &OwnedFd) -> io::Result<()> {
     let options = socket::Options {
         no_delay: true,
         not_sent_low_water: Some(limits::SESSION_UNSENT_BYTES),
         send_buffer: None,
-        user_timeout: Some(limits::SESSION_SILENCE_MAX),
+        user_timeout: None,
         keep_alive: None,
         congestion: None,
     };
