@@ -333,10 +333,9 @@ impl Shared {
     /// A file that has been replaced since it was looked at is not sent as what it was: whoever asked would take the
     /// links that it came over for bad ones.
     fn check_seen(&self, (flow, id, _): PartKey, name: &ObjectName, source: &Source) -> Result<(), StoreError> {
-        let print = source.stamp().print();
+        let stamp = source.stamp();
         match self.with_flows(|flows, _| flows.at(flow).mark(id)) {
-            // The other way round: it may be written to again without another stamp.
-            Some(seen) if seen != 0 && seen != print && seen != !print => {
+            Some(seen) if ![0, stamp.print(), stamp.unsettled_print()].contains(&seen) => {
                 let root = self.stores[usize::from(flow.0)].root().path().to_path_buf();
                 Err(StoreError::Changing { root, object: name.clone() })
             }
@@ -347,8 +346,7 @@ impl Shared {
     /// Writes an object that is kept in memory to its spool: for a link that needs a file, where there is no more room,
     /// or at the end. What is not whole goes on in a part.
     pub(super) fn spill(&self, key: PartKey, name: &ObjectName) -> Result<(), StoreError> {
-        let is_here = || self.kept(key.0).is_some_and(|kept| kept.has_no_file(key));
-        if !is_here() {
+        if !self.kept(key.0).is_some_and(|kept| kept.has_no_file(key)) {
             return Ok(());
         }
         // Who else needs the file waits for it, and the object does not go before it stands; but whoever sends what is

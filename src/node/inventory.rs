@@ -208,15 +208,10 @@ fn remembering<T>(done: Result<T, StoreError>) -> Option<T> {
 /// What an object was found to hold.
 struct Hashed {
     hashes: Hashes,
-    /// What to know it by at the next look: the print of its stamp; or [`unsettled`].
+    /// What to know it by at the next look: the print of its stamp; or [`Stamp::unsettled_print`].
     mark: u64,
     /// All of it, where it is small and was read just now.
     bytes: Option<Bytes>,
-}
-
-/// What an object of this stamp is known by that is to be hashed again at the next look.
-pub(super) fn unsettled(stamp: &Stamp) -> u64 {
-    !stamp.print()
 }
 
 fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCache>) -> Result<Hashed, Missed> {
@@ -235,7 +230,7 @@ fn hash(root: &Root, name: &ObjectName, stamp: &Stamp, cache: Option<&mut HashCa
     };
     // It may be written to again without another stamp.
     if !source.is_settled() {
-        return Ok(Hashed { hashes, mark: unsettled(stamp), bytes });
+        return Ok(Hashed { hashes, mark: stamp.unsettled_print(), bytes });
     }
     if let Some(cache) = cache {
         cache.insert(name, stamp, &hashes);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 
-use super::inventory::{Batch, unsettled};
+use super::inventory::Batch;
 use super::problems::{Subject, replaced};
 use super::site::{NAMED, SECOND, Site, lock};
 use crate::config::{RoleConfig, Trader};
@@ -86,7 +86,7 @@ impl Site {
                     match flow.mark(id) {
                         Some(mark) if mark == stamp.print() => continue,
                         // To be hashed once more, and served meanwhile as it was.
-                        Some(mark) if mark == unsettled(&stamp) => {}
+                        Some(mark) if mark == stamp.unsettled_print() => {}
                         _ => flow.withdraw(&name),
                     }
                 }

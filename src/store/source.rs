@@ -82,6 +82,11 @@ impl Stamp {
         BuildHasherDefault::<DefaultHasher>::new().hash_one(self)
     }
 
+    /// The same of what may be written to again without another stamp, so that it is to be looked at again.
+    pub fn unsettled_print(&self) -> u64 {
+        !self.print()
+    }
+
     /// Whether a change after `now` is sure to change the stamp: its times are at least a tick of the file system's
     /// clock away, most likely before.
     fn is_settled(&self, now: FileTime) -> bool {
